@@ -1,0 +1,53 @@
+//! The same figures for Prometheus.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::IntoResponse;
+use http::header::CONTENT_TYPE;
+
+use super::views::{Standing, standings};
+use crate::control::Control;
+use crate::health::Health;
+use crate::observe::exposition::{self, PoolView, UpstreamView, View};
+use crate::runtime::{Pool, Runtime, Snapshot};
+
+/// `GET /metrics`
+pub(super) async fn show(State(control): State<Arc<Control>>) -> impl IntoResponse {
+    let runtime = control.runtime();
+    let text = exposition::render(&view(runtime, &runtime.snapshot()));
+    ([(CONTENT_TYPE, exposition::CONTENT_TYPE)], text)
+}
+
+fn view<'a>(runtime: &'a Runtime, snapshot: &'a Snapshot) -> View<'a> {
+    let now = runtime.now();
+    let listeners = runtime.listeners().iter();
+    let routes = snapshot.routes().iter();
+    View {
+        listeners: listeners.map(|listener| (listener.name.as_str(), &listener.metrics)).collect(),
+        routes: routes.map(|route| (route.config.name.as_str(), &*route.metrics)).collect(),
+        pools: snapshot.pools().iter().map(|pool| view_pool(pool, now)).collect(),
+        process: &runtime.metrics,
+    }
+}
+
+fn view_pool(pool: &Pool, now: Duration) -> PoolView<'_> {
+    PoolView {
+        name: &pool.config.name,
+        metrics: &pool.state.metrics,
+        upstreams: standings(pool, now).into_iter().map(view_upstream).collect(),
+    }
+}
+
+fn view_upstream(standing: Standing<'_>) -> UpstreamView<'_> {
+    let upstream = standing.upstream;
+    UpstreamView {
+        address: upstream.config.address.to_string(),
+        metrics: &upstream.state.metrics,
+        in_flight: upstream.state.load.in_flight(),
+        // Whoever is not asked cannot be down.
+        up: !upstream.is_checked || upstream.state.verdict.health() == Health::Up,
+        eligible: standing.why_not.is_none(),
+    }
+}

@@ -1,0 +1,102 @@
+//! Every refusal of the side port: RFC 9457 problem details, always with what to do next.
+
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde::Serialize;
+
+use super::answer;
+
+/// `Content-Type` of every refusal.
+pub(super) const MEDIA_TYPE: &str = "application/problem+json";
+
+/// What every `type` begins with; a name, not an address.
+const TYPE_PREFIX: &str = "urn:evener:problem:";
+
+/// Something that we will not, or cannot, do.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Problem {
+    #[serde(rename = "type")]
+    kind: String,
+    /// The same for every problem of its type.
+    title: &'static str,
+    status: u16,
+    /// What happened this time.
+    detail: String,
+    /// What to do about it.
+    help: String,
+}
+
+/// A problem that does not say yet what happened and what to do.
+pub(super) struct Untold {
+    status: u16,
+    kind: &'static str,
+    title: &'static str,
+}
+
+/// A problem that does not say yet what to do.
+pub(super) struct Helpless {
+    untold: Untold,
+    detail: String,
+}
+
+impl Problem {
+    /// `kind` is the tail of `type`, a word like those of the `reason`s of traffic.
+    #[allow(clippy::new_ret_no_self)]
+    pub(super) const fn new(status: u16, kind: &'static str, title: &'static str) -> Untold {
+        Untold { status, kind, title }
+    }
+
+    /// The body of the answer.
+    pub(super) fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// A parameter of the request that cannot be used.
+    pub(super) fn bad_parameter(detail: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::new(400, "bad_parameter", "a parameter of the request is wrong").detail(detail).help(help)
+    }
+
+    /// There is no such pool.
+    pub(super) fn unknown_pool(pool: &str) -> Self {
+        Self::new(404, "unknown_pool", "no pool has this name")
+            .detail(format!("there is no pool `{pool}`"))
+            .help("GET /v1/pools lists them")
+    }
+
+    /// The pool has no such upstream.
+    pub(super) fn unknown_upstream(pool: &str, address: &str) -> Self {
+        Self::new(404, "unknown_upstream", "no upstream has this address")
+            .detail(format!("pool `{pool}` has no upstream `{address}`"))
+            .help(format!(
+                "GET /v1/pools/{pool} lists them; the port must match too, and in a path `/` is written %2F"
+            ))
+    }
+
+    /// The body is larger than anything that we take.
+    pub(super) fn body_too_large(max: usize) -> Self {
+        Self::new(413, "body_too_large", "the request body is too large")
+            .detail(format!("at most {max} bytes are accepted"))
+            .help("no request to this API needs a body of that size; GET /openapi.json describes them")
+    }
+}
+
+impl Untold {
+    pub(super) fn detail(self, detail: impl Into<String>) -> Helpless {
+        Helpless { untold: self, detail: detail.into() }
+    }
+}
+
+impl Helpless {
+    pub(super) fn help(self, help: impl Into<String>) -> Problem {
+        let Untold { status, kind, title } = self.untold;
+        let kind = format!("{TYPE_PREFIX}{kind}");
+        Problem { kind, title, status, detail: self.detail, help: help.into() }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, answer::line(&self, MEDIA_TYPE)).into_response()
+    }
+}

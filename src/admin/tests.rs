@@ -1,0 +1,769 @@
+//! The whole router, asked as a client would ask, on a runtime that was built from a small file.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::response::Response;
+use http::{HeaderMap, Method, Request, Version};
+use pingora::apps::ServerApp;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::sync::watch;
+use tower::ServiceExt;
+
+use super::connection::AdminApp;
+use super::{openapi, routes};
+use crate::config;
+use crate::control::{Control, Source};
+use crate::health::Mode;
+use crate::runtime::{LastCheck, Pool, Runtime, Tiers, Upstream};
+
+const TWO_POOLS: &str = r#"
+    [listeners.http]
+    address = "127.0.0.1:8080"
+    [routes.users]
+    hosts = ["api.example"]
+    path_prefix = "/users"
+    methods = ["GET"]
+    headers = { "x-canary" = "1" }
+    pool = "people"
+    [routes.rest]
+    split = [{ pool = "app", weight = 3 }, { pool = "people", weight = 1 }]
+    [pools.app]
+    strategy = "least_connections"
+    upstreams = ["127.0.0.1:9001", { address = "[::1]:9002", weight = 3 }, { address = "unix:/run/app.sock", backup = true }]
+    health_check = { path = "/healthz", headers = { authorization = "secret" } }
+    [pools.people]
+    upstreams = ["127.0.0.1:9003", { address = "127.0.0.1:9004", weight = 0 }]
+    health_check = { enabled = false }
+"#;
+
+struct Api {
+    router: Router,
+    control: Arc<Control>,
+}
+
+struct Answer {
+    status: u16,
+    headers: HeaderMap,
+    body: String,
+}
+
+impl Api {
+    fn new(text: &str) -> Self {
+        let source = config::Source { name: "evener.toml".into(), text: text.into(), folder: PathBuf::new() };
+        let config = config::parse(&source, &|_| None).unwrap_or_else(|report| panic!("{report}"));
+        let runtime = Arc::new(Runtime::new(config, 0, None));
+        let control = Arc::new(Control::new(runtime, Source::File("/etc/evener/evener.toml".into())));
+        Self { router: routes::router(control.clone()), control }
+    }
+
+    /// With every upstream that has a health check up.
+    fn up(text: &str) -> Self {
+        let api = Self::new(text);
+        for pool in api.runtime().snapshot().pools() {
+            pool.upstreams().iter().for_each(|upstream| observe(upstream, true));
+        }
+        api.runtime().readiness.set_listening();
+        api.runtime().readiness.set_probed();
+        api
+    }
+
+    fn runtime(&self) -> &Runtime {
+        self.control.runtime()
+    }
+
+    async fn send(&self, request: Request<Body>) -> Answer {
+        let response: Response = self.router.clone().oneshot(request).await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        Answer { status, headers, body: String::from_utf8(body.to_vec()).unwrap() }
+    }
+
+    async fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        if !headers.iter().any(|(name, _)| *name == "host") {
+            request = request.header("host", "127.0.0.1:9900");
+        }
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        self.send(request.body(Body::from(body.to_owned())).unwrap()).await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.ask(Method::GET, path, &[], "").await
+    }
+
+    async fn post(&self, path: &str) -> Answer {
+        self.ask(Method::POST, path, &[], "").await
+    }
+
+    /// The answer of a GET, which must be 200 with JSON that the document describes.
+    async fn json(&self, path: &str) -> Value {
+        self.get(path).await.expect(200).json()
+    }
+
+    /// Sends `requests` through the default route, as far as anyone here can tell.
+    fn count_requests(&self, requests: u32, status: u16) {
+        let snapshot = self.runtime().snapshot();
+        let route = snapshot.routes().iter().find(|route| route.config.name == "rest").unwrap();
+        let pool = snapshot.pool_named("app").unwrap();
+        for _ in 0..requests {
+            let now = self.runtime().now();
+            let mut chosen = pool.pick(now, 0, 0, &mut Tiers::default()).ok().unwrap();
+            let upstream = &pool.upstreams()[chosen.index];
+            route.metrics.begin();
+            upstream.state.metrics.attempt_finished(Some(status));
+            upstream.state.metrics.response_time(Duration::from_millis(4));
+            pool.record_success(upstream, &mut chosen.lease, Some(Duration::from_millis(4)), now);
+            route.metrics.finished(0, status, Duration::from_millis(5), 10, 100);
+            route.metrics.end();
+        }
+    }
+
+    fn set_mode(&self, pool: &str, index: usize, mode: Mode) {
+        self.runtime().snapshot().pool_named(pool).unwrap().upstreams()[index].state.set_mode(mode);
+    }
+}
+
+impl Answer {
+    #[track_caller]
+    fn expect(self, status: u16) -> Self {
+        assert_eq!(self.status, status, "{}", self.body);
+        self
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    #[track_caller]
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    /// The tail of the problem's type; and that it is one, whole.
+    #[track_caller]
+    fn problem(&self) -> String {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.body);
+        let problem = self.json();
+        assert_fits(&problem, &schema("Problem"), "problem");
+        assert_eq!(problem["status"], self.status);
+        for member in ["title", "detail", "help"] {
+            assert!(problem[member].as_str().is_some_and(|text| text.len() > 5), "{problem}");
+        }
+        problem["type"].as_str().unwrap().strip_prefix("urn:evener:problem:").unwrap().to_owned()
+    }
+}
+
+fn observe(upstream: &Upstream, ok: bool) {
+    let error = (!ok).then(|| "connection refused".to_owned());
+    upstream.state.verdict.observe(ok, 1, 1);
+    upstream.state.set_last_check(LastCheck {
+        at: SystemTime::now(),
+        latency: Duration::from_millis(2),
+        error,
+    });
+}
+
+fn document() -> Value {
+    serde_json::from_str(&openapi::DOCUMENT).unwrap()
+}
+
+fn schema(name: &str) -> Value {
+    document()["components"]["schemas"][name].clone()
+}
+
+/// Checks a value against the part of JSON Schema that the document uses.
+#[track_caller]
+fn assert_fits(value: &Value, schema: &Value, place: &str) {
+    if let Some(name) = schema["$ref"].as_str() {
+        let name = name.strip_prefix("#/components/schemas/").unwrap();
+        return assert_fits(value, &self::schema(name), place);
+    }
+    if let Some(known) = schema["enum"].as_array() {
+        assert!(known.contains(value), "{place}: {value} is not one of {known:?}");
+    }
+    if let Some(least) = schema["minimum"].as_f64() {
+        assert!(value.is_null() || value.as_f64() >= Some(least), "{place}: {value} < {least}");
+    }
+    let types = match &schema["type"] {
+        Value::String(one) => vec![one.as_str()],
+        Value::Array(many) => many.iter().filter_map(Value::as_str).collect(),
+        _ => panic!("{place}: a schema without type: {schema}"),
+    };
+    let is = |kind: &&str| match *kind {
+        "integer" => value.is_u64(),
+        "number" => value.is_number(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "array" => value.is_array(),
+        "object" => value.is_object(),
+        "null" => value.is_null(),
+        other => panic!("{place}: unknown type {other}"),
+    };
+    assert!(types.iter().any(is), "{place}: {value} is not {types:?}");
+    for item in value.as_array().into_iter().flatten() {
+        assert_fits(item, &schema["items"], &format!("{place}[]"));
+    }
+    for (name, member) in value.as_object().into_iter().flatten() {
+        let described = schema["properties"].get(name).unwrap_or(&schema["additionalProperties"]);
+        assert!(described.is_object(), "{place}: `{name}` is not described");
+        assert_fits(member, described, &format!("{place}.{name}"));
+    }
+    for name in schema["required"].as_array().into_iter().flatten().filter(|_| value.is_object()) {
+        assert!(value.get(name.as_str().unwrap()).is_some(), "{place}: `{name}` is missing");
+    }
+}
+
+/// Every operation of the document, as (path, method).
+fn operations() -> Vec<(String, Method)> {
+    let document = document();
+    let paths = document["paths"].as_object().unwrap().iter();
+    paths
+        .flat_map(|(path, operations)| {
+            let methods = operations.as_object().unwrap().keys();
+            methods
+                .map(|method| (path.clone(), method.to_ascii_uppercase().parse().unwrap()))
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// A path of the document with its variables filled in.
+fn concrete(path: &str) -> String {
+    path.replace("{pool}", "app").replace("{address}", "127.0.0.1:9001")
+}
+
+#[test]
+fn the_document_and_the_router_have_the_same_paths() {
+    let routed: BTreeSet<String> = routes::index().into_iter().map(|(path, _)| path.to_owned()).collect();
+    let described: BTreeSet<String> = operations().into_iter().map(|(path, _)| path).collect();
+    assert_eq!(routed, described);
+}
+
+#[tokio::test]
+async fn the_document_and_the_router_have_the_same_methods() {
+    let api = Api::up(TWO_POOLS);
+    for (path, method) in operations() {
+        let allowed = api.ask(Method::DELETE, &concrete(&path), &[], "").await.expect(405);
+        let expected = if method == Method::GET { "GET,HEAD" } else { "POST" };
+        assert_eq!(allowed.header("allow"), expected, "{path}");
+        assert_eq!(allowed.problem(), "wrong_method");
+    }
+}
+
+#[tokio::test]
+async fn every_answer_is_as_the_document_says() {
+    let api = Api::up(TWO_POOLS);
+    let idle = (Api::new(TWO_POOLS), "before the first request");
+    api.count_requests(7, 200);
+    api.count_requests(2, 503);
+    let document = document();
+    for (api, when) in [idle, (api, "after some")] {
+        for (path, _) in operations().into_iter().filter(|(_, method)| method == Method::GET) {
+            let answer = api.get(&concrete(&path)).await;
+            let described = &document["paths"][&path]["get"]["responses"][answer.status.to_string()];
+            assert!(described.is_object(), "{when} {path}: {} is not described", answer.status);
+            assert_eq!(answer.header("cache-control"), "no-store", "{path}");
+            let Some(schema) = described["content"]["application/json"].get("schema") else { continue };
+            assert_eq!(answer.header("content-type"), "application/json", "{path}");
+            if path != "/openapi.json" {
+                assert_fits(&answer.json(), schema, &format!("{when} {path}"));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_operation_and_response_of_the_document_refers_to_something() {
+    let document = document();
+    assert_eq!(document["openapi"], "3.1.0");
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+    let text = openapi::DOCUMENT.as_str();
+    for reference in text.split("\"$ref\": \"#").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+        assert!(document.pointer(reference).is_some(), "{reference}");
+    }
+    let identifiers: BTreeSet<_> =
+        text.split("\"operationId\": \"").skip(1).map(|rest| rest.split('"').next()).collect();
+    assert_eq!(identifiers.len(), operations().len());
+}
+
+#[tokio::test]
+async fn readiness_follows_the_phase_and_liveness_does_not() {
+    let api = Api::new(TWO_POOLS);
+    for (readiness, status) in [(503, "starting"), (200, "ok"), (503, "draining")] {
+        assert_eq!(api.get("/livez").await.expect(200).body, "ok\n");
+        api.get("/readyz").await.expect(readiness);
+        let health = api.get("/health").await.expect(200).json();
+        assert_eq!(health["status"], status);
+        assert_eq!(api.get("/health/ready").await.expect(readiness).json()["status"], status);
+        match status {
+            "starting" => {
+                let up = |upstream: &Upstream| observe(upstream, true);
+                api.runtime().snapshot().pools().iter().flat_map(Pool::upstreams).for_each(up);
+                api.runtime().readiness.set_listening();
+                api.runtime().readiness.set_probed();
+            }
+            _ => api.runtime().readiness.set_draining(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn health_tells_a_weak_pool_from_a_dead_one() {
+    let api = Api::up(TWO_POOLS);
+    let snapshot = api.runtime().snapshot();
+    let app = snapshot.pool_named("app").unwrap().upstreams();
+    observe(&app[0], false);
+    let health = api.json("/health").await;
+    assert_eq!(health["status"], "degraded");
+    assert_eq!(health["checks"]["pools"]["app"]["status"], "degraded");
+    assert_eq!(health["checks"]["pools"]["people"]["status"], "ok", "weight 0 is wanted so");
+    for upstream in app {
+        observe(upstream, false);
+    }
+    assert_eq!(api.json("/health").await["checks"]["pools"]["app"]["status"], "down");
+    api.set_mode("people", 0, Mode::Maintenance);
+    assert_eq!(api.json("/health").await["status"], "down");
+    api.get("/livez").await.expect(200);
+    assert!(api.json("/health").await["system"]["memory_bytes"].as_u64() > Some(1_000_000));
+}
+
+#[tokio::test]
+async fn the_status_says_what_runs() {
+    let api = Api::up(TWO_POOLS);
+    api.count_requests(3, 200);
+    let status = api.json("/v1/status").await;
+    assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(status["generation"], 1);
+    assert_eq!(status["config"], "/etc/evener/evener.toml");
+    assert_eq!(status["listeners"][0]["address"], "127.0.0.1:8080");
+    assert_eq!(
+        (&status["routes"], &status["pools"], &status["upstreams"]),
+        (&2.into(), &2.into(), &5.into())
+    );
+    assert_eq!(status["totals"]["requests"], 3);
+}
+
+#[tokio::test]
+async fn stats_add_up() {
+    let api = Api::up(TWO_POOLS);
+    api.count_requests(6, 200);
+    api.count_requests(2, 500);
+    api.runtime().metrics.refused(crate::observe::Reason::NoRoute);
+    let stats = api.json("/v1/stats").await;
+    let of = |list: &str, name: &str| {
+        let found = stats[list].as_array().unwrap().iter().find(|it| it["name"] == name);
+        found.unwrap().clone()
+    };
+    let (listener, route, pool) = (of("listeners", "http"), of("routes", "rest"), of("pools", "app"));
+    for (figures, requests, errors) in
+        [(&listener, 8, 2), (&route, 8, 2), (&pool, 8, 2), (&stats["totals"], 9, 2)]
+    {
+        assert_eq!(
+            (&figures["requests"], &figures["errors"]),
+            (&requests.into(), &errors.into()),
+            "{figures}"
+        );
+    }
+    assert_eq!(route["error_rate"], 0.25);
+    assert_eq!(route["bytes"], serde_json::json!({"request": 80, "response": 800}));
+    assert_eq!(route["latency_ms"]["avg"], 5.0);
+    let attempts = pool["upstreams"].as_array().unwrap().iter().map(|it| it["requests"].as_u64().unwrap());
+    assert_eq!(attempts.sum::<u64>(), 8);
+    assert!(of("routes", "users")["latency_ms"]["avg"].is_null());
+}
+
+#[tokio::test]
+async fn metrics_agree_with_the_stats() {
+    let api = Api::up(TWO_POOLS);
+    api.count_requests(5, 200);
+    api.set_mode("app", 1, Mode::Drain);
+    let answer = api.get("/metrics").await.expect(200);
+    assert!(answer.header("content-type").starts_with("text/plain; version=0.0.4"), "{:?}", answer.headers);
+    let sum = |start: &str| -> f64 {
+        let samples = answer.body.lines().filter(|line| line.starts_with(start));
+        samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    };
+    for (series, expected) in [
+        ("evener_requests_total{", 5.0),
+        ("evener_upstream_requests_total{", 5.0),
+        ("evener_upstream_up{", 5.0),
+        // Neither the drained one, nor the backup, nor the one with weight 0.
+        ("evener_upstream_eligible{", 2.0),
+    ] {
+        assert!((sum(series) - expected).abs() < f64::EPSILON, "{series} {}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_is_found_by_any_spelling_of_its_address() {
+    let api = Api::up(TWO_POOLS);
+    for (spelling, address) in [
+        ("127.0.0.1:9001", "127.0.0.1:9001"),
+        ("127.0.0.1%3A9001", "127.0.0.1:9001"),
+        ("[::1]:9002", "[::1]:9002"),
+        ("%5B::1%5D:9002", "[::1]:9002"),
+        ("%5B0:0:0:0:0:0:0:1%5D:9002", "[::1]:9002"),
+        ("unix:%2Frun%2Fapp.sock", "unix:/run/app.sock"),
+    ] {
+        let shown = api.json(&format!("/v1/pools/app/upstreams/{spelling}")).await;
+        assert_eq!(shown["address"], address);
+        assert_eq!(shown["pool"], "app");
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_says_why_it_is_not_eligible() {
+    let api = Api::up(TWO_POOLS);
+    let snapshot = api.runtime().snapshot();
+    let shown = api.json("/v1/pools/app/upstreams/127.0.0.1:9001").await;
+    assert_eq!((&shown["eligible"], &shown["why_not"]), (&true.into(), &Value::Null));
+    assert_eq!(
+        (&shown["health"], &shown["state"], &shown["source"]),
+        (&"up".into(), &"ready".into(), &"file".into())
+    );
+
+    observe(&snapshot.pool_named("app").unwrap().upstreams()[0], false);
+    api.set_mode("app", 1, Mode::Drain);
+    for (path, why_not) in [
+        ("app/upstreams/127.0.0.1:9001", "down"),
+        ("app/upstreams/[::1]:9002", "draining"),
+        ("people/upstreams/127.0.0.1:9004", "weight_0"),
+    ] {
+        let shown = api.json(&format!("/v1/pools/{path}")).await;
+        assert_eq!(shown["eligible"], false);
+        assert_eq!(shown["why_not"], why_not);
+        assert!(shown["why_not_detail"].as_str().unwrap().len() > 10);
+    }
+    let shown = api.json("/v1/pools/app/upstreams/127.0.0.1:9001").await;
+    assert_eq!(
+        (&shown["last_check"]["ok"], &shown["last_check"]["error"]),
+        (&false.into(), &"connection refused".into())
+    );
+}
+
+#[tokio::test]
+async fn a_backup_is_eligible_when_nobody_else_is() {
+    let api = Api::up(TWO_POOLS);
+    let backup = "/v1/pools/app/upstreams/unix:%2Frun%2Fapp.sock";
+    assert_eq!(api.json(backup).await["why_not"], "backup");
+    assert_eq!(api.json("/v1/pools/app").await["eligible"], 2);
+    api.set_mode("app", 0, Mode::Drain);
+    api.set_mode("app", 1, Mode::Drain);
+    assert_eq!(api.json(backup).await["eligible"], true);
+    assert_eq!(api.json("/v1/pools/app/next").await["next"], "unix:/run/app.sock");
+    assert_eq!(api.json("/v1/pools/app").await["eligible"], 1);
+}
+
+#[tokio::test]
+async fn an_ejected_upstream_says_until_when() {
+    let api = Api::up(TWO_POOLS);
+    let snapshot = api.runtime().snapshot();
+    let pool = snapshot.pool_named("app").unwrap();
+    let upstream = &pool.upstreams()[0];
+    for _ in 0..5 {
+        let now = api.runtime().now();
+        let ticket = upstream.state.ejection.admit(now).unwrap();
+        let policy = pool.config.ejection.as_ref().unwrap();
+        let _ = upstream.state.ejection.failed(ticket, now, policy, || true);
+    }
+    let shown = api.json("/v1/pools/app/upstreams/127.0.0.1:9001").await;
+    assert_eq!(shown["why_not"], "ejected", "{shown}");
+    let until = shown["ejected_until"].as_str().unwrap();
+    assert!(until > super::views::now_utc().as_str() && until.ends_with('Z'), "{until}");
+    assert_eq!(api.json("/health").await["checks"]["pools"]["app"]["status"], "degraded");
+}
+
+#[tokio::test]
+async fn secrets_are_not_shown() {
+    let api = Api::up(TWO_POOLS);
+    for (path, _) in operations().into_iter().filter(|(_, method)| method == Method::GET) {
+        assert!(!api.get(&concrete(&path)).await.body.contains("secret\""), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_next_pick_is_told_without_sending_anything() {
+    let api = Api::up(TWO_POOLS);
+    for strategy in ["", "?strategy=round_robin", "?strategy=consistent_hash", "?strategy=random_two"] {
+        let next = api.json(&format!("/v1/pools/people/next{strategy}")).await;
+        assert_eq!(next["next"], "127.0.0.1:9003", "{next}");
+        assert_eq!(next["candidates"][1]["why_not"], "weight_0");
+    }
+    let pool = api.json("/v1/pools/people").await;
+    assert_eq!((&pool["in_flight"], &pool["upstreams"][0]["requests"]), (&0.into(), &0.into()));
+}
+
+#[tokio::test]
+async fn without_anybody_to_pick_the_reason_is_told() {
+    let api = Api::up(TWO_POOLS);
+    api.set_mode("people", 0, Mode::Drain);
+    let next = api.json("/v1/pools/people/next").await;
+    assert_eq!((&next["next"], &next["reason"]), (&Value::Null, &"no_eligible_upstream".into()));
+    assert_eq!(next["candidates"][0]["why_not"], "draining");
+    let answer = api.get("/api/infrastructure/load-balancer/next-server?pool=people").await.expect(503);
+    assert_eq!(answer.problem(), "no_eligible_upstream");
+}
+
+#[tokio::test]
+async fn explain_says_why_this_route_and_not_the_others() {
+    let api = Api::up(TWO_POOLS);
+    let found = api.json("/v1/explain?host=API.example:443&path=/users/7%3Fid=1&header=x-canary:%201").await;
+    assert_eq!(
+        found["request"],
+        serde_json::json!({"host": "api.example", "method": "GET", "path": "/users/7"})
+    );
+    assert_eq!(found["route"]["name"], "users");
+    assert_eq!(found["route"]["why"].as_array().unwrap().len(), 4, "{found}");
+    assert_eq!(
+        (&found["pools"][0]["pool"], &found["pools"][0]["next"]),
+        (&"people".into(), &"127.0.0.1:9003".into())
+    );
+    assert_eq!(found["other_routes"][0]["why_not"], "less_specific");
+
+    for (query, why_not) in [
+        ("host=other.example&path=/users", "host"),
+        ("host=api.example&path=/usersx", "path"),
+        ("host=api.example&path=/users&method=POST", "method"),
+        ("host=api.example&path=/users", "header"),
+        ("host=api.example&path=/users&header=x-canary:2", "header"),
+    ] {
+        let found = api.json(&format!("/v1/explain?{query}")).await;
+        assert_eq!(found["route"]["name"], "rest");
+        assert_eq!(found["other_routes"][0]["why_not"], why_not, "{query}");
+        assert_eq!((&found["pools"][0]["share"], &found["pools"][1]["share"]), (&0.75.into(), &0.25.into()));
+    }
+}
+
+#[tokio::test]
+async fn explain_says_when_no_route_takes_the_request() {
+    let api = Api::up(
+        "[listeners.http]\naddress = \"127.0.0.1:8080\"\n[routes.a]\nhosts = [\"a.example\"]\npool = \"app\"\n\
+         [pools.app]\nupstreams = [\"127.0.0.1:9001\"]",
+    );
+    let none = api.json("/v1/explain?host=b.example").await;
+    assert_eq!((&none["route"], &none["reason"]), (&Value::Null, &"no_route".into()));
+    assert_eq!(none["pools"], serde_json::json!([]));
+    assert_fits(&none, &schema("Explanation"), "explanation");
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_a_problem() {
+    let api = Api::up(TWO_POOLS);
+    for (path, kind) in [
+        ("/", "unknown_path"),
+        ("/v1/nothing", "unknown_path"),
+        ("/v1/pools/", "unknown_path"),
+        ("/livez/", "unknown_path"),
+        ("/v1/pools/nobody", "unknown_pool"),
+        ("/v1/pools/nobody/next", "unknown_pool"),
+        ("/v1/pools/nobody/upstreams/127.0.0.1:9001", "unknown_pool"),
+        ("/v1/pools/app/upstreams/127.0.0.1:9", "unknown_upstream"),
+        ("/v1/pools/app/upstreams/nonsense", "unknown_upstream"),
+        ("/api/infrastructure/load-balancer/status?pool=nobody", "unknown_pool"),
+    ] {
+        assert_eq!(api.get(path).await.expect(404).problem(), kind, "{path}");
+    }
+    assert_eq!(api.post("/v1/pools/nobody/health-check").await.expect(404).problem(), "unknown_pool");
+}
+
+#[tokio::test]
+async fn a_wrong_parameter_is_a_problem_that_names_the_right_one() {
+    let api = Api::up(TWO_POOLS);
+    for (path, help) in [
+        ("/v1/explain?pth=/users", "did you mean `path`?"),
+        ("/v1/explain?path=users", "path=/users"),
+        ("/v1/explain?method=G%20T", "GET or POST"),
+        ("/v1/explain?header=x-canary", "name:value"),
+        ("/v1/explain?header=x%20y:1", "name:value"),
+        ("/v1/explain?host=a&host=b", "once"),
+        ("/v1/pools/app/next?strategy=least_conn", "did you mean `least_connections`?"),
+        ("/v1/pools/app/next?strategy=qqq", "round_robin, least_connections"),
+        ("/v1/pools/%FF", "percent-encode"),
+    ] {
+        let answer = api.get(path).await.expect(400);
+        assert_eq!(answer.problem(), "bad_parameter", "{path}");
+        assert!(answer.json()["help"].as_str().unwrap().contains(help), "{path}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn head_is_answered_where_get_is() {
+    let api = Api::up(TWO_POOLS);
+    for (path, _) in operations().into_iter().filter(|(_, method)| method == Method::GET) {
+        let answer = api.ask(Method::HEAD, &concrete(&path), &[], "").await.expect(200);
+        assert_eq!(answer.body, "", "{path}");
+        assert_ne!(answer.header("content-type"), "", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn only_names_of_this_machine_are_answered() {
+    let api = Api::up(TWO_POOLS);
+    for host in ["localhost", "127.0.0.1:1", "[::1]:9900"] {
+        api.ask(Method::GET, "/livez", &[("host", host)], "").await.expect(200);
+    }
+    for host in ["evil.example", "", "10.0.0.1", "localhost.evil.example:9900"] {
+        let answer = api.ask(Method::GET, "/livez", &[("host", host)], "").await.expect(403);
+        assert_eq!(answer.problem(), "foreign_host");
+        assert_eq!(answer.header("cache-control"), "no-store");
+    }
+    let hosts = [("host", "localhost"), ("host", "evil.example")];
+    api.ask(Method::GET, "/livez", &hosts, "").await.expect(403);
+    api.ask(Method::GET, "http://evil.example/livez", &[("host", "localhost")], "").await.expect(403);
+    api.ask(Method::GET, "http://localhost:9900/livez", &[("host", "evil.example")], "").await.expect(403);
+    api.ask(Method::GET, "http://localhost:9900/livez", &[], "").await.expect(200);
+}
+
+#[tokio::test]
+async fn a_request_without_host_is_refused_unless_it_is_too_old_to_have_one() {
+    let api = Api::up(TWO_POOLS);
+    let request = |version| Request::builder().uri("/livez").version(version).body(Body::empty()).unwrap();
+    assert_eq!(api.send(request(Version::HTTP_11)).await.expect(403).problem(), "foreign_host");
+    api.send(request(Version::HTTP_10)).await.expect(200);
+}
+
+#[tokio::test]
+async fn writes_from_other_sites_are_refused() {
+    let api = Api::up(TWO_POOLS);
+    let path = "/v1/pools/people/health-check";
+    for headers in [
+        [("origin", "http://evil.example")].as_slice(),
+        &[("origin", "null")],
+        &[("origin", "https://127.0.0.1:9900")],
+        &[("origin", "http://127.0.0.1:3000")],
+        &[("sec-fetch-site", "cross-site")],
+        &[("sec-fetch-site", "same-site")],
+        &[("origin", "http://127.0.0.1:9900"), ("sec-fetch-site", "cross-site")],
+    ] {
+        assert_eq!(api.ask(Method::POST, path, headers, "").await.expect(403).problem(), "cross_site");
+    }
+    let ours = [("origin", "http://127.0.0.1:9900"), ("sec-fetch-site", "same-origin")];
+    api.ask(Method::POST, path, &ours, "").await.expect(409);
+    api.ask(Method::GET, "/livez", &[("sec-fetch-site", "cross-site")], "").await.expect(200);
+}
+
+#[tokio::test]
+async fn a_body_that_says_something_is_not_ignored() {
+    let api = Api::up(TWO_POOLS);
+    let path = "/v1/pools/people/health-check";
+    let json = [("content-type", "application/json; charset=utf-8")];
+    api.ask(Method::POST, path, &json, " {} ").await.expect(409);
+    assert_eq!(api.ask(Method::POST, path, &json, "{\"a\":1}").await.expect(422).problem(), "unknown_member");
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    assert_eq!(api.ask(Method::POST, path, &form, "a=1").await.expect(415).problem(), "not_json");
+    assert_eq!(api.ask(Method::POST, path, &[], "{}").await.expect(415).problem(), "not_json");
+    let large = " ".repeat(70_000);
+    assert_eq!(api.ask(Method::POST, path, &json, &large).await.expect(413).problem(), "body_too_large");
+}
+
+#[tokio::test]
+async fn a_check_on_demand_waits_for_the_probes() {
+    let api = Api::up(TWO_POOLS);
+    let mut requests = api.control.take_probe_requests().unwrap();
+    let runtime = api.control.runtime().clone();
+    let prober = tokio::spawn(async move {
+        for _ in 0..2 {
+            let request = requests.recv().await.unwrap();
+            assert_eq!(request.pool, "app");
+            observe(&runtime.snapshot().pool_named("app").unwrap().upstreams()[0], false);
+            request.done.send(()).unwrap();
+        }
+    });
+    let pool = api.post("/v1/pools/app/health-check").await.expect(200).json();
+    assert_fits(&pool, &schema("Pool"), "pool");
+    assert_eq!(
+        (&pool["upstreams"][0]["health"], &pool["upstreams"][1]["health"]),
+        (&"down".into(), &"up".into())
+    );
+    let platform = api.post("/api/infrastructure/load-balancer/health-check").await.expect(200).json();
+    assert_fits(&platform, &schema("Balancer"), "balancer");
+    assert_eq!(platform["healthyServers"], 2);
+    prober.await.unwrap();
+
+    assert_eq!(api.post("/v1/pools/app/health-check").await.expect(503).problem(), "not_probing");
+    assert_eq!(api.post("/v1/pools/people/health-check").await.expect(409).problem(), "health_check_off");
+}
+
+#[tokio::test]
+async fn the_platforms_paths_tell_the_same_in_their_words() {
+    let api = Api::up(TWO_POOLS);
+    api.count_requests(4, 200);
+    let status = api.json("/api/infrastructure/load-balancer/status").await;
+    assert_eq!((&status["pool"], &status["strategy"]), (&"app".into(), &"least_connections".into()));
+    assert_eq!(status["servers"][1]["url"], "http://[::1]:9002");
+    assert_eq!((&status["totalServers"], &status["healthyServers"]), (&3.into(), &3.into()));
+    let people = api.json("/api/infrastructure/load-balancer/status?pool=people").await;
+    assert_eq!(people["servers"][0]["averageResponseTime"], Value::Null);
+    let next = api.json("/api/infrastructure/load-balancer/next-server?strategy=round_robin").await;
+    assert_eq!(next["strategy"], "round_robin");
+    assert!(next["server"].as_str().unwrap().starts_with("http://"), "{next}");
+    assert_eq!(api.json("/api/infrastructure/stats").await["requests"], 4);
+    let health = api.json("/api/monitoring/health").await;
+    assert_eq!((&health["app"]["requests"], &health["app"]["avgResponseTime"]), (&4.into(), &5.0.into()));
+    let metrics = api.json("/api/monitoring/metrics").await;
+    let rest = metrics["endpoints"].as_array().unwrap().iter().find(|it| it["endpoint"] == "rest").unwrap();
+    assert_eq!((&rest["count"], &rest["total"], &rest["avg"]), (&4.into(), &20.0.into(), &5.0.into()));
+}
+
+/// A connection to a fresh side port, and the switch that stops it.
+fn connect(app: &Arc<AdminApp>, shutdown: &watch::Receiver<bool>) -> DuplexStream {
+    let (client, server) = duplex(64 * 1024);
+    let (app, shutdown) = (app.clone(), shutdown.clone());
+    tokio::spawn(async move { app.process_new(Box::new(server), &shutdown).await.is_none() });
+    client
+}
+
+async fn read_to_end(mut client: DuplexStream) -> String {
+    let mut text = String::new();
+    tokio::time::timeout(Duration::from_secs(5), client.read_to_string(&mut text)).await.unwrap().unwrap();
+    text
+}
+
+#[tokio::test]
+async fn a_stopping_process_ends_idle_connections_after_their_answer() {
+    let (stop, shutdown) = watch::channel(false);
+    let app = Arc::new(AdminApp::new(Api::up(TWO_POOLS).control));
+    let mut client = connect(&app, &shutdown);
+    client.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let mut start = [0; 15];
+    client.read_exact(&mut start).await.unwrap();
+    assert_eq!(&start, b"HTTP/1.1 200 OK");
+    stop.send(true).unwrap();
+    assert!(read_to_end(client).await.ends_with("ok\n"));
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_told_so() {
+    let (_stop, shutdown) = watch::channel(false);
+    let app = Arc::new(AdminApp::new(Api::up(TWO_POOLS).control));
+    let mut open: Vec<_> =
+        (0..super::connection::CONNECTIONS_MAX).map(|_| connect(&app, &shutdown)).collect();
+    tokio::task::yield_now().await;
+    let answer = read_to_end(connect(&app, &shutdown)).await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("too_many_connections"), "{answer}");
+
+    drop(open.pop());
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut client = connect(&app, &shutdown);
+    client.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert!(read_to_end(client).await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn a_body_that_is_announced_too_large_is_refused_before_it_is_sent() {
+    let (_stop, shutdown) = watch::channel(false);
+    let app = Arc::new(AdminApp::new(Api::up(TWO_POOLS).control));
+    let mut client = connect(&app, &shutdown);
+    let head =
+        "POST /v1/pools/app/health-check HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n";
+    client.write_all(head.as_bytes()).await.unwrap();
+    let answer = read_to_end(client).await;
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("body_too_large"), "{answer}");
+}

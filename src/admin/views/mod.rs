@@ -1,0 +1,24 @@
+//! What the side port says, as JSON: built from the running snapshot, shared by all paths.
+//!
+//! Times are RFC 3339 in UTC, durations end in their unit, ratios are 0 to 1, what is not known is null.
+
+mod figures;
+mod health;
+mod pick;
+mod pool;
+mod time;
+mod upstream;
+
+use std::time::Duration;
+
+pub(super) use figures::{Figures, ListenerFigures, PoolFigures, RouteFigures, UpstreamFigures};
+pub(super) use health::{Condition, HealthView};
+pub(super) use pick::{PickView, preview};
+pub(super) use pool::PoolView;
+pub(super) use time::{now_utc, utc};
+pub(super) use upstream::{CandidateView, Standing, UpstreamView, standing_of, standings};
+
+/// Milliseconds with microseconds behind the point.
+pub(super) fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}

@@ -1,0 +1,78 @@
+//! Who would be picked next, and why each other would not.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{CandidateView, Standing, standings};
+use crate::balance::StrategyKind;
+use crate::health::WhyNot;
+use crate::observe::Reason;
+use crate::runtime::{Pool, Upstream};
+
+/// One choice that is not made.
+#[derive(Debug, Serialize)]
+pub(in crate::admin) struct PickView {
+    pool: String,
+    strategy: &'static str,
+    /// Address of the upstream; null when a request would be refused, or would have to wait.
+    next: Option<String>,
+    /// The word of the refusal.
+    reason: Option<&'static str>,
+    /// What else there is to know about this choice.
+    note: Option<&'static str>,
+    candidates: Vec<CandidateView>,
+}
+
+impl PickView {
+    /// The next choice by the pool's own strategy, or by another one.
+    pub(in crate::admin) fn of(pool: &Pool, strategy: Option<StrategyKind>, now: Duration) -> Self {
+        let kind = strategy.unwrap_or(pool.config.strategy);
+        let standings = standings(pool, now);
+        let next = preview(pool, kind, now).map(|upstream| upstream.config.address.to_string());
+        Self {
+            pool: pool.config.name.clone(),
+            strategy: kind.name(),
+            reason: next.is_none().then(|| why_nobody(&standings, pool)).flatten(),
+            note: note(&standings, kind, next.is_some()),
+            next,
+            candidates: standings.into_iter().map(CandidateView::of).collect(),
+        }
+    }
+}
+
+/// The upstream that `kind` would pick, with all that the pool has learned.
+pub(in crate::admin) fn preview(pool: &Pool, kind: StrategyKind, now: Duration) -> Option<&Upstream> {
+    pool.upstreams().get(pool.preview(kind, now, fastrand::u64(..), fastrand::u64(..))?)
+}
+
+/// `None` when the request would not be refused: it waits, or ejected upstreams are readmitted.
+fn why_nobody(standings: &[Standing<'_>], pool: &Pool) -> Option<&'static str> {
+    let any =
+        |reasons: &[WhyNot]| standings.iter().any(|it| it.why_not.is_some_and(|why| reasons.contains(&why)));
+    if any(&[WhyNot::Ejected, WhyNot::Probation]) {
+        return None;
+    }
+    if any(&[WhyNot::Full]) && pool.config.queue.max > 0 {
+        let is_full = pool.state.queue.len() >= pool.config.queue.max;
+        return is_full.then_some(Reason::QueueFull.word());
+    }
+    Some(Reason::NoEligibleUpstream.word())
+}
+
+fn note(standings: &[Standing<'_>], kind: StrategyKind, is_picked: bool) -> Option<&'static str> {
+    let any = |why_not| standings.iter().any(|standing| standing.why_not == Some(why_not));
+    match is_picked {
+        true if kind == StrategyKind::ConsistentHash => {
+            Some("each hash key has its own upstream; this is the one of a key drawn at random")
+        }
+        true if kind == StrategyKind::RoundRobin => None,
+        true => Some("ties and draws are by chance, so the next request may go elsewhere"),
+        false if any(WhyNot::Ejected) || any(WhyNot::Probation) => {
+            Some("nobody else is eligible, so the next request readmits the ejected upstreams")
+        }
+        false if any(WhyNot::Full) => Some("every upstream that could serve is at its `max_connections`"),
+        false if standings.is_empty() => Some("the pool has no upstreams"),
+        false => None,
+    }
+}

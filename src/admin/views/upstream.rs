@@ -1,0 +1,175 @@
+//! One upstream: in full, and as a candidate of one pick.
+
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use super::{UpstreamFigures, milliseconds, utc};
+use crate::control::{Control, Source};
+use crate::health::{EjectionState, WhyNot};
+use crate::runtime::{LastCheck, Pool, Upstream};
+
+/// An upstream and whether it may be picked, at one moment.
+#[derive(Clone, Copy)]
+pub(in crate::admin) struct Standing<'a> {
+    pub(in crate::admin) upstream: &'a Upstream,
+    /// `None`: it is eligible.
+    pub(in crate::admin) why_not: Option<WhyNot>,
+}
+
+impl Standing<'_> {
+    /// Whether something is wrong with it, rather than wanted so or passing: checks or traffic say so.
+    pub(in crate::admin) const fn is_in_trouble(&self) -> bool {
+        matches!(self.why_not, Some(WhyNot::Unchecked | WhyNot::Down | WhyNot::Ejected | WhyNot::Probation))
+    }
+}
+
+/// All upstreams of a pool, primaries first.
+///
+/// A backup is eligible only when no primary is: that is the pool's rule, beyond what speaks for or
+/// against the upstream itself.
+pub(in crate::admin) fn standings(pool: &Pool, now: Duration) -> Vec<Standing<'_>> {
+    let alone = |upstream| Standing { upstream, why_not: Upstream::eligibility(upstream, now).err() };
+    let mut all: Vec<_> = pool.upstreams().iter().map(alone).collect();
+    if all.iter().any(|standing| !standing.upstream.config.backup && standing.why_not.is_none()) {
+        for standing in all.iter_mut().filter(|standing| standing.upstream.config.backup) {
+            standing.why_not.get_or_insert(WhyNot::Backup);
+        }
+    }
+    all
+}
+
+/// The upstream of this address, spelled in any way that means the same.
+pub(in crate::admin) fn standing_of<'a>(
+    pool: &'a Pool,
+    address: &str,
+    now: Duration,
+) -> Option<Standing<'a>> {
+    let socket = address.parse::<std::net::SocketAddr>();
+    let wanted = socket.map_or_else(|_| address.to_owned(), |socket| socket.to_string());
+    standings(pool, now).into_iter().find(|standing| standing.upstream.config.address.to_string() == wanted)
+}
+
+/// Everything about one upstream.
+#[derive(Debug, Serialize)]
+pub(in crate::admin) struct UpstreamView {
+    address: String,
+    pool: String,
+    weight: u16,
+    state: &'static str,
+    health: &'static str,
+    ejected_until: Option<String>,
+    eligible: bool,
+    why_not: Option<&'static str>,
+    why_not_detail: Option<&'static str>,
+    in_flight: u32,
+    max_connections: Option<u32>,
+    requests: u64,
+    errors: u64,
+    latency_ms: UpstreamLatency,
+    last_check: Option<CheckView>,
+    consecutive_failures: u32,
+    backup: bool,
+    source: &'static str,
+}
+
+/// Time to first byte. `ewma` is the estimate that strategies go by; the quantiles are of all answers
+/// since the upstream became known.
+#[derive(Debug, Serialize)]
+struct UpstreamLatency {
+    ewma: Option<f64>,
+    p50: Option<f64>,
+    p99: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct CheckView {
+    at: String,
+    ok: bool,
+    latency_ms: f64,
+    error: Option<String>,
+}
+
+impl UpstreamView {
+    pub(in crate::admin) fn of(standing: Standing<'_>, control: &Control, now: Duration) -> Self {
+        let Upstream { config, state, .. } = standing.upstream;
+        let figures = UpstreamFigures::of(standing.upstream);
+        Self {
+            address: config.address.to_string(),
+            pool: state.pool.clone(),
+            weight: config.weight,
+            state: state.mode().word(),
+            health: state.verdict.health().word(),
+            ejected_until: ejected_until(state.ejection.state(now), now),
+            eligible: standing.why_not.is_none(),
+            why_not: standing.why_not.map(WhyNot::text),
+            why_not_detail: standing.why_not.map(WhyNot::sentence),
+            in_flight: state.load.in_flight(),
+            max_connections: config.max_connections,
+            requests: figures.figures.requests,
+            errors: figures.figures.errors,
+            latency_ms: UpstreamLatency {
+                ewma: state.load.latency().map(milliseconds),
+                p50: figures.figures.latency_ms.p50,
+                p99: figures.figures.latency_ms.p99,
+            },
+            last_check: state.last_check().map(CheckView::from),
+            consecutive_failures: state.ejection.consecutive_failures(),
+            backup: config.backup,
+            source: source_of(control),
+        }
+    }
+}
+
+impl From<LastCheck> for CheckView {
+    fn from(check: LastCheck) -> Self {
+        let LastCheck { at, latency, error } = check;
+        Self { at: utc(at), ok: error.is_none(), latency_ms: milliseconds(latency), error }
+    }
+}
+
+/// Who brought the upstream in.
+fn source_of(control: &Control) -> &'static str {
+    match control.source() {
+        Source::File(_) => "file",
+        Source::Arguments => "arguments",
+    }
+}
+
+fn ejected_until(state: EjectionState, now: Duration) -> Option<String> {
+    match state {
+        EjectionState::Ejected { until } => Some(utc(SystemTime::now() + until.saturating_sub(now))),
+        EjectionState::In | EjectionState::Probation { .. } => None,
+    }
+}
+
+/// An upstream, with what a pick goes by.
+#[derive(Debug, Serialize)]
+pub(in crate::admin) struct CandidateView {
+    address: String,
+    eligible: bool,
+    why_not: Option<&'static str>,
+    why_not_detail: Option<&'static str>,
+    weight: u16,
+    in_flight: u32,
+    max_connections: Option<u32>,
+    latency_ms: Option<f64>,
+    backup: bool,
+}
+
+impl CandidateView {
+    pub(in crate::admin) fn of(standing: Standing<'_>) -> Self {
+        let Upstream { config, state, .. } = standing.upstream;
+        Self {
+            address: config.address.to_string(),
+            eligible: standing.why_not.is_none(),
+            why_not: standing.why_not.map(WhyNot::text),
+            why_not_detail: standing.why_not.map(WhyNot::sentence),
+            weight: config.weight,
+            in_flight: state.load.in_flight(),
+            max_connections: config.max_connections,
+            latency_ms: state.load.latency().map(milliseconds),
+            backup: config.backup,
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! `[listeners.<name>]`: accepting sockets.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+
+use super::{miss_section, named};
+use crate::config::fields::Fields;
+use crate::config::limits::{self, DURATION_MIN};
+use crate::config::report::Wrong;
+use crate::config::{ListenerConfig, defaults, values};
+
+pub(super) fn all(file: &Fields<'_>, admin: SocketAddr) -> Vec<ListenerConfig> {
+    let taken = Taken::by_admin(admin);
+    let read = |name, fields: &Fields<'_>| one(name, fields, &taken);
+    let named = file.read("listeners", |value| named(value, limits::LISTENERS_MAX, "a listener", read));
+    if file.is_absent("listeners") || named.as_ref().is_some_and(Vec::is_empty) {
+        miss_section(file, "listener", "[listeners.http]\naddress = \"0.0.0.0:8080\"");
+    }
+    named.unwrap_or_default().into_iter().filter_map(|(_, listener)| listener).collect()
+}
+
+/// Whether the system would refuse to bind both.
+pub(in crate::config) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_family = one.is_ipv4() == other.is_ipv4();
+    let either_is_all = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port() && (one.ip() == other.ip() || same_family && either_is_all)
+}
+
+/// A listener, or nothing without an address.
+fn one(name: String, fields: &Fields<'_>, taken: &Taken) -> Option<ListenerConfig> {
+    fields.not_yet("tls", "end TLS in front of Evener for now, and name that proxy in `trusted_proxies`");
+    fields.not_yet("http2_cleartext", "leave it out: clients speak HTTP/1.1 for now");
+    fields.not_yet("proxy_protocol", "leave it out, and use X-Forwarded-For with `trusted_proxies`");
+    let address = address(&name, fields, taken);
+    let timeout = |key, default| fields.read(key, |value| value.duration(DURATION_MIN)).unwrap_or(default);
+    let networks = fields.read("trusted_proxies", |value| {
+        value.list(limits::LIST_ENTRIES_MAX, |network| network.parse(values::network))
+    });
+    let header_timeout = timeout("header_timeout", defaults::HEADER_TIMEOUT);
+    let keepalive_timeout = timeout("keepalive_timeout", defaults::CLIENT_KEEPALIVE_TIMEOUT);
+    let connections = fields.read("max_connections", |value| value.count(1, limits::CONNECTIONS_MAX));
+    let header_size = fields
+        .read("max_header_size", |value| value.size(limits::HEADER_SIZE_MIN, limits::HEADER_SIZE_MAX))
+        .and_then(|bytes| usize::try_from(bytes).ok());
+    let body_size = fields.read("max_body_size", |value| value.size(0, limits::BODY_SIZE_MAX));
+    Some(ListenerConfig {
+        address: address?,
+        name,
+        trusted_proxies: networks.unwrap_or_default(),
+        header_timeout,
+        keepalive_timeout,
+        max_connections: connections.unwrap_or(defaults::MAX_CONNECTIONS),
+        max_header_size: header_size.unwrap_or(defaults::MAX_HEADER_SIZE),
+        max_body_size: body_size.filter(|&bytes| bytes > 0),
+    })
+}
+
+/// The address, if no one else has it.
+fn address(name: &str, fields: &Fields<'_>, taken: &Taken) -> Option<SocketAddr> {
+    let help = "add where it accepts connections: address = \"0.0.0.0:8080\"";
+    fields.require("address", help, |value| {
+        let address = value.parse(values::own_address)?;
+        match taken.take(address, name) {
+            None => Some(address),
+            Some(owner) => value.refuse(Wrong::new(
+                format!("{owner} already has this address"),
+                "taken",
+                "give each an address or a port of its own; `0.0.0.0` covers every IPv4 address",
+            )),
+        }
+    })
+}
+
+/// The addresses that are spoken for, and by whom.
+struct Taken(RefCell<Vec<(SocketAddr, String)>>);
+
+impl Taken {
+    fn by_admin(address: SocketAddr) -> Self {
+        Self(RefCell::new(vec![(address, "the admin API".to_owned())]))
+    }
+
+    /// Takes an address for a listener, or says who has it.
+    fn take(&self, address: SocketAddr, name: &str) -> Option<String> {
+        let owner = self.0.borrow().iter().find(|(other, _)| overlap(*other, address)).cloned();
+        if owner.is_none() {
+            self.0.borrow_mut().push((address, format!("listener `{name}`")));
+        }
+        owner.map(|(other, owner)| format!("{owner} on {other}"))
+    }
+}

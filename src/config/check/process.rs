@@ -1,0 +1,76 @@
+//! `[server]`, `[admin]`, `[log]`: the process itself.
+
+use std::time::Duration;
+
+use crate::config::fields::{Fields, Value};
+use crate::config::report::Wrong;
+use crate::config::{
+    AccessLog, AdminConfig, LogConfig, LogFormat, LogLevel, ServerConfig, defaults, limits, values,
+};
+
+pub(super) fn server(fields: &Fields<'_>) -> ServerConfig {
+    let duration = |key, default| fields.read(key, |value| value.duration(Duration::ZERO)).unwrap_or(default);
+    let threads = fields.read("threads", |value| value.count(1, limits::THREADS_MAX as u64));
+    ServerConfig {
+        threads: threads.unwrap_or_else(defaults::threads),
+        drain_timeout: duration("drain_timeout", defaults::DRAIN_TIMEOUT),
+        pre_stop_delay: duration("pre_stop_delay", defaults::PRE_STOP_DELAY),
+    }
+}
+
+pub(super) fn admin(value: &Value<'_>) -> Option<AdminConfig> {
+    value.table("`admin`", |fields| {
+        fields.not_yet(
+            "tokens",
+            "leave it out, and keep `admin.address` on loopback: no token is needed there",
+        );
+        let address = fields.read("address", |value| {
+            let address = value.parse(values::own_address)?;
+            if address.ip().is_loopback() {
+                return Some(address);
+            }
+            value.refuse(Wrong::new(
+                "the admin address must be on loopback: without tokens, anyone could drain upstreams",
+                "reachable from other machines",
+                format!("write \"127.0.0.1:{}\"", address.port()),
+            ))
+        });
+        AdminConfig { address: address.unwrap_or(defaults::ADMIN.address) }
+    })
+}
+
+pub(super) fn log(fields: &Fields<'_>) -> LogConfig {
+    let level = fields.read("level", |value| value.word("log level", &LEVELS));
+    let format = fields.read("format", |value| value.word("log format", &FORMATS));
+    LogConfig {
+        level: level.unwrap_or(defaults::LOG.level),
+        format: format.unwrap_or(defaults::LOG.format),
+        access: fields.read("access", access).unwrap_or(defaults::LOG.access),
+    }
+}
+
+const LEVELS: [(&str, LogLevel); 5] = [
+    ("error", LogLevel::Error),
+    ("warn", LogLevel::Warn),
+    ("info", LogLevel::Info),
+    ("debug", LogLevel::Debug),
+    ("trace", LogLevel::Trace),
+];
+
+const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+
+/// A word or a path. What looks like neither is refused, or `access = "stdot"` would write a file `stdot`.
+fn access(value: &Value<'_>) -> Option<AccessLog> {
+    value.parse(|text| match text {
+        "off" => Ok(AccessLog::Off),
+        "stdout" => Ok(AccessLog::Stdout),
+        path if path.contains(['/', '.']) && !path.contains('\0') && !path.ends_with('/') => {
+            Ok(AccessLog::File(value.desk.folder.join(path)))
+        }
+        other => Err(Wrong::new(
+            format!("`{}` is neither `off`, `stdout` nor a file", values::shown(other)),
+            "no place for an access log",
+            "write \"off\", \"stdout\", or a path such as \"/var/log/evener/access.log\"",
+        )),
+    })
+}

@@ -1,0 +1,332 @@
+//! Turns the text of a configuration file into checked, typed values.
+//!
+//! ```text
+//!   source.rs ──► file.rs: ConfigFile ──► check/: Config ──► (floor 2) Snapshot
+//!     text         as written, spans      typed, complete       running
+//!                          └───────┬────────┘
+//!                              report.rs: every mistake at once, with line, column and help
+//! ```
+//!
+//! `fields.rs` reads a table key by key, `values.rs` single values, `words.rs` guesses what was meant;
+//! `defaults.rs` and `limits.rs` hold the numbers. `without_file.rs` makes a [`Config`] from a few addresses.
+//!
+//! **To add a key**: a field below, one line where its table is read (`check/<table>.rs`), a default in
+//! `defaults.rs`, and its entry in `config/evener.toml`; a test fails while the entry is missing.
+//!
+//! This room uses floor 0, and asks the world for three things only: files, host names, environment.
+//!
+//! Parse, don't validate: reading and checking can fail, and say everything that is wrong in one go;
+//! what comes out is complete, so that building the running state cannot fail.
+
+mod check;
+mod defaults;
+mod fields;
+mod file;
+pub mod limits;
+mod report;
+mod source;
+#[cfg(test)]
+mod tests;
+mod values;
+mod without_file;
+mod words;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::header::{HeaderName, HeaderValue};
+use ipnet::IpNet;
+
+pub use check::{parse, parse_with_warnings};
+pub use report::{Mistake, Report};
+pub use source::{LoadError, Loaded, Source, Unreadable};
+pub use without_file::{addresses_in, from_addresses};
+
+/// Reads and checks a file, with the environment of this process.
+///
+/// # Errors
+///
+/// Fails when the file cannot be read, or with every mistake in it.
+pub fn load(path: &Path) -> Result<Loaded, LoadError> {
+    let source = Source::read(path)?;
+    let environment = |name: &str| std::env::var(name).ok();
+    let (config, warnings) = parse_with_warnings(&source, &environment).map_err(LoadError::Invalid)?;
+    Ok(Loaded { source, config, warnings })
+}
+
+/// A checked configuration: every reference resolves, every number is in range, every default is filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The process.
+    pub server: ServerConfig,
+    /// The side port.
+    pub admin: AdminConfig,
+    /// What is written where.
+    pub log: LogConfig,
+    /// Accepting sockets, by name.
+    pub listeners: Vec<ListenerConfig>,
+    /// Requests to pools, by name. Never empty: a file without routes has one route for everything.
+    pub routes: Vec<RouteConfig>,
+    /// Groups of equal upstreams, by name.
+    pub pools: Vec<PoolConfig>,
+}
+
+impl Config {
+    /// `2 listeners, 3 routes, 3 pools`; the route that stands in for none counts.
+    pub fn summary(&self) -> String {
+        let listeners = report::counted(self.listeners.len(), "listener");
+        let routes = report::counted(self.routes.len(), "route");
+        format!("{listeners}, {routes}, {}", report::counted(self.pools.len(), "pool"))
+    }
+}
+
+/// `[server]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// Worker threads that carry traffic. Default: the number of CPUs.
+    pub threads: usize,
+    /// How long a stopping process waits for requests in flight.
+    pub drain_timeout: Duration,
+    /// How long readiness fails before listeners close.
+    pub pre_stop_delay: Duration,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// Where the side port listens; on loopback unless tokens guard it.
+    pub address: SocketAddr,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Least severe level that is written.
+    pub level: LogLevel,
+    /// How the process log looks.
+    pub format: LogFormat,
+    /// Where one line per request goes.
+    pub access: AccessLog,
+}
+
+/// `log.level`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// `log.format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// `log.access`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// No access log.
+    Off,
+    /// Standard output.
+    Stdout,
+    /// Appended to this file.
+    File(PathBuf),
+}
+
+/// `[listeners.<name>]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerConfig {
+    /// The name in the file, in metrics and in logs.
+    pub name: String,
+    /// Where it accepts connections.
+    pub address: SocketAddr,
+    /// Peers whose `X-Forwarded-*` and `X-Request-Id` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// First byte of a request to the last byte of its head.
+    pub header_timeout: Duration,
+    /// How long an idle client connection is kept.
+    pub keepalive_timeout: Duration,
+    /// Client connections at a time.
+    pub max_connections: usize,
+    /// Bytes of a request head, request line included.
+    pub max_header_size: usize,
+    /// Bytes of a request body; `None`: no limit.
+    pub max_body_size: Option<u64>,
+}
+
+/// `[routes.<name>]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteConfig {
+    /// The name in the file, in metrics and in logs.
+    pub name: String,
+    /// Which requests it takes (floor 0 decides).
+    pub matcher: crate::route::Matcher,
+    /// Where they go: indexes into `Config::pools` with their weights; one entry for `pool = "…"`.
+    pub split: Vec<SplitConfig>,
+    /// Request head received to response complete; upgraded connections exempt.
+    pub timeout: Duration,
+    /// Whether the matched `path_prefix` is cut off before forwarding.
+    pub strip_prefix: bool,
+    /// What is set and removed on the way to the upstream.
+    pub request_headers: HeaderEdits,
+    /// What is set and removed on the way to the client.
+    pub response_headers: HeaderEdits,
+    /// When and how often a failed attempt is repeated elsewhere.
+    pub retry: crate::retry::Policy,
+}
+
+/// One entry of `split`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SplitConfig {
+    /// Index into [`Config::pools`].
+    pub pool: usize,
+    /// Share relative to the other entries.
+    pub weight: u16,
+}
+
+/// `request_headers` or `response_headers` of a route: removals first, then sets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderEdits {
+    /// Replaces every value of the name.
+    pub set: Vec<(HeaderName, HeaderValue)>,
+    /// Removes every value of the name.
+    pub remove: Vec<HeaderName>,
+}
+
+/// `[pools.<name>]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolConfig {
+    /// The name in the file, in metrics and in logs.
+    pub name: String,
+    /// Rule of choice.
+    pub strategy: crate::balance::StrategyKind,
+    /// What `consistent_hash` hashes; set exactly when the strategy is that.
+    pub hash: Option<HashKey>,
+    /// The members, in file order.
+    pub upstreams: Vec<UpstreamConfig>,
+    /// Connect, read and write.
+    pub timeouts: TimeoutsConfig,
+    /// Reuse of idle connections to upstreams.
+    pub keepalive: KeepaliveConfig,
+    /// Length of the ramp of a new or recovered upstream; zero: off.
+    pub slow_start: Duration,
+    /// Judging by traffic; `None`: off.
+    pub ejection: Option<crate::health::EjectionPolicy>,
+    /// Waiting for room when every upstream is at its `max_connections`.
+    pub queue: QueueConfig,
+    /// Asking upstreams how they are; `None`: off.
+    pub health_check: Option<HealthCheckConfig>,
+}
+
+/// `hash` of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashKey {
+    /// Value of this request header.
+    Header(HeaderName),
+    /// Value of this cookie.
+    Cookie(String),
+    /// The client's address (after trusted proxies).
+    ClientIp,
+    /// The request's path, without query.
+    Path,
+}
+
+/// One member of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamConfig {
+    /// Where it listens.
+    pub address: UpstreamAddress,
+    /// Share of the traffic relative to the others, 0 to [`limits::WEIGHT_MAX`]; 0 takes no new requests.
+    pub weight: u16,
+    /// Requests in flight at a time; `None`: no limit.
+    pub max_connections: Option<u32>,
+    /// Only when no other is eligible.
+    pub backup: bool,
+}
+
+/// Where an upstream listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum UpstreamAddress {
+    /// `10.0.1.10:8080`, `[::1]:8080`; a host name is resolved when the file is checked.
+    Tcp(SocketAddr),
+    /// `unix:/run/app.sock`
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for UpstreamAddress {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(formatter),
+            Self::Unix(path) => write!(formatter, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// `timeouts` of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct TimeoutsConfig {
+    pub connect: Duration,
+    pub read: Duration,
+    pub write: Duration,
+}
+
+/// `keepalive` of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepaliveConfig {
+    /// An idle connection to an upstream is closed after this time.
+    pub idle: Duration,
+    /// Idle connections kept at a time; 0: connections are not reused.
+    pub max_idle: usize,
+}
+
+/// `queue` of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueConfig {
+    /// Requests that may wait; 0: nobody waits.
+    pub max: usize,
+    /// Longest wait.
+    pub timeout: Duration,
+}
+
+/// `health_check` of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheckConfig {
+    /// How the upstream is asked.
+    pub probe: ProbeConfig,
+    /// Between probes in a steady state.
+    pub interval: Duration,
+    /// Between probes while the verdict is in doubt or the upstream is down.
+    pub fast_interval: Duration,
+    /// For the whole probe, connect to last needed byte.
+    pub timeout: Duration,
+    /// Successes in a row that turn down into up.
+    pub rise: u32,
+    /// Failures in a row that turn up into down.
+    pub fall: u32,
+}
+
+/// How an upstream is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbeConfig {
+    /// A connection is opened and closed.
+    Tcp,
+    /// `GET path`; the status must be one of `status`.
+    Http {
+        /// Path and query of the request.
+        path: String,
+        /// `Host` header; `None`: the upstream's address.
+        host: Option<String>,
+        /// Accepted answers.
+        status: Vec<u16>,
+        /// Further request headers, secrets already read.
+        headers: Vec<(HeaderName, HeaderValue)>,
+    },
+}

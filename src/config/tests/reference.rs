@@ -1,0 +1,72 @@
+//! The reference file is complete, and everything in it has a meaning.
+
+use std::collections::BTreeSet;
+
+use toml::{Table, Value};
+
+use super::{MINIMAL, REFERENCE, checked};
+
+#[test]
+fn the_shipped_files_are_valid_without_a_warning() {
+    for text in [MINIMAL, REFERENCE] {
+        match checked(text).outcome {
+            Ok((_, warnings)) => assert_eq!(warnings.warnings().count(), 0, "{warnings}"),
+            Err(report) => panic!("{report}"),
+        }
+    }
+}
+
+/// The keys that the checks ask for are the keys that the reference explains, no more and no fewer.
+#[test]
+fn the_reference_holds_every_key_and_no_other() {
+    let (mut asked, mut written) = (BTreeSet::new(), BTreeSet::new());
+    let texts: Vec<String> = std::iter::once(REFERENCE.to_owned()).chain(alternatives()).collect();
+    for text in &texts {
+        asked.extend(checked(text).asked);
+    }
+    for text in &texts {
+        note_keys(&text.parse().unwrap(), "", &asked, &mut written);
+    }
+    assert!(asked.contains("pools.*.health_check.fast_interval"));
+    assert_eq!(asked, written);
+}
+
+#[test]
+fn every_commented_alternative_in_the_reference_is_valid() {
+    let alternatives = alternatives();
+    assert!(alternatives.len() >= 4);
+    for text in alternatives {
+        assert!(checked(&text).outcome.is_ok(), "{}", checked(&text).outcome.unwrap_err());
+    }
+}
+
+/// The reference once for each line `# key = value`, with that line in place of the same key above it.
+fn alternatives() -> Vec<String> {
+    let lines: Vec<&str> = REFERENCE.lines().collect();
+    let alternative = |(index, line): (usize, &&str)| {
+        let line = line.strip_prefix("# ")?;
+        let (key, _) =
+            line.split_once(" = ").filter(|(key, _)| key.bytes().all(|byte| byte.is_ascii_lowercase()))?;
+        let original = lines[..index].iter().rposition(|above| above.starts_with(&format!("{key} = ")))?;
+        let mut lines = lines.clone();
+        lines[original] = line;
+        Some(lines.join("\n"))
+    };
+    lines.iter().enumerate().filter_map(alternative).collect()
+}
+
+/// Notes the path of every key below `table`; `*` stands for a name of the user's choice.
+fn note_keys(table: &Table, path: &str, asked: &BTreeSet<String>, written: &mut BTreeSet<String>) {
+    for (key, value) in table {
+        let fixed = format!("{path}{key}");
+        let path = if asked.contains(&fixed) { fixed } else { format!("{path}*") };
+        written.insert(path.clone());
+        let inner: Vec<&Value> = match value {
+            Value::Array(elements) => elements.iter().collect(),
+            other => vec![other],
+        };
+        for table in inner.into_iter().filter_map(Value::as_table) {
+            note_keys(table, &format!("{path}."), asked, written);
+        }
+    }
+}

@@ -1,0 +1,27 @@
+#![doc = include_str!("README.md")]
+
+// Floor 0: domain. No clock, no randomness, no I/O, no locks.
+pub mod balance;
+pub mod health;
+pub mod retry;
+pub mod route;
+
+// Floor 1: description. Text in, numbers out.
+pub mod config;
+pub mod observe;
+
+// Floor 2: state, what is running now.
+pub mod runtime;
+
+// Floor 3: control, the one writer.
+pub mod control;
+
+// Floor 4: doors, each to one part of the outside world.
+pub mod admin;
+pub mod probe;
+pub mod proxy;
+
+// The roof: assembles, knows everyone.
+pub mod cli;
+pub mod server;
+pub mod signals;

@@ -1,0 +1,737 @@
+//! The counters: one handle per listener, route, pool, upstream, and one for the process.
+//!
+//! A handle lives in what it counts, behind the same `Arc`: so counting is a few relaxed atomic adds
+//! without a look-up, a reload keeps the figures, and what is removed takes its figures along. The
+//! names of the series stand in [`exposition`](super::exposition).
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::{Histogram, HistogramSnapshot, Reason};
+
+/// Status class of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Class {
+    Informational,
+    Success,
+    Redirection,
+    ClientError,
+    ServerError,
+}
+
+impl Class {
+    /// All of them, from `1xx` to `5xx`.
+    pub const ALL: [Self; 5] =
+        [Self::Informational, Self::Success, Self::Redirection, Self::ClientError, Self::ServerError];
+
+    /// The class of a status. What is no HTTP status (zero: none was sent) is a server error.
+    pub const fn of(status: u16) -> Self {
+        match status {
+            100..=199 => Self::Informational,
+            200..=299 => Self::Success,
+            300..=399 => Self::Redirection,
+            400..=499 => Self::ClientError,
+            _ => Self::ServerError,
+        }
+    }
+
+    /// Value of the `class` label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Informational => "1xx",
+            Self::Success => "2xx",
+            Self::Redirection => "3xx",
+            Self::ClientError => "4xx",
+            Self::ServerError => "5xx",
+        }
+    }
+}
+
+/// How an attempt to open a connection to an upstream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConnectResult {
+    /// Open, TLS included.
+    Ok,
+    /// Refused, unreachable, or TLS did not come about.
+    Failed,
+    /// Not open within `timeouts.connect`.
+    TimedOut,
+}
+
+impl ConnectResult {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Ok, Self::Failed, Self::TimedOut];
+
+    /// Value of the `result` label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+        }
+    }
+}
+
+/// Why a request was sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RetryReason {
+    /// No connection came about, so nothing was sent.
+    ConnectFailure,
+    /// The connection broke before a response.
+    Reset,
+    /// No response in time.
+    Timeout,
+    /// A response with a status that the route retries.
+    Status,
+    /// A kept connection that the upstream had closed in the same moment.
+    StaleConnection,
+}
+
+impl RetryReason {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::ConnectFailure, Self::Reset, Self::Timeout, Self::Status, Self::StaleConnection];
+
+    /// Value of the `reason` label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::ConnectFailure => "connect_failure",
+            Self::Reset => "reset",
+            Self::Timeout => "timeout",
+            Self::Status => "status",
+            Self::StaleConnection => "stale_connection",
+        }
+    }
+}
+
+/// Where a change of the configuration came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ChangeOrigin {
+    /// The file (or the arguments) at start.
+    Start,
+    /// The file, read again.
+    File,
+    /// The admin API.
+    Admin,
+    /// An upstream list that changed in the outside world.
+    Discovery,
+}
+
+impl ChangeOrigin {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Start, Self::File, Self::Admin, Self::Discovery];
+
+    /// Value of the `origin` label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::File => "file",
+            Self::Admin => "admin",
+            Self::Discovery => "discovery",
+        }
+    }
+}
+
+/// What became of a change of the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ChangeResult {
+    /// In full.
+    Applied,
+    /// Nothing was changed.
+    Refused,
+}
+
+impl ChangeResult {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Applied, Self::Refused];
+
+    /// Value of the `result` label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// One listener's connections. Its requests are counted by the routes, see [`RouteMetrics::requests`].
+#[derive(Debug, Default)]
+pub struct ListenerMetrics {
+    connections: Gauge,
+}
+
+impl ListenerMetrics {
+    /// A client connected.
+    pub fn connection_opened(&self) {
+        self.connections.up();
+    }
+
+    /// A connection that was counted by [`connection_opened`](Self::connection_opened) is gone.
+    pub fn connection_closed(&self) {
+        self.connections.down();
+    }
+
+    /// Client connections open now, idle ones included.
+    pub fn open_connections(&self) -> u64 {
+        self.connections.now()
+    }
+
+    /// Client connections since the start.
+    pub fn accepted(&self) -> u64 {
+        self.connections.ups()
+    }
+}
+
+/// One route's requests.
+#[derive(Debug, Default)]
+pub struct RouteMetrics {
+    by_listener: ByListener,
+    in_flight: Gauge,
+    duration: Histogram,
+    request_bytes: Counter,
+    response_bytes: Counter,
+    refusals: Counters<{ Reason::ALL.len() }>,
+}
+
+impl RouteMetrics {
+    /// With room for this many listeners. More of them cost one allocation at their first request.
+    pub fn new(listeners: usize) -> Self {
+        let metrics = Self::default();
+        metrics.by_listener.classes(listeners.saturating_sub(1));
+        metrics
+    }
+
+    /// A request was routed here.
+    pub fn begin(&self) {
+        self.in_flight.up();
+    }
+
+    /// A request counted by [`begin`](Self::begin) is over, on whatever path.
+    pub fn end(&self) {
+        self.in_flight.down();
+    }
+
+    /// A request ended with this status: the one that the client got, or ours if nobody was left to get it.
+    ///
+    /// `duration` is from request head to the last byte of the response; bytes are those of the bodies.
+    /// Once per request, beside [`end`](Self::end).
+    pub fn finished(
+        &self,
+        listener: usize,
+        status: u16,
+        duration: Duration,
+        request_bytes: u64,
+        response_bytes: u64,
+    ) {
+        self.by_listener.classes(listener).add(Class::of(status) as usize, 1);
+        self.duration.record(duration);
+        self.request_bytes.add(request_bytes);
+        self.response_bytes.add(response_bytes);
+    }
+
+    /// The request that [`finished`](Self::finished) counts got an answer of ours.
+    pub fn refused(&self, reason: Reason) {
+        self.refusals.add(reason as usize, 1);
+    }
+
+    /// Requests routed here and not over yet.
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight.now()
+    }
+
+    /// Requests finished, by listener (its index) and class.
+    pub fn requests(&self, listener: usize, class: Class) -> u64 {
+        self.by_listener.peek(listener).map_or(0, |classes| classes.get(class as usize))
+    }
+
+    /// Requests finished with this class, over all listeners.
+    pub fn requests_of(&self, class: Class) -> u64 {
+        self.by_listener.sum(class as usize)
+    }
+
+    /// Requests finished.
+    pub fn finished_requests(&self) -> u64 {
+        Class::ALL.into_iter().map(|class| self.requests_of(class)).sum()
+    }
+
+    /// Requests that ended with a status of 500 or more.
+    pub fn errors(&self) -> u64 {
+        self.requests_of(Class::ServerError)
+    }
+
+    /// From request head to the last byte of the response.
+    pub fn duration(&self) -> HistogramSnapshot {
+        self.duration.snapshot()
+    }
+
+    /// Bytes of request bodies.
+    pub fn request_bytes(&self) -> u64 {
+        self.request_bytes.get()
+    }
+
+    /// Bytes of response bodies.
+    pub fn response_bytes(&self) -> u64 {
+        self.response_bytes.get()
+    }
+
+    /// Requests that got an answer of ours for this reason.
+    pub fn refusals(&self, reason: Reason) -> u64 {
+        self.refusals.get(reason as usize)
+    }
+}
+
+/// One upstream's attempts, connections and checks.
+#[derive(Debug, Default)]
+pub struct UpstreamMetrics {
+    attempts: Counters<{ Class::ALL.len() }>,
+    failed_attempts: Counter,
+    response_time: Histogram,
+    connects: Counters<{ ConnectResult::ALL.len() }>,
+    reused_connections: Counter,
+    ejections: Counter,
+    /// Failed, passed.
+    health_checks: Counters<2>,
+    sent_bytes: Counter,
+    received_bytes: Counter,
+}
+
+impl UpstreamMetrics {
+    /// An attempt was answered with this status, or failed without one.
+    pub fn attempt_finished(&self, status: Option<u16>) {
+        match status {
+            Some(status) => self.attempts.add(Class::of(status) as usize, 1),
+            None => self.failed_attempts.add(1),
+        }
+    }
+
+    /// From sending the request to the first byte of the response.
+    pub fn response_time(&self, duration: Duration) {
+        self.response_time.record(duration);
+    }
+
+    /// Opening a connection ended so.
+    pub fn connected(&self, result: ConnectResult) {
+        self.connects.add(result as usize, 1);
+    }
+
+    /// An attempt went over a kept connection.
+    pub fn reused(&self) {
+        self.reused_connections.add(1);
+    }
+
+    /// Traffic showed that the upstream is sick; it is left alone for a while.
+    pub fn ejected(&self) {
+        self.ejections.add(1);
+    }
+
+    /// A health check ended.
+    pub fn health_check(&self, ok: bool) {
+        self.health_checks.add(usize::from(ok), 1);
+    }
+
+    /// Body bytes of one attempt.
+    pub fn transferred(&self, sent: u64, received: u64) {
+        self.sent_bytes.add(sent);
+        self.received_bytes.add(received);
+    }
+
+    /// Attempts answered with this class.
+    pub fn requests(&self, class: Class) -> u64 {
+        self.attempts.get(class as usize)
+    }
+
+    /// Attempts that got no status.
+    pub fn failed_attempts(&self) -> u64 {
+        self.failed_attempts.get()
+    }
+
+    /// All attempts that are over.
+    pub fn finished_attempts(&self) -> u64 {
+        self.attempts.sum() + self.failed_attempts()
+    }
+
+    /// Attempts that got no status, or one of 500 or more.
+    pub fn errors(&self) -> u64 {
+        self.failed_attempts() + self.requests(Class::ServerError)
+    }
+
+    /// From sending the request to the first byte of the response.
+    pub fn response_times(&self) -> HistogramSnapshot {
+        self.response_time.snapshot()
+    }
+
+    /// Connections that were to be opened, by how that ended.
+    pub fn connects(&self, result: ConnectResult) -> u64 {
+        self.connects.get(result as usize)
+    }
+
+    /// Attempts over a kept connection.
+    pub fn reused_connections(&self) -> u64 {
+        self.reused_connections.get()
+    }
+
+    /// How often it was ejected.
+    pub fn ejections(&self) -> u64 {
+        self.ejections.get()
+    }
+
+    /// Health checks, passed or failed.
+    pub fn health_checks(&self, ok: bool) -> u64 {
+        self.health_checks.get(usize::from(ok))
+    }
+
+    /// Bytes of bodies sent to it.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.get()
+    }
+
+    /// Bytes of bodies received from it.
+    pub fn received_bytes(&self) -> u64 {
+        self.received_bytes.get()
+    }
+}
+
+/// One pool's retries.
+#[derive(Debug, Default)]
+pub struct PoolMetrics {
+    retries: Counters<{ RetryReason::ALL.len() }>,
+    budget_exhausted: Counter,
+}
+
+impl PoolMetrics {
+    /// A request is sent again.
+    pub fn retried(&self, reason: RetryReason) {
+        self.retries.add(reason as usize, 1);
+    }
+
+    /// A request would have been sent again, had the budget allowed it.
+    pub fn budget_exhausted(&self) {
+        self.budget_exhausted.add(1);
+    }
+
+    /// Attempts that repeated an earlier one.
+    pub fn retries(&self, reason: RetryReason) -> u64 {
+        self.retries.get(reason as usize)
+    }
+
+    /// Retries that the budget forbade.
+    pub fn budget_exhaustions(&self) -> u64 {
+        self.budget_exhausted.get()
+    }
+}
+
+/// What belongs to no listener, route or pool.
+///
+/// Every request is counted once: by the route that it found ([`RouteMetrics::finished`]), or here
+/// when it found none. So all requests are the sum of both.
+#[derive(Debug, Default)]
+pub struct ProcessMetrics {
+    refusals: Counters<{ Reason::ALL.len() }>,
+    changes: [Counters<{ ChangeResult::ALL.len() }>; ChangeOrigin::ALL.len()],
+    generation: AtomicU64,
+    /// Milliseconds since 1970; zero: never.
+    last_applied: AtomicU64,
+}
+
+impl ProcessMetrics {
+    /// A request (or a connection) was refused before it had a route.
+    pub fn refused(&self, reason: Reason) {
+        self.refusals.add(reason as usize, 1);
+    }
+
+    /// Somebody tried to change the configuration.
+    pub fn config_changed(&self, origin: ChangeOrigin, result: ChangeResult) {
+        if let Some(results) = self.changes.get(origin as usize) {
+            results.add(result as usize, 1);
+        }
+    }
+
+    /// This generation is running, since `at`. Also once at start.
+    pub fn config_applied(&self, generation: u64, at: SystemTime) {
+        let since_1970 = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.generation.store(generation, Relaxed);
+        self.last_applied.store(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// Requests refused before they had a route, for this reason.
+    pub fn refusals(&self, reason: Reason) -> u64 {
+        self.refusals.get(reason as usize)
+    }
+
+    /// Requests refused before they had a route.
+    pub fn refusals_total(&self) -> u64 {
+        self.refusals.sum()
+    }
+
+    /// Attempts to change the configuration.
+    pub fn config_changes(&self, origin: ChangeOrigin, result: ChangeResult) -> u64 {
+        self.changes.get(origin as usize).map_or(0, |results| results.get(result as usize))
+    }
+
+    /// Number of the running configuration, counted from one; zero before the first.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Relaxed)
+    }
+
+    /// When the running configuration was applied; `None` before the first.
+    pub fn last_applied(&self) -> Option<SystemTime> {
+        let millis = self.last_applied.load(Relaxed);
+        (millis > 0).then(|| UNIX_EPOCH + Duration::from_millis(millis))
+    }
+}
+
+/// Requests by class, for each listener.
+///
+/// Counters of the first few listeners stand in place; further blocks are made when first needed, so
+/// that a route need not know how many listeners there are.
+#[derive(Debug, Default)]
+struct ByListener {
+    block: [Counters<{ Class::ALL.len() }>; LISTENERS_PER_BLOCK],
+    more: OnceLock<Box<Self>>,
+}
+
+impl ByListener {
+    /// Counters of this listener, made if need be. Beyond [`LISTENERS_MAX`], those of the last one.
+    fn classes(&self, listener: usize) -> &Counters<{ Class::ALL.len() }> {
+        let mut listener = listener.min(LISTENERS_MAX - 1);
+        let mut blocks = self;
+        loop {
+            match blocks.block.get(listener) {
+                Some(classes) => return classes,
+                None => blocks = blocks.more.get_or_init(Box::default),
+            }
+            listener -= LISTENERS_PER_BLOCK;
+        }
+    }
+
+    /// Counters of this listener, if it ever had a request.
+    fn peek(&self, listener: usize) -> Option<&Counters<{ Class::ALL.len() }>> {
+        self.blocks().nth(listener / LISTENERS_PER_BLOCK)?.block.get(listener % LISTENERS_PER_BLOCK)
+    }
+
+    fn sum(&self, class: usize) -> u64 {
+        self.blocks().flat_map(|blocks| &blocks.block).map(|classes| classes.get(class)).sum()
+    }
+
+    fn blocks(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |blocks| blocks.more.get().map(|more| &**more))
+    }
+}
+
+/// A number that goes up and down, kept as two that only go up: so it is never negative, and audits
+/// can compare its history with other counters.
+#[derive(Debug, Default)]
+struct Gauge {
+    ups: Counter,
+    downs: Counter,
+}
+
+impl Gauge {
+    fn up(&self) {
+        self.ups.add(1);
+    }
+
+    fn down(&self) {
+        self.downs.add(1);
+    }
+
+    fn ups(&self) -> u64 {
+        self.ups.get()
+    }
+
+    fn now(&self) -> u64 {
+        // Downs first: whoever goes up and down between the two reads is then counted as present.
+        let downs = self.downs.get();
+        self.ups.get().saturating_sub(downs)
+    }
+}
+
+/// Counts up, from any thread.
+#[derive(Debug, Default)]
+struct Counter(AtomicU64);
+
+impl Counter {
+    // Relaxed here and below: counters order nothing else, and readers want figures, not a cut.
+    fn add(&self, amount: u64) {
+        self.0.fetch_add(amount, Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// One counter per value of a label.
+#[derive(Debug)]
+struct Counters<const N: usize>([Counter; N]);
+
+impl<const N: usize> Default for Counters<N> {
+    fn default() -> Self {
+        Self([const { Counter(AtomicU64::new(0)) }; N])
+    }
+}
+
+impl<const N: usize> Counters<N> {
+    fn add(&self, index: usize, amount: u64) {
+        if let Some(counter) = self.0.get(index) {
+            counter.add(amount);
+        }
+    }
+
+    fn get(&self, index: usize) -> u64 {
+        self.0.get(index).map_or(0, Counter::get)
+    }
+
+    fn sum(&self) -> u64 {
+        self.0.iter().map(Counter::get).sum()
+    }
+}
+
+/// Most files have one or two listeners (HTTP and HTTPS), few have more than four.
+const LISTENERS_PER_BLOCK: usize = 4;
+
+/// Four times what a configuration may name; only a wrong index reaches it.
+const LISTENERS_MAX: usize = 1_024;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_follow_the_first_digit_and_no_status_is_our_fault() {
+        let labels = [101, 200, 304, 404, 499, 503, 0, 999].map(|status| Class::of(status).label());
+        assert_eq!(labels, ["1xx", "2xx", "3xx", "4xx", "4xx", "5xx", "5xx", "5xx"]);
+    }
+
+    #[test]
+    fn every_label_stands_at_its_own_index() {
+        assert!(Class::ALL.iter().enumerate().all(|(index, &class)| class as usize == index));
+        assert!(ConnectResult::ALL.iter().enumerate().all(|(index, &result)| result as usize == index));
+        assert!(RetryReason::ALL.iter().enumerate().all(|(index, &reason)| reason as usize == index));
+        assert!(ChangeOrigin::ALL.iter().enumerate().all(|(index, &origin)| origin as usize == index));
+        assert!(ChangeResult::ALL.iter().enumerate().all(|(index, &result)| result as usize == index));
+    }
+
+    #[test]
+    fn a_listener_tells_open_connections_from_all() {
+        let listener = ListenerMetrics::default();
+        listener.connection_opened();
+        listener.connection_opened();
+        listener.connection_closed();
+        assert_eq!((listener.open_connections(), listener.accepted()), (1, 2));
+    }
+
+    #[test]
+    fn a_gauge_that_fell_too_often_is_zero_not_huge() {
+        let listener = ListenerMetrics::default();
+        listener.connection_closed();
+        assert_eq!(listener.open_connections(), 0);
+    }
+
+    #[test]
+    fn requests_are_counted_by_listener_and_class() {
+        let route = RouteMetrics::new(2);
+        route.finished(0, 200, Duration::from_millis(5), 10, 1_000);
+        route.finished(1, 200, Duration::from_millis(7), 0, 500);
+        route.finished(1, 502, Duration::from_millis(9), 0, 0);
+
+        assert_eq!(route.requests(0, Class::Success), 1);
+        assert_eq!(route.requests(1, Class::Success), 1);
+        assert_eq!(route.requests(1, Class::ServerError), 1);
+        assert_eq!((route.finished_requests(), route.errors()), (3, 1));
+        assert_eq!((route.request_bytes(), route.response_bytes()), (10, 1_500));
+        assert_eq!(route.duration().sum, Duration::from_millis(21));
+    }
+
+    #[test]
+    fn a_route_counts_for_listeners_that_it_was_not_told_of() {
+        let route = RouteMetrics::default();
+        for listener in [0, 3, 4, 255] {
+            route.finished(listener, 204, Duration::ZERO, 0, 0);
+            assert_eq!(route.requests(listener, Class::Success), 1, "listener {listener}");
+        }
+        assert_eq!(route.requests(5, Class::Success), 0);
+        assert_eq!(route.requests(100_000, Class::Success), 0);
+        route.finished(usize::MAX, 204, Duration::ZERO, 0, 0);
+        assert_eq!(route.finished_requests(), 5);
+    }
+
+    #[test]
+    fn requests_in_flight_return_to_zero() {
+        let route = RouteMetrics::new(1);
+        route.begin();
+        route.begin();
+        assert_eq!(route.in_flight(), 2);
+        route.end();
+        route.end();
+        assert_eq!(route.in_flight(), 0);
+    }
+
+    #[test]
+    fn an_attempt_without_a_status_is_an_error() {
+        let upstream = UpstreamMetrics::default();
+        for status in [Some(200), Some(404), Some(503), None] {
+            upstream.attempt_finished(status);
+        }
+        assert_eq!((upstream.finished_attempts(), upstream.failed_attempts(), upstream.errors()), (4, 1, 2));
+    }
+
+    #[test]
+    fn an_upstream_keeps_its_figures_apart() {
+        let upstream = UpstreamMetrics::default();
+        upstream.connected(ConnectResult::Ok);
+        upstream.connected(ConnectResult::TimedOut);
+        upstream.connected(ConnectResult::TimedOut);
+        upstream.health_check(true);
+        upstream.health_check(false);
+        upstream.health_check(false);
+        upstream.reused();
+        upstream.ejected();
+        upstream.transferred(1, 2);
+        upstream.response_time(Duration::from_millis(3));
+
+        assert_eq!(ConnectResult::ALL.map(|result| upstream.connects(result)), [1, 0, 2]);
+        assert_eq!((upstream.health_checks(true), upstream.health_checks(false)), (1, 2));
+        assert_eq!((upstream.reused_connections(), upstream.ejections()), (1, 1));
+        assert_eq!((upstream.sent_bytes(), upstream.received_bytes()), (1, 2));
+        assert_eq!(upstream.response_times().count, 1);
+    }
+
+    #[test]
+    fn retries_are_counted_by_reason() {
+        let pool = PoolMetrics::default();
+        pool.retried(RetryReason::StaleConnection);
+        pool.retried(RetryReason::StaleConnection);
+        pool.retried(RetryReason::Status);
+        pool.budget_exhausted();
+        assert_eq!(RetryReason::ALL.map(|reason| pool.retries(reason)), [0, 0, 0, 1, 2]);
+        assert_eq!(pool.budget_exhaustions(), 1);
+    }
+
+    #[test]
+    fn a_refused_change_leaves_generation_and_time_alone() {
+        let process = ProcessMetrics::default();
+        assert_eq!((process.generation(), process.last_applied()), (0, None));
+
+        let at = UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
+        process.config_applied(1, at);
+        process.config_changed(ChangeOrigin::File, ChangeResult::Refused);
+
+        assert_eq!((process.generation(), process.last_applied()), (1, Some(at)));
+        assert_eq!(process.config_changes(ChangeOrigin::File, ChangeResult::Refused), 1);
+        assert_eq!(process.config_changes(ChangeOrigin::File, ChangeResult::Applied), 0);
+    }
+
+    #[test]
+    fn refusals_without_a_route_are_counted_by_reason() {
+        let process = ProcessMetrics::default();
+        process.refused(Reason::NoRoute);
+        process.refused(Reason::BadRequest);
+        process.refused(Reason::BadRequest);
+        assert_eq!(process.refusals(Reason::BadRequest), 2);
+        assert_eq!(process.refusals_total(), 3);
+    }
+}

@@ -1,0 +1,36 @@
+//! Counts what happens, writes down what happened, and shows both.
+//!
+//! ```text
+//!   one request ──► handles (metrics.rs, histogram.rs)      a few relaxed adds, no lock, no label
+//!        │                 │
+//!        │                 └──► exposition.rs ──► GET /metrics      read at scrape time
+//!        └────────► access_log.rs ──► queue ──► one thread ──► file or standard output
+//! ```
+//!
+//! Handles live in the state that they describe (listener, route, pool, upstream), so counting looks
+//! nothing up, a reload keeps the figures, and the series of what was removed vanish by themselves.
+//!
+//! **To add a metric**: a counter and its reader in `metrics.rs`, then its family in `exposition.rs`.
+//! **To add a reason for refusing**: a variant and its row in `reason.rs`.
+//!
+//! **Invariant**: labels come from the configuration, never from a request (floor 1; no other room).
+
+pub mod access_log;
+mod access_record;
+pub mod exposition;
+mod histogram;
+mod metrics;
+mod process;
+mod process_log;
+mod reason;
+mod timestamp;
+
+pub use access_log::{AccessLog, Target};
+pub use access_record::AccessRecord;
+pub use histogram::{Histogram, HistogramSnapshot};
+pub use metrics::{
+    ChangeOrigin, ChangeResult, Class, ConnectResult, ListenerMetrics, PoolMetrics, ProcessMetrics,
+    RetryReason, RouteMetrics, UpstreamMetrics,
+};
+pub use process_log::{Format, init_log};
+pub use reason::Reason;

@@ -1,0 +1,272 @@
+//! The health-check door: asks upstreams how they are.
+//!
+//! ```text
+//!   Prober ── follows the snapshot ──► one task per checked upstream ──► probe ──► Verdict
+//!      ▲                                      └── sleeps: interval, or fast_interval in doubt
+//!      └── Control::probe_now
+//! ```
+//!
+//! The first round goes out at once; when all its answers are in, the process is ready. **To add a
+//! kind of probe**: write its file after the pattern of `tcp.rs`, add a variant to
+//! [`ProbeConfig`], and follow the compiler to the match in `Asker::ask`.
+
+mod http;
+mod tcp;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use async_trait::async_trait;
+use pingora::connectors::http::Connector;
+use pingora::server::ShutdownWatch;
+use pingora::services::background::BackgroundService;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+
+use crate::config::{HealthCheckConfig, ProbeConfig, UpstreamAddress};
+use crate::control::{Control, ProbeNow};
+use crate::health::{Health, Mode, Transition, next_probe_in};
+use crate::runtime::{LastCheck, Runtime, Snapshot, UpstreamState};
+
+/// Probes under way at a time: enough for a first round of thousands, few enough not to use up the
+/// process's file descriptors (the usual limit is 1 024).
+const PROBES_MAX: usize = 256;
+
+/// Asks every upstream whose pool has a health check, for as long as the process runs.
+pub struct Prober {
+    control: Arc<Control>,
+    asker: Arc<Asker>,
+}
+
+/// What every probe needs.
+struct Asker {
+    runtime: Arc<Runtime>,
+    connector: Connector<()>,
+    permits: Semaphore,
+}
+
+/// What came of one probe.
+enum Answer {
+    Well,
+    Sick(String),
+    /// We could not ask: out of descriptors or ports.
+    NotAsked(String),
+}
+
+/// Whom to ask, how, and what to do with the answer.
+struct Subject {
+    state: Arc<UpstreamState>,
+    check: Arc<HealthCheckConfig>,
+    /// Whether the pool lets whoever comes up start slowly.
+    starts_slowly: bool,
+}
+
+/// The probing of one upstream.
+struct Watch {
+    subject: Arc<Subject>,
+    task: JoinHandle<()>,
+}
+
+/// By the address of the state, which each watch keeps alive; states are told apart by identity.
+type Watches = HashMap<usize, Watch>;
+
+/// Held by every probe of the first round; when the last one lets go, the round is done.
+struct FirstRound(Arc<Runtime>);
+
+impl Drop for FirstRound {
+    fn drop(&mut self) {
+        self.0.readiness.set_probed();
+    }
+}
+
+impl Prober {
+    /// Probes what `control` runs.
+    pub fn new(control: Arc<Control>) -> Self {
+        let runtime = control.runtime().clone();
+        let (connector, permits) = (Connector::new(None), Semaphore::new(PROBES_MAX));
+        Self { control, asker: Arc::new(Asker { runtime, connector, permits }) }
+    }
+
+    /// Starts what is new or changed, ends what is gone.
+    fn follow(&self, snapshot: &Snapshot, watches: &mut WatchList, round: Option<&Arc<FirstRound>>) {
+        let mut before = std::mem::take(&mut watches.0);
+        for pool in snapshot.pools() {
+            let Some(check) = &pool.config.health_check else { continue };
+            let (check, starts_slowly) = (Arc::new(check.clone()), !pool.config.slow_start.is_zero());
+            for upstream in pool.upstreams() {
+                let subject = Subject { state: upstream.state.clone(), check: check.clone(), starts_slowly };
+                let key = Arc::as_ptr(&upstream.state).addr();
+                let watch = match before.remove(&key) {
+                    Some(watch) if watch.subject.is_asked_like(&subject) => watch,
+                    changed => {
+                        if let Some(old) = changed {
+                            old.task.abort();
+                        }
+                        self.watch(subject, round.cloned())
+                    }
+                };
+                watches.0.insert(key, watch);
+            }
+        }
+        for (_, watch) in before {
+            watch.task.abort();
+        }
+    }
+
+    fn watch(&self, subject: Subject, round: Option<Arc<FirstRound>>) -> Watch {
+        let subject = Arc::new(subject);
+        let task = tokio::spawn(self.asker.clone().keep_asking(subject.clone(), round));
+        Watch { subject, task }
+    }
+
+    /// Probes a whole pool and tells when it is done.
+    fn probe_pool(&self, request: ProbeNow, watches: &WatchList) {
+        let members: Vec<_> = watches
+            .0
+            .values()
+            .filter(|watch| watch.subject.state.pool == request.pool)
+            .map(|watch| watch.subject.clone())
+            .collect();
+        let asker = self.asker.clone();
+        tokio::spawn(async move {
+            let probes: Vec<_> = members
+                .into_iter()
+                .map(|subject| {
+                    let asker = asker.clone();
+                    tokio::spawn(async move { asker.probe(&subject).await })
+                })
+                .collect();
+            for probe in probes {
+                let _ = probe.await;
+            }
+            // Nobody waits any more if the operator has gone away.
+            let _ = request.done.send(());
+        });
+    }
+}
+
+/// The watches, which end with the prober.
+#[derive(Default)]
+struct WatchList(Watches);
+
+impl Drop for WatchList {
+    fn drop(&mut self) {
+        for watch in self.0.values() {
+            watch.task.abort();
+        }
+    }
+}
+
+#[async_trait]
+impl BackgroundService for Prober {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let mut generations = self.control.generations();
+        let Some(mut requests) = self.control.take_probe_requests() else { return };
+        let mut watches = WatchList::default();
+        {
+            let round = Arc::new(FirstRound(self.control.runtime().clone()));
+            self.follow(&self.control.runtime().snapshot(), &mut watches, Some(&round));
+        }
+        loop {
+            tokio::select! {
+                changed = generations.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.follow(&self.control.runtime().snapshot(), &mut watches, None);
+                }
+                request = next(&mut requests) => self.probe_pool(request, &watches),
+                _ = shutdown.wait_for(|is_stopping| *is_stopping) => return,
+            }
+        }
+    }
+}
+
+async fn next(requests: &mut mpsc::UnboundedReceiver<ProbeNow>) -> ProbeNow {
+    match requests.recv().await {
+        Some(request) => request,
+        // The control lives as long as we do; if it were gone, there would be nothing to wait for.
+        None => std::future::pending().await,
+    }
+}
+
+impl Asker {
+    async fn keep_asking(self: Arc<Self>, subject: Arc<Subject>, mut round: Option<Arc<FirstRound>>) {
+        let Subject { state, check, .. } = &*subject;
+        loop {
+            if state.mode() != Mode::Maintenance {
+                self.probe(&subject).await;
+            }
+            round.take();
+            let wait = next_probe_in(&state.verdict, check.interval, check.fast_interval, fastrand::u64(..));
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Asks once, and tells the upstream's state.
+    async fn probe(&self, subject: &Subject) {
+        let Subject { state, check, .. } = subject;
+        let Ok(_permit) = self.permits.acquire().await else { return };
+        let began = Instant::now();
+        let answer = match tokio::time::timeout(check.timeout, self.ask(&state.address, check)).await {
+            Ok(answer) => answer,
+            Err(_) => Answer::Sick(format!("no answer within {:?}", check.timeout)),
+        };
+        let (is_well, error) = match answer {
+            Answer::Well => (true, None),
+            Answer::Sick(error) => (false, Some(error)),
+            Answer::NotAsked(error) => {
+                tracing::warn!(pool = %state.pool, upstream = %state.address, error, "health check not possible");
+                return;
+            }
+        };
+        state.metrics.health_check(is_well);
+        let latency = began.elapsed();
+        state.set_last_check(LastCheck { at: SystemTime::now(), latency, error: error.clone() });
+        if let Some(transition) = state.verdict.observe(is_well, check.rise, check.fall) {
+            subject.changed(transition, error.as_deref(), self.runtime.now());
+        }
+    }
+
+    async fn ask(&self, address: &UpstreamAddress, check: &HealthCheckConfig) -> Answer {
+        match &check.probe {
+            ProbeConfig::Tcp => tcp::ask(address).await,
+            ProbeConfig::Http { path, host, status, headers } => {
+                let question = http::Question { path, host: host.as_deref(), status, headers };
+                http::ask(&self.connector, address, &question, check.timeout).await
+            }
+        }
+    }
+}
+
+impl Subject {
+    fn is_asked_like(&self, other: &Self) -> bool {
+        *self.check == *other.check && self.starts_slowly == other.starts_slowly
+    }
+
+    fn changed(&self, transition: Transition, error: Option<&str>, now: Duration) {
+        let Self { state, starts_slowly, .. } = self;
+        if transition.to == Health::Up {
+            if *starts_slowly {
+                // New, or back from the dead: its caches are cold.
+                state.load.warm_up(now);
+            }
+            if transition.from == Health::Down {
+                state.ejection.readmit(now);
+            }
+            tracing::info!(pool = %state.pool, upstream = %state.address, "upstream is up");
+        } else {
+            let error = error.unwrap_or_default();
+            tracing::warn!(pool = %state.pool, upstream = %state.address, error, "upstream is down");
+        }
+    }
+}
+
+/// Whether an error is of our own machine: it says nothing about the upstream.
+fn is_local(error: &std::io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::EADDRNOTAVAIL | libc::ENOBUFS | libc::ENOMEM)
+    )
+}

@@ -1,0 +1,242 @@
+//! Where Pingora's types become ours, and ours Pingora's.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Version, header};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::{FailToProxy, Session};
+use pingora::{Error, ErrorSource, ErrorType};
+
+use super::client_stream::{Answer, ClientStream};
+use super::connection::Connection;
+use super::context::{RequestContext, Told};
+use super::steps::{Outcome, Sent};
+use super::{headers, refusal};
+use crate::observe::Reason;
+use crate::route::RequestHead;
+
+/// How long we read on after refusing a request whose body is still on its way: closing with unread
+/// bytes resets the connection, and the client may never read the refusal.
+const LINGER_TIME: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+
+/// The connection under a session.
+pub(super) fn connection(session: &Session) -> Option<Arc<Connection>> {
+    ClientStream::connection_of(session.as_ref().as_http1()?.stream()).cloned()
+}
+
+/// The host that a request names, lower case and without port.
+pub(super) fn host(request: &RequestHeader) -> Cow<'_, str> {
+    let named = request.headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    named.or_else(|| request.uri.host()).map_or(Cow::Borrowed(""), headers::bare_host)
+}
+
+/// What routes match on.
+pub(super) fn head<'a>(request: &'a RequestHeader, host: &'a str) -> RequestHead<'a> {
+    RequestHead { host, method: &request.method, path: request.uri.path(), headers: &request.headers }
+}
+
+/// Who asks, by which connection, and under which id.
+pub(super) fn identify(session: &Session, ctx: &mut RequestContext) {
+    let request = session.req_header();
+    ctx.connection = connection(session);
+    ctx.is_http_1_0 = request.version == Version::HTTP_10;
+    let peer = ctx.connection.as_ref().map(|connection| connection.peer.ip().to_canonical());
+    let is_trusted = peer.is_some_and(|peer| ctx.is_trusted(peer));
+    ctx.client = match peer {
+        Some(peer) if is_trusted => {
+            Some(headers::client_behind(peer, &request.headers, |address| ctx.is_trusted(address)))
+        }
+        peer => peer,
+    };
+    let given = is_trusted.then(|| headers::request_id_from(&request.headers)).flatten();
+    ctx.request_id = given.unwrap_or_else(headers::new_request_id);
+    if ctx.runtime.access_log.is_some() {
+        ctx.told = Some(Box::new(Told {
+            method: request.method.as_str().to_owned(),
+            host: host(request).into_owned(),
+            path: request.uri.path().to_owned(),
+        }));
+    }
+}
+
+/// How far a request has come.
+pub(super) fn sent(session: &Session) -> Sent<'_> {
+    Sent {
+        method: &session.req_header().method,
+        is_replayable: !session.as_ref().retry_buffer_truncated(),
+        is_answered: is_answered(session),
+    }
+}
+
+/// Whether the client has seen the head of a final response.
+pub(super) fn is_answered(session: &Session) -> bool {
+    session
+        .response_written()
+        .is_some_and(|response| !response.status.is_informational() || response.status == 101)
+}
+
+/// Whether a response ends with its head.
+pub(super) fn has_no_body(session: &Session, response: &ResponseHeader) -> bool {
+    session.req_header().method == http::Method::HEAD
+        || matches!(response.status.as_u16(), 204 | 304)
+        // Some upstreams say so in a 101, whose connection goes on all the same.
+        || (response.status != 101 && headers::content_length(&response.headers) == Some(0))
+}
+
+/// What HTTP/1.1 to the upstream needs and the client may not have sent.
+pub(super) fn prepare_for_upstream(request: &mut RequestHeader, ctx: &RequestContext) -> pingora::Result<()> {
+    if let Some(target) = headers::origin_form(request.raw_path(), &request.uri) {
+        request.set_raw_path(&target)?;
+    }
+    if !request.headers.contains_key(header::HOST) {
+        // Only HTTP/1.0 clients may leave it out.
+        if let Some(upstream) = ctx.upstream() {
+            request.insert_header(header::HOST, upstream.config.address.to_string())?;
+        }
+    }
+    if ctx.is_handshake() {
+        // The body that Pingora was told of never comes; see `client_stream.rs`.
+        request.remove_header(&header::TRANSFER_ENCODING);
+        request.insert_header(header::CONTENT_LENGTH, "0")?;
+    } else if request.headers.contains_key(header::UPGRADE) {
+        // Pingora takes the word alone for a handshake, whatever the rest of the request says.
+        request.remove_header(&header::UPGRADE);
+        request.remove_header(&header::CONNECTION);
+    }
+    let keeps_none = ctx.pool().is_some_and(|pool| pool.config.keepalive.max_idle == 0);
+    if (keeps_none || ctx.needs_fresh_connection) && !ctx.is_handshake() {
+        request.insert_header(header::CONNECTION, "close")?;
+    }
+    Ok(())
+}
+
+/// What came of connecting.
+pub(super) fn connect_outcome(error: &Error) -> Outcome {
+    match error.etype() {
+        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Outcome::ConnectTimeout,
+        ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert | ErrorType::HandshakeError => {
+            Outcome::TlsFailure
+        }
+        // Pingora reports trouble with our own sockets as this.
+        ErrorType::InternalError | ErrorType::BindError | ErrorType::SocketError => Outcome::LocalTrouble,
+        _ if is_local(error) => Outcome::LocalTrouble,
+        _ => Outcome::ConnectFailure,
+    }
+}
+
+/// Out of descriptors, ports or buffers: errors of our own machine.
+fn is_local(error: &Error) -> bool {
+    let code = error.root_cause().downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+    matches!(code, Some(libc::EMFILE | libc::ENFILE | libc::EADDRNOTAVAIL | libc::ENOBUFS | libc::ENOMEM))
+}
+
+/// What came of an attempt after the connection stood. `is_reused`: on a kept connection.
+pub(super) fn outcome(error: &Error, is_reused: bool, ctx: &RequestContext) -> Outcome {
+    let is_client = *error.esource() == ErrorSource::Downstream
+        || ctx.connection.as_ref().is_some_and(|connection| connection.has_bad_body());
+    if is_client {
+        return Outcome::ClientTrouble;
+    }
+    match error.etype() {
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Outcome::Timeout,
+        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError if is_reused => {
+            Outcome::StaleConnection
+        }
+        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => Outcome::Reset,
+        _ if *error.esource() == ErrorSource::Upstream => Outcome::Garbage,
+        _ => Outcome::LocalTrouble,
+    }
+}
+
+/// Whether an upstream did not answer because we still owe it a body that the client is slow to send.
+pub(super) fn waits_for_the_client(error: &Error, session: &mut Session) -> bool {
+    *error.etype() == ErrorType::ReadTimedout && !is_answered(session) && !session.as_mut().is_body_done()
+}
+
+/// Why a request failed for good.
+pub(super) fn reason(error: &Error, ctx: &RequestContext) -> Reason {
+    if ctx.connection.as_ref().is_some_and(|connection| connection.has_bad_body()) {
+        return Reason::BadRequest;
+    }
+    if *error.esource() == ErrorSource::Downstream {
+        return match error.etype() {
+            ErrorType::ReadTimedout => Reason::RequestTimeout,
+            ErrorType::ReadError
+            | ErrorType::WriteError
+            | ErrorType::ConnectionClosed
+            | ErrorType::WriteTimedout
+            | ErrorType::ConnectError => Reason::ClientClosed,
+            _ => ctx.refusal.unwrap_or(Reason::BadRequest),
+        };
+    }
+    ctx.refusal.unwrap_or(Reason::BadResponse)
+}
+
+/// An error that carries a refusal to [`refuse`]; the reason itself travels in the context.
+pub(super) fn error(reason: Reason) -> Box<Error> {
+    Error::new_in(ErrorType::HTTPStatus(reason.status()))
+}
+
+/// An answer of the upstream that is discarded in favour of another attempt.
+pub(super) fn discarded(status: u16) -> Box<Error> {
+    let mut error = Error::new_up(ErrorType::HTTPStatus(status));
+    error.set_retry(true);
+    error
+}
+
+/// Tells the client, unless it is gone or has seen part of another answer.
+pub(super) async fn refuse(reason: Reason, session: &mut Session, ctx: &mut RequestContext) -> FailToProxy {
+    ctx.refusal = Some(reason);
+    ctx.answer_handshake(Answer::Refused);
+    let status = reason.status();
+    if reason == Reason::ClientClosed || is_answered(session) {
+        ctx.status.get_or_insert(status);
+        return FailToProxy { error_code: 0, can_reuse_downstream: false };
+    }
+    ctx.status = Some(status);
+    let is_whole = session.as_mut().is_body_done();
+    if !is_whole || reason == Reason::BadRequest {
+        session.set_keepalive(None);
+    }
+    if write_answer(reason, session, ctx).await.is_err() {
+        return FailToProxy { error_code: 0, can_reuse_downstream: false };
+    }
+    if !is_whole {
+        linger(session).await;
+    }
+    FailToProxy { error_code: status, can_reuse_downstream: is_whole }
+}
+
+async fn write_answer(
+    reason: Reason,
+    session: &mut Session,
+    ctx: &mut RequestContext,
+) -> pingora::Result<()> {
+    let (mut response, body) = refusal::answer(reason, &session.req_header().headers, &ctx.request_id)?;
+    if ctx.is_http_1_0 {
+        response.set_version(http::Version::HTTP_10);
+    }
+    let is_head = session.req_header().method == http::Method::HEAD;
+    session.write_response_header(Box::new(response), is_head).await?;
+    if !is_head {
+        ctx.response_bytes += body.len() as u64;
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}
+
+async fn linger(session: &mut Session) {
+    let drain = async {
+        let mut drained = 0;
+        while let Ok(Some(bytes)) = session.as_mut().read_body_or_idle(false).await {
+            drained += bytes.len();
+            if drained > LINGER_BYTES_MAX {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER_TIME, drain).await;
+}

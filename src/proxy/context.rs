@@ -1,0 +1,171 @@
+//! What one request carries from its head to its log line.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+
+use super::client_stream::Answer;
+use super::connection::Connection;
+use super::steps::{self, Finished};
+use crate::observe::Reason;
+use crate::runtime::{Lease, Pool, Route, Runtime, Snapshot, Tiers, Upstream};
+
+/// The state of one request. It ends in `steps::observe`, once, on every path: by the hook that
+/// Pingora calls at the end, or else, when the request is cut off in the middle, by `Drop`.
+pub struct RequestContext {
+    pub(super) runtime: Arc<Runtime>,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) connection: Option<Arc<Connection>>,
+    /// When the head had been read; all times count from the runtime's epoch.
+    pub(super) started: Duration,
+    /// Whom we answer: the peer, or whoever a trusted proxy says it forwards for.
+    pub(super) client: Option<IpAddr>,
+    pub(super) request_id: HeaderValue,
+    /// Index into the snapshot's routes.
+    pub(super) route: Option<usize>,
+    /// Index into the snapshot's pools.
+    pub(super) pool: Option<usize>,
+    /// What `consistent_hash` goes by.
+    pub(super) hash: u64,
+    pub(super) tried: Tiers,
+    pub(super) attempts: u32,
+    /// Attempts among them that made no connection.
+    pub(super) connect_failures: u32,
+    pub(super) attempt: Option<Attempt>,
+    /// An attempt failed on a kept connection, which proves nothing: the next ones open their own.
+    pub(super) needs_fresh_connection: bool,
+    /// Why we answer, or gave up, instead of an upstream.
+    pub(super) refusal: Option<Reason>,
+    /// Status of the response head that went to the client.
+    pub(super) status: Option<u16>,
+    /// Decoded bytes of the request body so far.
+    pub(super) request_bytes: u64,
+    pub(super) response_bytes: u64,
+    /// The client speaks HTTP/1.0 and understands no 1xx and no chunks.
+    pub(super) is_http_1_0: bool,
+    /// What the access log wants to know and nobody else; empty while it is off.
+    pub(super) told: Option<Box<Told>>,
+    pub(super) is_finished: bool,
+}
+
+/// Facts of the request head that only the access log needs.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Told {
+    pub method: String,
+    pub host: String,
+    pub path: String,
+}
+
+/// One request on its way to one upstream.
+pub(super) struct Attempt {
+    /// Index into the pool's upstreams.
+    pub upstream: usize,
+    /// Given back when the upstream's last byte is here; the client may read it at its leisure.
+    pub lease: Option<Lease>,
+    /// When the request began to wait for an answer: connected, and its body sent.
+    pub sent_at: Duration,
+    /// Whether its outcome has been told to the upstream's state.
+    pub is_recorded: bool,
+    /// Head sent to first byte of the answer.
+    pub response_time: Option<Duration>,
+}
+
+impl RequestContext {
+    pub(super) fn new(runtime: &Arc<Runtime>) -> Self {
+        Self {
+            snapshot: runtime.snapshot(),
+            started: runtime.now(),
+            runtime: runtime.clone(),
+            connection: None,
+            client: None,
+            request_id: HeaderValue::from_static(""),
+            route: None,
+            pool: None,
+            hash: 0,
+            tried: Tiers::default(),
+            attempts: 0,
+            connect_failures: 0,
+            attempt: None,
+            needs_fresh_connection: false,
+            refusal: None,
+            status: None,
+            request_bytes: 0,
+            response_bytes: 0,
+            is_http_1_0: false,
+            told: None,
+            is_finished: false,
+        }
+    }
+
+    pub(super) fn route(&self) -> Option<&Route> {
+        self.snapshot.routes().get(self.route?)
+    }
+
+    pub(super) fn pool(&self) -> Option<&Pool> {
+        self.snapshot.pools().get(self.pool?)
+    }
+
+    /// The upstream of the attempt under way.
+    pub(super) fn upstream(&self) -> Option<&Upstream> {
+        self.upstream_of(self.attempt.as_ref()?)
+    }
+
+    /// The upstream of an attempt.
+    pub(super) fn upstream_of(&self, attempt: &Attempt) -> Option<&Upstream> {
+        self.pool()?.upstreams().get(attempt.upstream)
+    }
+
+    /// When the route's timeout runs out.
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.route().map(|route| self.started + route.config.timeout)
+    }
+
+    /// Whether this request asks for a WebSocket.
+    pub(super) fn is_handshake(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.is_handshake())
+    }
+
+    /// Lets the client's bytes through, or ends the request; nothing unless it is a handshake.
+    pub(super) fn answer_handshake(&self, answer: Answer) {
+        if let Some(connection) = &self.connection {
+            connection.answer_handshake(answer);
+        }
+    }
+
+    /// Whether this address may speak for others.
+    pub(super) fn is_trusted(&self, address: IpAddr) -> bool {
+        let Some(connection) = &self.connection else { return false };
+        self.snapshot
+            .config
+            .listeners
+            .get(connection.listener.index)
+            .is_some_and(|listener| listener.trusted_proxies.iter().any(|network| network.contains(&address)))
+    }
+
+    /// Moves the point at which the connection is cut; `None`: never.
+    pub(super) fn cut_at(&self, deadline: Option<Duration>) {
+        if let Some(connection) = &self.connection {
+            connection.set_deadline(deadline);
+        }
+    }
+}
+
+impl Drop for RequestContext {
+    fn drop(&mut self) {
+        if self.is_finished {
+            return;
+        }
+        let was_cut = self.connection.as_ref().is_some_and(|connection| connection.was_cut());
+        let reason = if was_cut { Reason::UpstreamTimeout } else { Reason::ClientClosed };
+        self.refusal.get_or_insert(reason);
+        let finished = Finished {
+            status: self.status.unwrap_or(reason.status()),
+            request_bytes: self.request_bytes,
+            response_bytes: self.response_bytes,
+        };
+        let now = self.runtime.now();
+        steps::observe(&finished, now, self);
+    }
+}

@@ -1,0 +1,361 @@
+//! The traffic door: accepts requests, asks the steps what to do, and lets Pingora carry the bytes.
+//!
+//! ```text
+//!   connection.rs ──► head.rs ──► Pingora's HttpProxy ──► the hooks below ──► steps.rs
+//!   (idle, deadlines)  (strict)      (moves the bytes)      (translate)       (decide)
+//! ```
+//!
+//! The hooks translate Pingora's types into ours (`adapt.rs`) and call a step; decisions live in
+//! `steps.rs`, which never names Pingora. Why each line stands where it does: Pingora calls the hooks in
+//! the order in which they stand here.
+
+mod adapt;
+mod chunked;
+mod client_stream;
+mod connection;
+mod context;
+mod head;
+mod headers;
+mod log;
+mod peer;
+mod refusal;
+mod steps;
+mod wait;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::Version;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::protocols::Digest;
+use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, Result};
+
+pub use connection::TrafficApp;
+pub use context::RequestContext;
+
+use client_stream::Answer;
+use steps::Finished;
+
+use crate::observe::{ConnectResult, Reason};
+use crate::runtime::Runtime;
+
+/// How long a client may take to read or send the next piece of a body.
+const CLIENT_STALL: Duration = Duration::from_secs(60);
+
+/// Pingora's hooks, on top of a [`Runtime`].
+pub struct Proxy {
+    runtime: Arc<Runtime>,
+}
+
+impl Proxy {
+    /// Proxies by the running snapshot of `runtime`.
+    pub fn new(runtime: Arc<Runtime>) -> Self {
+        Self { runtime }
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = RequestContext;
+
+    /// Without Pingora's compression module, which would cost every request an allocation.
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+
+    /// PARSE is done: Pingora has read the head. The request holds this snapshot to its end.
+    fn new_ctx(&self) -> RequestContext {
+        RequestContext::new(&self.runtime)
+    }
+
+    /// ROUTE and ADMIT. `true` tells Pingora that we have answered.
+    async fn request_filter(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<bool> {
+        session.set_write_timeout(Some(CLIENT_STALL));
+        session.set_read_timeout(Some(CLIENT_STALL));
+        adapt::identify(session, ctx);
+        session.set_ignore_info_resp(ctx.is_http_1_0);
+        let request = session.req_header();
+        let host = adapt::host(request);
+        let head = adapt::head(request, &host);
+        let verdict = steps::route(&head, fastrand::u64(..), ctx).and_then(|()| steps::admit(&head, ctx));
+        drop(host);
+        match verdict {
+            Ok(()) => {
+                let timeout = ctx.route().map_or(CLIENT_STALL, |route| route.config.timeout);
+                session.set_read_timeout(Some(CLIENT_STALL.min(timeout)));
+                Ok(false)
+            }
+            Err(reason) => {
+                adapt::refuse(reason, session, ctx).await;
+                Ok(true)
+            }
+        }
+    }
+
+    /// PICK. Called again after each failed attempt that may be retried.
+    async fn upstream_peer(&self, _: &mut Session, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
+        if let Err(reason) = wait::pick(&self.runtime, ctx).await {
+            ctx.refusal = Some(reason);
+            return Err(adapt::error(reason));
+        }
+        let picked_at = ctx.attempt.as_ref().map_or(ctx.started, |attempt| attempt.sent_at);
+        let left = ctx.deadline().unwrap_or(Duration::MAX).saturating_sub(picked_at);
+        let is_upgrade = ctx.is_handshake();
+        match (ctx.pool(), ctx.upstream()) {
+            // Zero would mean no timeout at all.
+            (Some(pool), Some(upstream)) => {
+                let left = left.max(Duration::from_millis(1));
+                let mut peer = peer::for_upstream(pool, upstream, left, is_upgrade)?;
+                if ctx.needs_fresh_connection {
+                    peer::connect_afresh(&mut peer);
+                }
+                Ok(peer)
+            }
+            _ => Err(adapt::error(Reason::NoEligibleUpstream)),
+        }
+    }
+
+    /// FORWARD, connected: the wait for an answer begins here.
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        is_reused: bool,
+        _: &HttpPeer,
+        _: std::os::fd::RawFd,
+        _: Option<&Digest>,
+        ctx: &mut RequestContext,
+    ) -> Result<()> {
+        let Some(upstream) = ctx.upstream() else { return Ok(()) };
+        if is_reused {
+            upstream.state.metrics.reused();
+            return Ok(());
+        }
+        upstream.state.metrics.connected(ConnectResult::Ok);
+        let now = self.runtime.now();
+        if let Some(attempt) = &mut ctx.attempt {
+            attempt.sent_at = now;
+        }
+        Ok(())
+    }
+
+    /// This attempt sent nothing, so the method does not matter; a body already spent does.
+    fn fail_to_connect(
+        &self,
+        session: &mut Session,
+        _: &HttpPeer,
+        ctx: &mut RequestContext,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let (outcome, now) = (adapt::connect_outcome(&error), self.runtime.now());
+        if let Some(upstream) = ctx.upstream() {
+            let is_timeout = outcome == steps::Outcome::ConnectTimeout;
+            let result = if is_timeout { ConnectResult::TimedOut } else { ConnectResult::Failed };
+            upstream.state.metrics.connected(result);
+        }
+        steps::failed(outcome, now, ctx);
+        error.set_retry(steps::may_try_another(outcome, adapt::sent(session), now, ctx));
+        error
+    }
+
+    /// FORWARD, outbound: what the upstream should know about the client.
+    async fn upstream_request_filter(
+        &self,
+        _: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut RequestContext,
+    ) -> Result<()> {
+        let Some(connection) = &ctx.connection else { return Ok(()) };
+        let origin = headers::Origin {
+            peer: &connection.peer_header,
+            is_trusted: ctx.is_trusted(connection.peer.ip().to_canonical()),
+            request_id: &ctx.request_id,
+        };
+        headers::forward(&origin, request)?;
+        if let Some(route) = ctx.route() {
+            let prefix = Some(&route.config.matcher.path_prefix).filter(|_| route.config.strip_prefix);
+            if let Some(target) = prefix.and_then(|prefix| headers::without_prefix(&request.uri, prefix)) {
+                request.set_raw_path(&target)?;
+            }
+            headers::edit_request(&route.config.request_headers, request)?;
+        }
+        adapt::prepare_for_upstream(request, ctx)
+    }
+
+    /// FORWARD, outbound body: bounded, and the wait for an answer begins with its end.
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        is_end: bool,
+        ctx: &mut RequestContext,
+    ) -> Result<()> {
+        let bytes = body.as_ref().map_or(0, Bytes::len);
+        if bytes == 0 && ctx.request_bytes == 0 {
+            return Ok(());
+        }
+        let now = self.runtime.now();
+        steps::admit_body(bytes, now, ctx).map_err(adapt::error)?;
+        // The end of a chunked body comes without bytes.
+        if let Some(attempt) = ctx.attempt.as_mut().filter(|_| is_end) {
+            attempt.sent_at = now;
+        }
+        Ok(())
+    }
+
+    /// FORWARD, inbound: the first byte is here, so the latency is known. 1xx is not an answer.
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut RequestContext,
+    ) -> Result<()> {
+        let status = response.status.as_u16();
+        if status == 101 && !ctx.is_handshake() {
+            // Nobody asked for it, and to the client all that follows would be the answer.
+            return Err(Error::new_up(pingora::ErrorType::InvalidHTTPHeader));
+        }
+        if response.status.is_informational() && status != 101 {
+            return Ok(());
+        }
+        let now = self.runtime.now();
+        steps::answered(status, steps::tells_speed(status, &response.headers), now, ctx);
+        if steps::may_retry_status(status, adapt::sent(session), now, ctx) {
+            return Err(adapt::discarded(status));
+        }
+        if adapt::has_no_body(session, response) {
+            steps::upstream_is_done(ctx);
+        }
+        if status == 101 {
+            ctx.cut_at(None);
+            session.set_read_timeout(Some(peer::UPGRADED_IDLE));
+        }
+        ctx.answer_handshake(if status == 101 { Answer::Accepted } else { Answer::Refused });
+        Ok(())
+    }
+
+    /// FORWARD, inbound body: with its last byte the upstream is done.
+    fn upstream_response_body_filter(
+        &self,
+        _: &mut Session,
+        _: &mut Option<Bytes>,
+        is_end: bool,
+        ctx: &mut RequestContext,
+    ) -> Result<Option<Duration>> {
+        if is_end {
+            steps::upstream_is_done(ctx);
+        }
+        Ok(None)
+    }
+
+    /// FORWARD, inbound: what the client should see.
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut RequestContext,
+    ) -> Result<()> {
+        headers::strip_hop_by_hop(response);
+        if let Some(route) = ctx.route() {
+            headers::edit_response(&route.config.response_headers, response)?;
+        }
+        if ctx.is_http_1_0 {
+            // Such a client knows no chunks: the end of the connection ends the body.
+            response.remove_header(&http::header::TRANSFER_ENCODING);
+            response.set_version(Version::HTTP_10);
+        }
+        if session.is_process_shutting_down() {
+            session.set_keepalive(None);
+        }
+        if !response.status.is_informational() || response.status == 101 {
+            ctx.status = Some(response.status.as_u16());
+        }
+        Ok(())
+    }
+
+    /// Counts what the client is sent, so that a request cut off in the middle is logged truly.
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        _: bool,
+        ctx: &mut RequestContext,
+    ) -> Result<Option<Duration>> {
+        ctx.response_bytes += body.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        Ok(None)
+    }
+
+    /// Connected, then failed. An undecided `ReusedOnly` would panic later, so it is settled first.
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut RequestContext,
+        is_reused: bool,
+    ) -> Box<Error> {
+        error.retry.decide_reuse(is_reused);
+        let is_discarded_answer = error.retry() && matches!(error.etype(), pingora::ErrorType::HTTPStatus(_));
+        let is_refused_body = matches!(ctx.refusal, Some(Reason::BodyTooLarge | Reason::RequestTimeout));
+        if is_discarded_answer || is_refused_body {
+            return error;
+        }
+        if adapt::waits_for_the_client(&error, session) {
+            ctx.refusal = Some(Reason::RequestTimeout);
+            error.set_retry(false);
+            return error;
+        }
+        let now = self.runtime.now();
+        let is_stale_possible = is_reused && !adapt::is_answered(session) && !ctx.needs_fresh_connection;
+        let outcome = adapt::outcome(&error, is_stale_possible, ctx);
+        if outcome == steps::Outcome::ClientTrouble {
+            error.set_retry(false);
+            return error;
+        }
+        steps::failed(outcome, now, ctx);
+        let may = steps::may_try_another(outcome, adapt::sent(session), now, ctx);
+        error.set_retry(may);
+        error
+    }
+
+    /// All attempts are spent. Pingora would say 502 to most; we tell 502, 503 and 504 apart.
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut RequestContext,
+    ) -> FailToProxy {
+        let reason = adapt::reason(error, ctx);
+        tracing::debug!(reason = reason.word(), %error, "request failed");
+        // After a failure Pingora closes the client's connection, whatever we answer here: so we say it.
+        session.set_keepalive(None);
+        adapt::refuse(reason, session, ctx).await
+    }
+
+    /// We log ourselves, at a level that a flood of bad clients does not reach.
+    fn suppress_error_log(&self, _: &Session, _: &RequestContext, _: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _: &Session,
+        _: &RequestContext,
+        _: &Error,
+        _: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+
+    /// OBSERVE. Every request that is not cut off ends here, once.
+    async fn logging(&self, _: &mut Session, _: Option<&Error>, ctx: &mut RequestContext) {
+        let finished = Finished {
+            status: ctx.status.or(ctx.refusal.map(Reason::status)).unwrap_or(0),
+            request_bytes: ctx.request_bytes,
+            response_bytes: ctx.response_bytes,
+        };
+        steps::observe(&finished, self.runtime.now(), ctx);
+    }
+}

@@ -1,0 +1,42 @@
+//! Where and how Pingora connects, for one attempt.
+
+use std::time::Duration;
+
+use pingora::upstreams::peer::HttpPeer;
+
+use crate::config::UpstreamAddress;
+use crate::runtime::{Pool, Upstream};
+
+/// How long an upgraded connection may be silent in both directions.
+pub(super) const UPGRADED_IDLE: Duration = Duration::from_secs(3600);
+
+/// The peer for one attempt at `upstream`, with no wait longer than what is `left` of the request's
+/// time. An upgrade request is exempt, because its connection goes on after the answer.
+pub(super) fn for_upstream(
+    pool: &Pool,
+    upstream: &Upstream,
+    left: Duration,
+    is_upgrade: bool,
+) -> pingora::Result<Box<HttpPeer>> {
+    let mut peer = match &upstream.config.address {
+        UpstreamAddress::Tcp(address) => HttpPeer::new(address, false, String::new()),
+        UpstreamAddress::Unix(path) => HttpPeer::new_uds(&path.to_string_lossy(), false, String::new())?,
+    };
+    let timeouts = &pool.config.timeouts;
+    // Pools never share connections: they may differ in what they expect of the other end.
+    peer.group_key = pool.key;
+    let options = &mut peer.options;
+    options.connection_timeout = Some(timeouts.connect.min(left));
+    options.total_connection_timeout = Some(timeouts.connect.min(left));
+    options.read_timeout = Some(if is_upgrade { UPGRADED_IDLE } else { timeouts.read.min(left) });
+    options.write_timeout = Some(if is_upgrade { timeouts.write } else { timeouts.write.min(left) });
+    options.idle_timeout = Some(pool.config.keepalive.idle);
+    Ok(Box::new(peer))
+}
+
+/// Asks for a new connection rather than a kept one. Nobody finds it afterwards, so it should be closed
+/// with its answer.
+pub(super) const fn connect_afresh(peer: &mut HttpPeer) {
+    // No connection is ever kept under this key.
+    peer.group_key = !peer.group_key;
+}

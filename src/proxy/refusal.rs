@@ -1,0 +1,116 @@
+//! Answers that we give instead of an upstream.
+//!
+//! The client learns what happened and the request's id, never internals; what to do about it is for
+//! the log and the admin API.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{HeaderMap, StatusCode};
+use pingora::http::ResponseHeader;
+
+use super::connection::Connection;
+use super::headers;
+use crate::observe::Reason;
+use crate::runtime::Runtime;
+
+/// Seconds after which trying again makes sense when nobody can answer now: health checks of a sick
+/// pool come every two seconds.
+const RETRY_AFTER: &str = "2";
+
+/// A refusal before Pingora has seen the request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Early {
+    reason: Reason,
+    /// What exactly was wrong, for the log.
+    detail: &'static str,
+}
+
+impl Early {
+    pub(super) const fn of(reason: Reason) -> Self {
+        Self { reason, detail: "" }
+    }
+
+    pub(super) const fn malformed(detail: &'static str) -> Self {
+        Self { reason: Reason::BadRequest, detail }
+    }
+}
+
+/// Counts an early refusal, and renders its answer as raw bytes.
+pub(super) fn refuse_early(early: &Early, connection: &Arc<Connection>, runtime: &Runtime) -> Vec<u8> {
+    runtime.metrics.refused(early.reason);
+    let id = headers::new_request_id();
+    let id_text = id.to_str().unwrap_or_default();
+    tracing::debug!(
+        listener = %connection.listener.name,
+        client = %connection.peer.ip(),
+        reason = early.reason.word(),
+        detail = early.detail,
+        request_id = id_text,
+        "request refused"
+    );
+    super::log::write_early(early.reason, id_text, connection, runtime);
+    let body = text_body(early.reason, id_text);
+    let status = StatusCode::from_u16(early.reason.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let retry_after = if wants_retry_after(early.reason) {
+        format!("Retry-After: {RETRY_AFTER}\r\n")
+    } else {
+        String::new()
+    };
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n{retry_after}X-Request-Id: {id_text}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// The answer to a request that Pingora has read.
+pub(super) fn answer(
+    reason: Reason,
+    request: &HeaderMap,
+    request_id: &HeaderValue,
+) -> pingora::Result<(ResponseHeader, Bytes)> {
+    let id = request_id.to_str().unwrap_or_default();
+    let (media_type, body) = if wants_json(request) {
+        ("application/json", json_body(reason, id))
+    } else {
+        ("text/plain; charset=utf-8", text_body(reason, id))
+    };
+    let mut response = ResponseHeader::build(reason.status(), Some(8))?;
+    response.insert_header(header::CONTENT_TYPE, media_type)?;
+    response.insert_header(header::CONTENT_LENGTH, body.len().to_string())?;
+    response.insert_header("X-Request-Id", request_id.clone())?;
+    response.insert_header(header::CACHE_CONTROL, "no-store")?;
+    if wants_retry_after(reason) {
+        response.insert_header(header::RETRY_AFTER, RETRY_AFTER)?;
+    }
+    Ok((response, body.into()))
+}
+
+fn wants_retry_after(reason: Reason) -> bool {
+    matches!(reason.status(), 429 | 503)
+}
+
+/// JSON for those who name it; browsers and command lines get a line of text.
+fn wants_json(request: &HeaderMap) -> bool {
+    request
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.contains("application/json") || value.contains("+json"))
+}
+
+fn json_body(reason: Reason, id: &str) -> String {
+    let body = serde_json::json!({
+        "status": reason.status(),
+        "reason": reason.word(),
+        "detail": reason.what(),
+        "request_id": id,
+    });
+    format!("{body}\n")
+}
+
+fn text_body(reason: Reason, id: &str) -> String {
+    format!("{} {}: {}\nrequest id: {id}\n", reason.status(), reason.word(), reason.what())
+}

@@ -1,0 +1,357 @@
+//! The decisions of a request's life: route, admit, pick, (forward), observe.
+//!
+//! Nothing here names Pingora, reads a clock or waits, so a second forwarding engine can call the same
+//! decisions, and so can a test.
+
+use std::time::Duration;
+
+use http::{HeaderMap, Method};
+
+use super::context::{Attempt, RequestContext};
+use super::headers;
+use crate::balance::hash;
+use crate::config::HashKey;
+use crate::observe::{Class, Reason, RetryReason};
+use crate::retry::{ATTEMPTS_MAX, Failure, Progress, is_idempotent};
+use crate::route::RequestHead;
+use crate::runtime::{Lease, NoPick, Phase, Pool, Upstream};
+
+/// What came of one attempt, without the success that [`answered`] tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// No connection: refused, unreachable.
+    ConnectFailure,
+    /// No connection in time.
+    ConnectTimeout,
+    /// The connection broke before the response was complete.
+    Reset,
+    /// No byte in time.
+    Timeout,
+    /// Something that is not HTTP.
+    Garbage,
+    /// The handshake failed.
+    TlsFailure,
+    /// A kept connection that the upstream had closed meanwhile: nobody's fault.
+    StaleConnection,
+    /// We are out of descriptors or ports: not the upstream's fault.
+    LocalTrouble,
+    /// The client went away, or sent something bad: not the upstream's fault.
+    ClientTrouble,
+}
+
+impl Outcome {
+    /// What the client is told when this was the last attempt.
+    pub(super) const fn reason(self) -> Reason {
+        match self {
+            Self::ConnectFailure | Self::LocalTrouble => Reason::ConnectFailure,
+            Self::ConnectTimeout => Reason::ConnectTimeout,
+            Self::Reset | Self::StaleConnection => Reason::UpstreamReset,
+            Self::Timeout => Reason::UpstreamTimeout,
+            Self::Garbage => Reason::BadResponse,
+            Self::TlsFailure => Reason::TlsFailure,
+            Self::ClientTrouble => Reason::ClientClosed,
+        }
+    }
+
+    const fn is_the_upstreams_fault(self) -> bool {
+        !matches!(self, Self::StaleConnection | Self::LocalTrouble | Self::ClientTrouble)
+    }
+
+    const fn failure(self) -> Option<Failure> {
+        match self {
+            Self::ConnectFailure | Self::ConnectTimeout | Self::TlsFailure => Some(Failure::Connect),
+            Self::Reset | Self::Garbage => Some(Failure::Reset),
+            Self::Timeout => Some(Failure::Timeout),
+            Self::StaleConnection | Self::LocalTrouble | Self::ClientTrouble => None,
+        }
+    }
+}
+
+/// How far the request has come, for those who would try again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent<'a> {
+    pub method: &'a Method,
+    /// The body can be sent once more in full.
+    pub is_replayable: bool,
+    /// The client has seen the head of a response.
+    pub is_answered: bool,
+}
+
+/// The end of a request, as the engine saw it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Finished {
+    pub status: u16,
+    pub request_bytes: u64,
+    pub response_bytes: u64,
+}
+
+/// ROUTE: finds the route and, by its split, the pool.
+pub(super) fn route(head: &RequestHead<'_>, random: u64, ctx: &mut RequestContext) -> Result<(), Reason> {
+    let found = ctx.snapshot.find_route(head).ok_or(Reason::NoRoute)?;
+    ctx.route = Some(found);
+    let route = ctx.route().ok_or(Reason::NoRoute)?;
+    route.metrics.begin();
+    let pool = route.pool_for(random);
+    ctx.pool = Some(pool);
+    ctx.cut_at(ctx.deadline());
+    Ok(())
+}
+
+/// ADMIT: refuses what no upstream should see.
+pub(super) fn admit(head: &RequestHead<'_>, ctx: &mut RequestContext) -> Result<(), Reason> {
+    let (length, max) = (headers::content_length(head.headers), ctx.body_bytes_max());
+    if length.zip(max).is_some_and(|(length, max)| length > max) {
+        return Err(Reason::BodyTooLarge);
+    }
+    ctx.hash = ctx.pool().and_then(|pool| pool.config.hash.as_ref()).map_or(0, |key| hash_of(key, head, ctx));
+    if let Some(pool) = ctx.pool() {
+        pool.state.budget.earn(ctx.route().map_or(0.0, |route| route.config.retry.budget));
+    }
+    Ok(())
+}
+
+/// ADMIT, again with each piece of the body: not too much, not too late. What a tunnel carries is no
+/// body.
+pub(super) fn admit_body(bytes: usize, now: Duration, ctx: &mut RequestContext) -> Result<(), Reason> {
+    ctx.request_bytes += bytes as u64;
+    let refusal = if ctx.status == Some(101) {
+        None
+    } else if ctx.body_bytes_max().is_some_and(|max| ctx.request_bytes > max) {
+        Some(Reason::BodyTooLarge)
+    } else {
+        ctx.deadline().filter(|deadline| now >= *deadline).map(|_| Reason::RequestTimeout)
+    };
+    refusal.map_or(Ok(()), |reason| {
+        ctx.refusal = Some(reason);
+        Err(reason)
+    })
+}
+
+fn hash_of(key: &HashKey, head: &RequestHead<'_>, ctx: &RequestContext) -> u64 {
+    match key {
+        HashKey::Header(name) => head.headers.get(name).map_or(0, |value| hash(value.as_bytes())),
+        HashKey::Cookie(name) => headers::cookie(head.headers, name).map_or(0, hash),
+        HashKey::ClientIp => ctx.client.map_or(0, |client| match client {
+            std::net::IpAddr::V4(address) => hash(&address.octets()),
+            std::net::IpAddr::V6(address) => hash(&address.octets()),
+        }),
+        HashKey::Path => hash(head.path.as_bytes()),
+    }
+}
+
+/// Why there is no pick yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotYet {
+    /// Every upstream is at its `max_connections`; the pool's queue may help.
+    Full,
+    /// The first health checks are still under way.
+    Unchecked,
+    /// Final.
+    Refused(Reason),
+}
+
+/// PICK: takes an eligible upstream that this request has not tried, and counts it in flight.
+pub(super) fn pick(now: Duration, random: u64, ctx: &mut RequestContext) -> Result<(), NotYet> {
+    // The count of the attempt before goes back before the next one is taken; its body is sent anew.
+    ctx.attempt = None;
+    ctx.request_bytes = 0;
+    let mut tried = std::mem::take(&mut ctx.tried);
+    let pool = ctx.pool().ok_or(NotYet::Refused(Reason::NoRoute))?;
+    let picked = pool.pick(now, ctx.hash, random, &mut tried);
+    ctx.tried = tried;
+    let chosen = picked.map_err(|why| not_yet(why, ctx))?;
+    ctx.attempts += 1;
+    ctx.attempt = Some(Attempt {
+        upstream: chosen.index,
+        lease: Some(chosen.lease),
+        sent_at: now,
+        is_recorded: false,
+        response_time: None,
+    });
+    Ok(())
+}
+
+fn not_yet(why: NoPick, ctx: &RequestContext) -> NotYet {
+    match why {
+        NoPick::Full => NotYet::Full,
+        NoPick::Nobody if ctx.attempts > 0 => {
+            NotYet::Refused(ctx.refusal.unwrap_or(Reason::NoEligibleUpstream))
+        }
+        NoPick::Nobody if ctx.runtime.readiness.phase() == Phase::Starting => NotYet::Unchecked,
+        NoPick::Nobody => NotYet::Refused(Reason::NoEligibleUpstream),
+    }
+}
+
+/// FORWARD, outcome: an attempt failed. Told to the upstream's state once.
+pub(super) fn failed(outcome: Outcome, now: Duration, ctx: &mut RequestContext) {
+    ctx.refusal = Some(outcome.reason());
+    if outcome.failure() == Some(Failure::Connect) {
+        ctx.connect_failures += 1;
+    }
+    let Some(mut attempt) = ctx.attempt.take_if(|attempt| !attempt.is_recorded) else { return };
+    attempt.is_recorded = true;
+    if outcome.is_the_upstreams_fault() {
+        record(&mut attempt, ctx, |pool, upstream, lease| {
+            upstream.state.metrics.attempt_finished(None);
+            pool.record_failure(upstream, lease, now);
+        });
+    }
+    if outcome == Outcome::StaleConnection {
+        // It was never really tried: the same upstream may have it on a fresh connection. On another kept
+        // one it could fail in the same way, again and again, without the upstream being blamed for it.
+        ctx.needs_fresh_connection = true;
+        ctx.forget_tried(attempt.upstream);
+    }
+    ctx.attempt = Some(attempt);
+}
+
+/// FORWARD, outcome: the upstream answered with this status. `is_latency` tells whether the time to
+/// its first byte says something about its speed.
+pub(super) fn answered(status: u16, is_latency: bool, now: Duration, ctx: &mut RequestContext) {
+    ctx.refusal = None;
+    let Some(mut attempt) = ctx.attempt.take_if(|attempt| !attempt.is_recorded) else { return };
+    attempt.is_recorded = true;
+    let latency = now.saturating_sub(attempt.sent_at);
+    attempt.response_time = Some(latency);
+    record(&mut attempt, ctx, |pool, upstream, lease| {
+        upstream.state.metrics.attempt_finished(Some(status));
+        upstream.state.metrics.response_time(latency);
+        if Class::of(status) == Class::ServerError {
+            pool.record_failure(upstream, lease, now);
+        } else {
+            pool.record_success(upstream, lease, is_latency.then_some(latency), now);
+        }
+    });
+    ctx.attempt = Some(attempt);
+}
+
+/// FORWARD, end: the upstream has nothing more to do with this request.
+pub(super) fn upstream_is_done(ctx: &mut RequestContext) {
+    if let Some(attempt) = &mut ctx.attempt {
+        attempt.lease = None;
+    }
+}
+
+fn record(attempt: &mut Attempt, ctx: &RequestContext, tell: impl FnOnce(&Pool, &Upstream, &mut Lease)) {
+    let (pool, upstream) = (ctx.pool(), ctx.upstream_of(attempt));
+    if let (Some(pool), Some(upstream), Some(lease)) = (pool, upstream, &mut attempt.lease) {
+        tell(pool, upstream, lease);
+    }
+}
+
+/// FORWARD, again: whether this failed attempt may be followed by another one elsewhere.
+pub(super) fn may_try_another(
+    outcome: Outcome,
+    sent: Sent<'_>,
+    now: Duration,
+    ctx: &mut RequestContext,
+) -> bool {
+    if outcome == Outcome::StaleConnection {
+        return may_reconnect(sent, ctx);
+    }
+    outcome.failure().is_some_and(|failure| may_retry(failure, sent, now, ctx))
+}
+
+/// A stale connection costs the upstream nothing, so neither budget nor `max_retries` counts it; but
+/// what was sent on it may have been read, so only idempotent requests go again.
+fn may_reconnect(sent: Sent<'_>, ctx: &RequestContext) -> bool {
+    let may =
+        ctx.attempts < ATTEMPTS_MAX && is_idempotent(sent.method) && sent.is_replayable && !sent.is_answered;
+    if let Some(pool) = ctx.pool().filter(|_| may) {
+        pool.state.metrics.retried(RetryReason::StaleConnection);
+    }
+    may
+}
+
+/// Whether this response is to be discarded in favour of another attempt.
+pub(super) fn may_retry_status(status: u16, sent: Sent<'_>, now: Duration, ctx: &mut RequestContext) -> bool {
+    may_retry(Failure::Status(status), sent, now, ctx)
+}
+
+fn may_retry(failure: Failure, sent: Sent<'_>, now: Duration, ctx: &RequestContext) -> bool {
+    let (Some(pool), Some(route)) = (ctx.pool(), ctx.route()) else { return false };
+    let progress = Progress {
+        attempts: ctx.attempts,
+        connect_failures: ctx.connect_failures,
+        idempotent: is_idempotent(sent.method),
+        replayable: sent.is_replayable,
+        response_started: sent.is_answered,
+    };
+    if !route.config.retry.allows(failure, &progress)
+        || ctx.deadline().is_some_and(|deadline| now >= deadline)
+    {
+        return false;
+    }
+    // Before giving up a response there must be somebody who could give a better one.
+    if matches!(failure, Failure::Status(_)) && !pool.has_untried(now, &ctx.tried) {
+        return false;
+    }
+    if !pool.state.budget.pays_for(failure, now) {
+        pool.state.metrics.budget_exhausted();
+        return false;
+    }
+    pool.state.metrics.retried(match failure {
+        Failure::Connect => RetryReason::ConnectFailure,
+        Failure::Reset => RetryReason::Reset,
+        Failure::Timeout => RetryReason::Timeout,
+        Failure::Status(_) => RetryReason::Status,
+    });
+    true
+}
+
+/// OBSERVE: counters and the access log. Called once per request.
+pub(super) fn observe(finished: &Finished, now: Duration, ctx: &mut RequestContext) {
+    ctx.is_finished = true;
+    let duration = now.saturating_sub(ctx.started);
+    let listener = ctx.connection.as_ref().map_or(0, |connection| connection.listener.index);
+    match ctx.route() {
+        Some(route) => {
+            route.metrics.end();
+            route.metrics.finished(
+                listener,
+                finished.status,
+                duration,
+                finished.request_bytes,
+                finished.response_bytes,
+            );
+            if let Some(reason) = ctx.refusal {
+                route.metrics.refused(reason);
+            }
+        }
+        None => ctx.runtime.metrics.refused(ctx.refusal.unwrap_or(Reason::BadRequest)),
+    }
+    if let (Some(upstream), Some(attempt)) = (ctx.upstream(), &ctx.attempt)
+        && attempt.response_time.is_some()
+    {
+        upstream.state.metrics.transferred(finished.request_bytes, finished.response_bytes);
+    }
+    if ctx.told.is_some() {
+        super::log::write(finished, duration, ctx);
+    }
+    ctx.attempt = None;
+}
+
+impl RequestContext {
+    /// Largest request body of the listener.
+    pub(super) fn body_bytes_max(&self) -> Option<u64> {
+        let index = self.connection.as_ref()?.listener.index;
+        self.snapshot.config.listeners.get(index)?.max_body_size
+    }
+
+    fn forget_tried(&mut self, upstream: usize) {
+        let mut tried = std::mem::take(&mut self.tried);
+        if let Some(pool) = self.pool() {
+            pool.forget_tried(upstream, &mut tried);
+        }
+        self.tried = tried;
+    }
+}
+
+/// Whether a response's time to first byte says something about the upstream's speed: not when it
+/// answers in order to keep a stream open.
+pub(super) fn tells_speed(status: u16, headers: &HeaderMap) -> bool {
+    let is_event_stream = headers
+        .get(http::header::CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+    status != 101 && !is_event_stream
+}

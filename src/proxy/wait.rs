@@ -1,0 +1,66 @@
+//! PICK, where picking may have to wait.
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::context::RequestContext;
+use super::steps::{self, NotYet};
+use crate::observe::Reason;
+use crate::runtime::{Phase, Runtime};
+
+/// Picks, and waits where waiting helps: in the pool's queue, or for the first health checks.
+pub(super) async fn pick(runtime: &Runtime, ctx: &mut RequestContext) -> Result<(), Reason> {
+    // Nothing waits between the head and the first pick, so the clock need not be read again.
+    let now = if ctx.attempts == 0 { ctx.started } else { runtime.now() };
+    match steps::pick(now, fastrand::u64(..), ctx) {
+        Ok(()) => Ok(()),
+        Err(NotYet::Refused(reason)) => Err(reason),
+        Err(NotYet::Unchecked) => pick_after_first_round(runtime, ctx).await,
+        Err(NotYet::Full) => pick_from_queue(runtime, ctx).await,
+    }
+}
+
+async fn pick_after_first_round(runtime: &Runtime, ctx: &mut RequestContext) -> Result<(), Reason> {
+    let until = runtime.now() + FIRST_ROUND_WAIT.min(left(runtime, ctx));
+    while runtime.readiness.phase() == Phase::Starting && runtime.now() < until {
+        tokio::time::sleep(FIRST_ROUND_POLL).await;
+        match steps::pick(runtime.now(), fastrand::u64(..), ctx) {
+            Ok(()) => return Ok(()),
+            Err(NotYet::Unchecked) => {}
+            Err(NotYet::Full) => return Err(Reason::QueueFull),
+            Err(NotYet::Refused(reason)) => return Err(reason),
+        }
+    }
+    Err(Reason::NoEligibleUpstream)
+}
+
+async fn pick_from_queue(runtime: &Runtime, ctx: &mut RequestContext) -> Result<(), Reason> {
+    let snapshot = ctx.snapshot.clone();
+    let pool = ctx.pool.and_then(|index| snapshot.pools().get(index)).ok_or(Reason::NoRoute)?;
+    let settings = &pool.config.queue;
+    let Some(place) = pool.state.queue.enter(settings.max) else { return Err(Reason::QueueFull) };
+    // Whoever waits past its route's timeout is cut off without an answer.
+    let wait = settings.timeout.min(left(runtime, ctx));
+    let turn = poll_fn(|task| {
+        place.sleep(task.waker());
+        match steps::pick(runtime.now(), fastrand::u64(..), ctx) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(NotYet::Full) => Poll::Pending,
+            Err(NotYet::Unchecked) => Poll::Ready(Err(Reason::NoEligibleUpstream)),
+            Err(NotYet::Refused(reason)) => Poll::Ready(Err(reason)),
+        }
+    });
+    tokio::time::timeout(wait, turn).await.unwrap_or(Err(Reason::QueueFull))
+}
+
+/// What is left of the route's timeout.
+fn left(runtime: &Runtime, ctx: &RequestContext) -> Duration {
+    ctx.deadline().unwrap_or(Duration::MAX).saturating_sub(runtime.now())
+}
+
+/// How long a request waits for the first round of health checks, when the process has just started.
+const FIRST_ROUND_WAIT: Duration = Duration::from_secs(5);
+
+/// How often a request looks whether the first round is done.
+const FIRST_ROUND_POLL: Duration = Duration::from_millis(10);

@@ -1,0 +1,193 @@
+//! What is running now: one immutable snapshot, and the live state of upstreams that outlives it.
+//!
+//! ```text
+//!   Runtime ──► Snapshot ──► Pool ──► Upstream ──► Arc<UpstreamState>   load, verdict, ejection, counters
+//!    (one swap)    │          (one request holds one snapshot)             ▲
+//!                  └► RouteTable, Route                 Lease (in flight) ─┘
+//! ```
+//!
+//! `build.rs` is the only place where a [`Config`] becomes a [`Snapshot`].
+//! State is found again by (pool, address), so a reload forgets neither that an upstream is down nor
+//! that it is busy. A [`Lease`] points at the state, never at a snapshot.
+
+mod build;
+mod lease;
+mod listener;
+mod pool;
+mod queue;
+mod readiness;
+mod upstream;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, Guard};
+
+pub use lease::Lease;
+pub use listener::{ConnectionGuard, Listener, ListenerLimits};
+pub use pool::{Chosen, NoPick, Pool, PoolState, Tiers};
+pub use queue::{Place, Queue};
+pub use readiness::{Phase, Readiness};
+pub use upstream::{LastCheck, Upstream, UpstreamState};
+
+use crate::config::{Config, RouteConfig};
+use crate::observe::{AccessLog, ProcessMetrics, RouteMetrics};
+use crate::route::{RequestHead, RouteTable};
+
+/// The running state, replaced whole.
+pub struct Runtime {
+    current: ArcSwap<Snapshot>,
+    /// Listeners are fixed when the process starts, in the order of the configuration.
+    listeners: Vec<Arc<Listener>>,
+    /// Time is counted from here; floors below take it as an argument.
+    epoch: Instant,
+    /// Counters of the process as a whole.
+    pub metrics: Arc<ProcessMetrics>,
+    /// Whether the process wants traffic.
+    pub readiness: Readiness,
+    /// One line per request, if wanted.
+    pub access_log: Option<AccessLog>,
+}
+
+impl Runtime {
+    /// Starts with the first configuration. `random` places the cursors of round robin.
+    pub fn new(config: Config, random: u64, access_log: Option<AccessLog>) -> Self {
+        let listeners = config
+            .listeners
+            .iter()
+            .enumerate()
+            .map(|(index, config)| Arc::new(Listener::new(config, index)))
+            .collect();
+        let epoch = Instant::now();
+        Self {
+            current: ArcSwap::from_pointee(Snapshot::build(config, None, epoch.elapsed(), random)),
+            listeners,
+            epoch,
+            metrics: Arc::default(),
+            readiness: Readiness::default(),
+            access_log,
+        }
+    }
+
+    /// Opens the access log's file again, after it was rotated.
+    pub fn reopen_access_log(&self) {
+        if let Some(log) = &self.access_log {
+            log.reopen();
+        }
+    }
+
+    /// Waits until every line so far is written; for the end of the process.
+    pub fn flush_access_log(&self) {
+        if let Some(log) = &self.access_log {
+            log.flush();
+        }
+    }
+
+    /// The state as of now. Keep it for one request, from head to log line, and no longer.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// The state as of now, for a look that ends before the next await.
+    pub fn peek(&self) -> Guard<Arc<Snapshot>> {
+        self.current.load()
+    }
+
+    /// Makes `next` the running state. Requests under way finish on the snapshot they hold.
+    ///
+    /// Called by [`Control`](crate::control::Control) and nobody else.
+    pub(crate) fn publish(&self, next: Snapshot) {
+        self.current.store(Arc::new(next));
+    }
+
+    /// Time since the runtime's epoch: the `now` of all floors below.
+    pub fn now(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    /// The point in time that lies `since_epoch` after the epoch, for timers.
+    pub fn instant(&self, since_epoch: Duration) -> Instant {
+        self.epoch + since_epoch
+    }
+
+    /// All listeners, in the order of the configuration.
+    pub fn listeners(&self) -> &[Arc<Listener>] {
+        &self.listeners
+    }
+
+    /// What bounds a listener's connections in the running configuration.
+    pub fn limits_of(&self, listener: &Listener) -> ListenerLimits {
+        let snapshot = self.peek();
+        snapshot.config.listeners.get(listener.index).map_or(ListenerLimits::NONE, ListenerLimits::of)
+    }
+
+    /// The listener that accepted a connection on this local address: an exact match, or else the
+    /// one that listens on every address with this port.
+    pub fn listener_at(&self, local: std::net::SocketAddr) -> Option<Arc<Listener>> {
+        let exact = self.listeners.iter().find(|listener| listener.address == local);
+        let wildcard = || {
+            self.listeners.iter().find(|listener| {
+                listener.address.ip().is_unspecified() && listener.address.port() == local.port()
+            })
+        };
+        exact.or_else(wildcard).cloned()
+    }
+}
+
+/// Everything a request needs, as of one moment.
+pub struct Snapshot {
+    /// Counts the configurations that ran, from 1.
+    pub generation: u64,
+    /// What it was built from.
+    pub config: Arc<Config>,
+    table: RouteTable,
+    routes: Vec<Route>,
+    pools: Vec<Pool>,
+}
+
+/// One route with its counters.
+pub struct Route {
+    /// As configured.
+    pub config: RouteConfig,
+    /// Resolved when the snapshot was built.
+    pub metrics: Arc<RouteMetrics>,
+}
+
+impl Route {
+    /// The pool for one request, by the route's split; an index into the snapshot's pools.
+    pub fn pool_for(&self, random: u64) -> usize {
+        let split = &self.config.split;
+        let total: u64 = split.iter().map(|part| u64::from(part.weight)).sum();
+        // The high bits times the total: as good as a remainder, and without its division.
+        let mut left = u64::try_from((u128::from(random) * u128::from(total)) >> 64).unwrap_or(0);
+        for part in split {
+            if left < u64::from(part.weight) {
+                return part.pool;
+            }
+            left -= u64::from(part.weight);
+        }
+        split.first().map_or(0, |part| part.pool)
+    }
+}
+
+impl Snapshot {
+    /// The most specific route that takes this request.
+    pub fn find_route(&self, head: &RequestHead<'_>) -> Option<usize> {
+        self.table.find(head)
+    }
+
+    /// All routes, in the order of the configuration.
+    pub fn routes(&self) -> &[Route] {
+        &self.routes
+    }
+
+    /// All pools, in the order of the configuration.
+    pub fn pools(&self) -> &[Pool] {
+        &self.pools
+    }
+
+    /// The pool of this name.
+    pub fn pool_named(&self, name: &str) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.config.name == name)
+    }
+}

@@ -1,0 +1,245 @@
+//! A group of equal upstreams: picks one, and learns from what came of it.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::queue::Queue;
+use super::{Lease, Upstream};
+use crate::balance::{Pick, Strategy, StrategyKind, Tried, Tuner, hash};
+use crate::config::PoolConfig;
+use crate::health::{EjectionGate, WhyNot, may_eject};
+use crate::observe::PoolMetrics;
+use crate::retry::Budget;
+
+/// How often a pick starts anew because another thread took the trial request of an upstream that
+/// comes back; each further one needs another such coincidence.
+const PICKS_LOST_MAX: usize = 4;
+
+/// One pool of one snapshot.
+pub struct Pool {
+    /// As configured.
+    pub config: PoolConfig,
+    /// Primaries first, backups after them.
+    pub(super) upstreams: Vec<Upstream>,
+    /// Primaries, then backups; the second is asked only when the first has nobody.
+    pub(super) tiers: [Tier; 2],
+    /// Tells connections of this pool from those of others.
+    pub key: u64,
+    /// Shared with every snapshot that has a pool of this name.
+    pub state: Arc<PoolState>,
+}
+
+/// Upstreams that are chosen among by one strategy.
+pub(super) struct Tier {
+    pub range: Range<usize>,
+    pub weights: Vec<u16>,
+    pub strategy: Strategy,
+}
+
+/// A strategy for `members`, who are known to it by their addresses.
+pub(super) fn lay_out(kind: StrategyKind, weights: &[u16], members: &[Upstream], random: u64) -> Strategy {
+    let identity = |upstream: &Upstream| hash(upstream.config.address.to_string().as_bytes());
+    let identities: Vec<u64> = members.iter().map(identity).collect();
+    Strategy::identified(kind, weights, &identities, random)
+}
+
+/// What a pool has learned; found again by name in every reload.
+#[derive(Default)]
+pub struct PoolState {
+    /// Retries that may still be made.
+    pub budget: Budget,
+    /// Requests that wait for room.
+    pub queue: Queue,
+    /// Counters.
+    pub metrics: PoolMetrics,
+    tuners: Mutex<[Tuner; 2]>,
+    ejecting: EjectionGate,
+}
+
+/// Upstreams that one request has tried, per tier.
+pub type Tiers = [Tried; 2];
+
+/// An upstream that was picked; its request counts as in flight from here on.
+pub struct Chosen {
+    /// Index into [`Pool::upstreams`].
+    pub index: usize,
+    /// Gives the count back when dropped.
+    pub lease: Lease,
+}
+
+/// Why nobody was picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoPick {
+    /// Somebody would be eligible, were it not for `max_connections`.
+    Full,
+    /// Nobody is eligible who was not tried already.
+    Nobody,
+}
+
+impl Pool {
+    /// All upstreams, primaries first.
+    pub fn upstreams(&self) -> &[Upstream] {
+        &self.upstreams
+    }
+
+    /// Picks an upstream that is eligible and untried, and takes a lease on it.
+    ///
+    /// When only ejected ones are left, they are readmitted: traffic's suspicion must not turn a
+    /// pool that might answer into one that does not.
+    ///
+    /// # Errors
+    ///
+    /// See [`NoPick`].
+    pub fn pick(&self, now: Duration, hash: u64, random: u64, tried: &mut Tiers) -> Result<Chosen, NoPick> {
+        for _ in 0..PICKS_LOST_MAX {
+            let found = self.pick_index(now, hash, random, tried).or_else(|| {
+                self.readmit_ejected(now, tried).then(|| self.pick_index(now, hash, random, tried)).flatten()
+            });
+            let Some((tier, offset)) = found else { return Err(self.why_nobody(now, tried)) };
+            if let Some(chosen) = self.take(tier, offset, now, tried) {
+                return Ok(chosen);
+            }
+        }
+        Err(NoPick::Nobody)
+    }
+
+    /// `None` when another thread was faster.
+    fn take(&self, tier: usize, offset: usize, now: Duration, tried: &mut Tiers) -> Option<Chosen> {
+        let index = self.tiers.get(tier)?.range.start + offset;
+        let lease = Lease::take(&self.upstreams.get(index)?.state, &self.state, now)?;
+        tried.get_mut(tier)?.insert(offset);
+        Some(Chosen { index, lease })
+    }
+
+    /// Which upstream [`Pool::pick`] would choose with the strategy `kind`, for those who only look: it
+    /// works on a copy, so it takes nobody's turn.
+    pub fn preview(&self, kind: StrategyKind, now: Duration, hash: u64, random: u64) -> Option<usize> {
+        self.tiers.iter().zip(&Tiers::default()).find_map(|(tier, tried)| {
+            let candidates = self.upstreams.get(tier.range.clone())?;
+            let copy = lay_out(kind, &tier.weights, candidates, random);
+            copy.carry_over(&tier.strategy);
+            let offset = copy.pick(candidates, Pick { now, hash, random, tried })?;
+            Some(tier.range.start + offset)
+        })
+    }
+
+    fn pick_index(&self, now: Duration, hash: u64, random: u64, tried: &Tiers) -> Option<(usize, usize)> {
+        self.tiers.iter().zip(tried).enumerate().find_map(|(number, (tier, tried))| {
+            let candidates = self.upstreams.get(tier.range.clone())?;
+            let pick = Pick { now, hash, random, tried };
+            tier.strategy.pick(candidates, pick).map(|offset| (number, offset))
+        })
+    }
+
+    /// The upstreams that this request has not tried, backups included.
+    fn untried<'a>(&'a self, tried: &'a Tiers) -> impl Iterator<Item = &'a Upstream> {
+        self.tiers.iter().zip(tried).flat_map(|(tier, tried)| {
+            let candidates = self.upstreams.get(tier.range.clone()).unwrap_or_default();
+            let untried = candidates.iter().enumerate().filter(|(offset, _)| !tried.contains(*offset));
+            untried.map(|(_, upstream)| upstream)
+        })
+    }
+
+    /// Whether somebody who was not tried may take a request.
+    pub fn has_untried(&self, now: Duration, tried: &Tiers) -> bool {
+        self.untried(tried).any(|upstream| upstream.eligibility(now).is_ok())
+    }
+
+    /// Lets a request try this upstream again, because the last attempt never reached it.
+    pub fn forget_tried(&self, index: usize, tried: &mut Tiers) {
+        for (tier, tried) in self.tiers.iter().zip(tried) {
+            if tier.range.contains(&index) {
+                tried.remove(index - tier.range.start);
+            }
+        }
+    }
+
+    fn why_nobody(&self, now: Duration, tried: &Tiers) -> NoPick {
+        let is_full = |upstream: &Upstream| upstream.eligibility(now) == Err(WhyNot::Full);
+        if self.untried(tried).any(is_full) { NoPick::Full } else { NoPick::Nobody }
+    }
+
+    fn readmit_ejected(&self, now: Duration, tried: &Tiers) -> bool {
+        let mut readmitted = 0;
+        for upstream in self.untried(tried) {
+            let why_not = upstream.eligibility(now).err();
+            if matches!(why_not, Some(WhyNot::Ejected | WhyNot::Probation)) {
+                upstream.state.ejection.readmit(now);
+                readmitted += 1;
+            }
+        }
+        if readmitted > 0 {
+            tracing::warn!(pool = %self.config.name, readmitted, "ejected upstreams readmitted, nobody else is eligible");
+        }
+        readmitted > 0
+    }
+
+    /// The attempt of `lease` at `upstream` failed in a way that is the upstream's doing.
+    pub fn record_failure(&self, upstream: &Upstream, lease: &mut Lease, now: Duration) {
+        let Some(ticket) = lease.take_ticket() else { return };
+        let state = &upstream.state;
+        state.load.failed(now);
+        let Some(policy) = &self.config.ejection else { return state.ejection.abandoned(ticket) };
+        let deciding = self.state.ejecting.try_enter();
+        let has_room = || deciding.is_some() && self.has_room_to_eject(upstream, now);
+        let ejected = state.ejection.failed(ticket, now, policy, has_room);
+        if let Some(ejected) = ejected {
+            state.metrics.ejected();
+            tracing::warn!(
+                pool = %self.config.name,
+                upstream = %state.address,
+                consecutive_failures = ejected.consecutive_failures,
+                ejected_for_s = ejected.for_how_long.as_secs_f64(),
+                "upstream ejected"
+            );
+        }
+    }
+
+    /// `upstream` answered, and its answer says nothing against it. `latency` is the time to the
+    /// first byte, when that says something about its speed.
+    pub fn record_success(
+        &self,
+        upstream: &Upstream,
+        lease: &mut Lease,
+        latency: Option<Duration>,
+        now: Duration,
+    ) {
+        let Some(ticket) = lease.take_ticket() else { return };
+        let state = &upstream.state;
+        match latency {
+            Some(latency) => state.load.succeeded(now, latency, lease.in_flight),
+            None => state.load.progressed(now),
+        }
+        if state.ejection.succeeded(ticket, now) {
+            state.load.readmitted(now);
+            tracing::info!(pool = %self.config.name, upstream = %state.address, "upstream readmitted");
+        }
+    }
+
+    /// Whether the pool can do without one more: within `max_ejected`, and never the last eligible one.
+    fn has_room_to_eject(&self, upstream: &Upstream, now: Duration) -> bool {
+        let Some(policy) = &self.config.ejection else { return false };
+        let out = self.upstreams.iter().filter(|other| other.state.ejection.is_out()).count();
+        let is_other = |other: &&Upstream| !Arc::ptr_eq(&other.state, &upstream.state);
+        let mut others = self.upstreams.iter().filter(is_other);
+        others.any(|other| other.eligibility(now).is_ok()) && may_eject(policy, self.upstreams.len(), out)
+    }
+
+    /// Folds what was measured since the last tick into what the strategies go by; every
+    /// [`balance::TICK`](crate::balance::TICK).
+    pub fn tick(&self, now: Duration) {
+        let Ok(mut tuners) = self.state.tuners.lock() else { return };
+        for (tuner, tier) in tuners.iter_mut().zip(&self.tiers) {
+            let candidates = self.upstreams.get(tier.range.clone()).unwrap_or_default();
+            if !candidates.is_empty() {
+                tuner.tick(candidates, &tier.weights, self.config.strategy, self.config.slow_start, now);
+            }
+        }
+    }
+
+    /// Upstreams that may take a request at `now`.
+    pub fn eligible(&self, now: Duration) -> usize {
+        self.upstreams.iter().filter(|upstream| upstream.eligibility(now).is_ok()).count()
+    }
+}

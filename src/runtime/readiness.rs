@@ -1,0 +1,48 @@
+//! Whether the process wants traffic.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// What the process is doing, as `/readyz` tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Listeners do not accept yet, or the first round of health checks is not done.
+    Starting,
+    /// Traffic is welcome.
+    Ready,
+    /// Requests in flight finish; new connections belong elsewhere.
+    Draining,
+}
+
+const LISTENING: u8 = 1;
+const PROBED: u8 = 2;
+const DRAINING: u8 = 4;
+
+/// The phase, readable from everywhere. It only moves forward.
+#[derive(Debug, Default)]
+pub struct Readiness(AtomicU8);
+
+impl Readiness {
+    /// The phase as of now.
+    pub fn phase(&self) -> Phase {
+        match self.0.load(Ordering::Acquire) {
+            reached if reached & DRAINING != 0 => Phase::Draining,
+            reached if reached == LISTENING | PROBED => Phase::Ready,
+            _ => Phase::Starting,
+        }
+    }
+
+    /// Every listener accepts connections.
+    pub fn set_listening(&self) {
+        self.0.fetch_or(LISTENING, Ordering::AcqRel);
+    }
+
+    /// The first round of health checks is done.
+    pub fn set_probed(&self) {
+        self.0.fetch_or(PROBED, Ordering::AcqRel);
+    }
+
+    /// The process is about to stop.
+    pub fn set_draining(&self) {
+        self.0.fetch_or(DRAINING, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,119 @@
+//! One process behind us that answers requests, and what we know of it.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, SystemTime};
+
+use crate::balance::{Candidate, Load};
+use crate::config::{UpstreamAddress, UpstreamConfig};
+use crate::health::{Ejection, Facts, Mode, Verdict, WhyNot, eligibility};
+use crate::observe::UpstreamMetrics;
+
+/// A member of a pool in one snapshot: what is configured, and the state that outlives it.
+pub struct Upstream {
+    /// As configured.
+    pub config: UpstreamConfig,
+    /// Whether traffic waits for a health check to pass first.
+    pub is_checked: bool,
+    /// Shared with every snapshot that has this upstream in this pool.
+    pub state: Arc<UpstreamState>,
+}
+
+/// What is known of one upstream; found again by (pool, address) in every reload.
+pub struct UpstreamState {
+    /// Name of the pool, for logs.
+    pub pool: String,
+    /// Where it listens.
+    pub address: UpstreamAddress,
+    /// Requests in flight and what was learned of its speed.
+    pub load: Load,
+    /// What health checks say.
+    pub verdict: Verdict,
+    /// What traffic says.
+    pub ejection: Ejection,
+    /// Counters.
+    pub metrics: UpstreamMetrics,
+    mode: AtomicU8,
+    last_check: Mutex<Option<LastCheck>>,
+}
+
+/// The latest health check of an upstream.
+#[derive(Clone, Debug)]
+pub struct LastCheck {
+    /// When it ended.
+    pub at: SystemTime,
+    /// From the first byte of the connect to the verdict.
+    pub latency: Duration,
+    /// Why it failed; `None`: it passed.
+    pub error: Option<String>,
+}
+
+impl UpstreamState {
+    pub(super) fn new(pool: &str, address: &UpstreamAddress, now: Duration) -> Self {
+        Self {
+            pool: pool.to_owned(),
+            address: address.clone(),
+            load: Load::new(now),
+            verdict: Verdict::default(),
+            ejection: Ejection::default(),
+            metrics: UpstreamMetrics::default(),
+            mode: AtomicU8::new(Mode::Ready as u8),
+            last_check: Mutex::new(None),
+        }
+    }
+
+    /// What an operator set by hand.
+    pub fn mode(&self) -> Mode {
+        match self.mode.load(Ordering::Relaxed) {
+            mode if mode == Mode::Drain as u8 => Mode::Drain,
+            mode if mode == Mode::Maintenance as u8 => Mode::Maintenance,
+            _ => Mode::Ready,
+        }
+    }
+
+    /// Sets what an operator wants; takes effect for the next request.
+    pub fn set_mode(&self, mode: Mode) {
+        self.mode.store(mode as u8, Ordering::Relaxed);
+    }
+
+    /// The latest health check.
+    pub fn last_check(&self) -> Option<LastCheck> {
+        self.last_check.lock().ok().and_then(|check| check.clone())
+    }
+
+    /// Remembers the latest health check, for those who look.
+    pub fn set_last_check(&self, check: LastCheck) {
+        if let Ok(mut last) = self.last_check.lock() {
+            *last = Some(check);
+        }
+    }
+}
+
+impl Upstream {
+    /// Whether a new request may go here at `now`, and if not, why.
+    ///
+    /// # Errors
+    ///
+    /// The first reason that stands against it.
+    pub fn eligibility(&self, now: Duration) -> Result<(), WhyNot> {
+        eligibility(&Facts {
+            weight: self.config.weight,
+            mode: self.state.mode(),
+            health: self.is_checked.then(|| self.state.verdict.health()),
+            ejection: self.state.ejection.state(now),
+            in_flight: self.state.load.in_flight(),
+            max_connections: self.config.max_connections,
+        })
+    }
+}
+
+impl Candidate for Upstream {
+    fn load(&self) -> &Load {
+        &self.state.load
+    }
+
+    fn is_eligible(&self, now: Duration) -> bool {
+        self.eligibility(now).is_ok()
+    }
+}

@@ -1,0 +1,209 @@
+//! Puts everything together and runs it on Pingora's server.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::listeners::{L4BufferSettings, ListenerConfig};
+use pingora::proxy::http_proxy;
+use pingora::server::configuration::{Opt, ServerConf};
+use pingora::server::{RunArgs, Server, ShutdownWatch};
+use pingora::services::background::{BackgroundService, background_service};
+use pingora::services::listening::Service;
+
+use crate::admin;
+use crate::balance::TICK;
+use crate::config::Config;
+use crate::control::{Control, Source};
+use crate::observe::AccessLog;
+use crate::probe::Prober;
+use crate::proxy::{Proxy, TrafficApp};
+use crate::retry::ATTEMPTS_MAX;
+use crate::runtime::Runtime;
+use crate::signals::Signals;
+
+/// An address that we cannot listen on.
+#[derive(Debug)]
+pub struct CannotBind {
+    address: SocketAddr,
+    error: io::Error,
+}
+
+impl std::fmt::Display for CannotBind {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { address, error } = self;
+        write!(formatter, "cannot listen on {address}: {error}")?;
+        match error.kind() {
+            io::ErrorKind::AddrInUse => match who_listens_on(address.port()) {
+                Some(holder) => write!(formatter, "\n  = help: {holder} listens there; stop it, or choose another address"),
+                None => write!(
+                    formatter,
+                    "\n  = help: another process listens there (`ss -ltnp 'sport = :{}'` shows which); stop it, or choose another address",
+                    address.port()
+                ),
+            },
+            io::ErrorKind::PermissionDenied => formatter.write_str(
+                "\n  = help: ports below 1024 need the right to bind them: run as root, or grant CAP_NET_BIND_SERVICE",
+            ),
+            io::ErrorKind::AddrNotAvailable => {
+                formatter.write_str("\n  = help: no interface of this machine has this address")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Runs until a signal ends it.
+///
+/// # Errors
+///
+/// An address is taken or may not be bound.
+pub fn run(config: Config, source: Source, access_log: Option<AccessLog>) -> Result<(), CannotBind> {
+    for address in config.listeners.iter().map(|listener| listener.address).chain([config.admin.address]) {
+        can_bind(address)?;
+    }
+    die_when_a_listener_fails();
+    let conf = server_conf(&config);
+    let mut server = Server::new_with_opt_and_conf(Opt::default(), conf);
+    server.bootstrap();
+
+    let runtime = Arc::new(Runtime::new(config, fastrand::u64(..), access_log));
+    let control = Arc::new(Control::new(runtime.clone(), source));
+    server.add_service(traffic(&server, &runtime));
+    server.add_service(admin::service(control.clone()));
+    server.add_service(background_service("health checks", Prober::new(control.clone())));
+    server.add_service(background_service("learning", Learner(runtime.clone())));
+    server.add_service(background_service("listening", Greeter(runtime.clone())));
+    server.run(RunArgs { shutdown_signal: Box::new(Signals::new(control)) });
+    runtime.flush_access_log();
+    Ok(())
+}
+
+fn traffic(server: &Server, runtime: &Arc<Runtime>) -> Service<TrafficApp> {
+    let proxy = http_proxy(&server.configuration, Proxy::new(runtime.clone()));
+    let mut service = Service::new("traffic".to_owned(), TrafficApp::new(runtime.clone(), proxy));
+    for listener in runtime.listeners() {
+        // Reads go straight into the buffer of whoever parses, so idle connections have none.
+        let buffers = L4BufferSettings::default().read(0);
+        service.add_listener(ListenerConfig::tcp(listener.address.to_string()).l4_buffer(buffers));
+    }
+    service
+}
+
+fn server_conf(config: &Config) -> ServerConf {
+    let idle: usize = config.pools.iter().map(|pool| pool.keepalive.max_idle).sum();
+    ServerConf {
+        threads: config.server.threads,
+        // Pingora multiplies this by the number of threads.
+        upstream_keepalive_pool_size: idle.div_ceil(config.server.threads.max(1)).max(1),
+        // Attempts, the first one included, never 0: each request's `retry` decides within it.
+        max_retries: ATTEMPTS_MAX as usize,
+        // `signals.rs` ends the process in time; this is only the net below it.
+        grace_period_seconds: Some(config.server.drain_timeout.as_secs() + 5),
+        graceful_shutdown_timeout_seconds: Some(1),
+        ..ServerConf::default()
+    }
+}
+
+/// Folds what was measured into what the strategies go by.
+struct Learner(Arc<Runtime>);
+
+#[async_trait]
+impl BackgroundService for Learner {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {
+                    for pool in self.0.snapshot().pools() {
+                        pool.tick(self.0.now());
+                    }
+                }
+                _ = shutdown.wait_for(|is_stopping| *is_stopping) => return,
+            }
+        }
+    }
+}
+
+/// Tells that traffic is welcome once every listener accepts: Pingora binds somewhere in between, and
+/// tells nobody.
+struct Greeter(Arc<Runtime>);
+
+#[async_trait]
+impl BackgroundService for Greeter {
+    async fn start(&self, _: ShutdownWatch) {
+        for listener in self.0.listeners() {
+            let address = reachable(listener.address);
+            while tokio::net::TcpStream::connect(address).await.is_err() {
+                tokio::time::sleep(GREETING_PAUSE).await;
+            }
+        }
+        self.0.readiness.set_listening();
+    }
+}
+
+/// How to reach a listener from here: one that listens everywhere listens on loopback too.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}
+
+/// How long to wait before trying once more whether a listener accepts.
+const GREETING_PAUSE: Duration = Duration::from_millis(2);
+
+/// Pingora would try a taken address for 30 seconds and then live on without it.
+fn can_bind(address: SocketAddr) -> Result<(), CannotBind> {
+    TcpListener::bind(address).map(drop).map_err(|error| CannotBind { address, error })
+}
+
+/// Pingora panics in a task when an address is lost between our check and its bind; a process that
+/// then lives on without its listener is worse than one that ends.
+fn die_when_a_listener_fails() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        let message = panic.payload_as_str().unwrap_or_default();
+        if message.contains("Failed to build listeners") {
+            std::process::exit(i32::from(crate::cli::EXIT_CANNOT_BIND));
+        }
+    }));
+}
+
+/// The process that listens on a TCP port, as `name (pid N)`, if we may see it.
+fn who_listens_on(port: u16) -> Option<String> {
+    let inode = ["/proc/net/tcp", "/proc/net/tcp6"].iter().find_map(|table| listening_inode(table, port))?;
+    let socket = format!("socket:[{inode}]");
+    let process = fs::read_dir("/proc").ok()?.flatten().find(|entry| {
+        let descriptors = fs::read_dir(entry.path().join("fd"));
+        descriptors.is_ok_and(|descriptors| {
+            descriptors.flatten().any(|descriptor| {
+                fs::read_link(descriptor.path()).is_ok_and(|target| target.as_os_str() == socket.as_str())
+            })
+        })
+    })?;
+    let name = fs::read_to_string(process.path().join("comm")).ok()?;
+    Some(format!("{} (pid {})", name.trim(), process.file_name().to_string_lossy()))
+}
+
+/// The inode of the socket that listens on `port`, from a table as in proc(5).
+fn listening_inode(table: &str, port: u16) -> Option<String> {
+    const LISTEN: &str = "0A";
+    let port = format!(":{port:04X}");
+    fs::read_to_string(table).ok()?.lines().skip(1).find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_it = fields.get(1)?.ends_with(&port) && *fields.get(3)? == LISTEN;
+        is_it.then(|| fields.get(9).map(|inode| (*inode).to_owned())).flatten()
+    })
+}
+
+/// How long after the last request a draining process looks again.
+pub(crate) const DRAIN_POLL: Duration = Duration::from_millis(10);

@@ -1,0 +1,228 @@
+//! Life and death of the process: signals, draining, taken addresses.
+
+use std::net::TcpListener;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::rig::{Client, Evener, Origin, reserve_port, run_to_end, wait_until};
+
+fn in_front_of(origin: &Origin, server: &str) -> Evener {
+    Evener::start(&format!("[server]\n{server}\n[pools.app]\nupstreams = [\"{}\"]", origin.address()))
+}
+
+/// PINGORA.md, rule 18: Pingora sleeps its whole grace period, also when there is nothing to wait for.
+#[test]
+fn an_idle_process_ends_at_once_on_term() {
+    for name in ["TERM", "INT"] {
+        let origin = Origin::answering("ok");
+        let mut evener = in_front_of(&origin, "");
+        evener.get("/").expect_status(200);
+        evener.signal(name);
+        let status =
+            evener.ends_within(Duration::from_secs(3)).unwrap_or_else(|| panic!("{name}: still there"));
+        assert_eq!(status.code(), Some(0), "{name}");
+    }
+}
+
+/// A client that keeps a connection open without a request has nothing in flight.
+#[test]
+fn idle_connections_do_not_keep_a_stopping_process() {
+    let origin = Origin::answering("ok");
+    let mut evener = in_front_of(&origin, "");
+    let mut used = evener.connect();
+    used.get("/").expect_status(200);
+    let mut silent = evener.connect();
+    evener.signal("TERM");
+    assert_eq!(evener.ends_within(Duration::from_secs(3)).and_then(|status| status.code()), Some(0));
+    assert!(used.is_closed_within(Duration::from_secs(1)) && silent.is_closed_within(Duration::from_secs(1)));
+}
+
+#[test]
+fn requests_in_flight_finish_before_the_end() {
+    let origin = Origin::answering("finished");
+    let mut evener = in_front_of(&origin, "drain_timeout = \"20s\"");
+    origin.hold();
+    let under_way: Vec<_> = (0..5).map(|_| evener.get_in_background("/")).collect();
+    origin.wait_for_requests(5);
+
+    evener.signal("TERM");
+    assert!(evener.ends_within(Duration::from_millis(500)).is_none(), "five requests are in flight");
+    origin.release();
+
+    for request in under_way {
+        assert_eq!(request.join().expect_status(200).body(), "finished");
+    }
+    assert_eq!(evener.ends_within(Duration::from_secs(5)).and_then(|status| status.code()), Some(0));
+}
+
+#[test]
+fn the_drain_timeout_is_the_longest_wait() {
+    let origin = Origin::answering("never");
+    let mut evener = in_front_of(&origin, "drain_timeout = \"700ms\"");
+    origin.hold();
+    let mut client = evener.connect();
+    client.start("GET", "/", "", b"");
+    origin.wait_for_request();
+
+    let started = Instant::now();
+    evener.signal("TERM");
+    assert!(evener.ends_within(Duration::from_secs(5)).is_some(), "still there");
+    assert!(started.elapsed() >= Duration::from_millis(600), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_second_term_ends_it_now() {
+    let origin = Origin::answering("never");
+    let mut evener = in_front_of(&origin, "drain_timeout = \"60s\"");
+    origin.hold();
+    let mut client = evener.connect();
+    client.start("GET", "/", "", b"");
+    origin.wait_for_request();
+    evener.signal("TERM");
+    assert!(evener.ends_within(Duration::from_millis(500)).is_none());
+    evener.signal("TERM");
+    assert!(evener.ends_within(Duration::from_secs(2)).is_some(), "still there");
+}
+
+/// traefik#1942, pingora#505: whoever routes to us must learn that we leave before we are gone.
+#[test]
+fn ready_fails_before_listeners_close() {
+    let origin = Origin::answering("ok");
+    let mut evener = in_front_of(&origin, "pre_stop_delay = \"1500ms\"");
+    evener.signal("TERM");
+    wait_until(Duration::from_secs(1), || {
+        evener.admin().try_get("/readyz").is_some_and(|it| it.status() == 503)
+    });
+    evener.get("/").expect_status(200);
+    assert_eq!(evener.admin().get("/livez").status(), 200);
+    assert_eq!(evener.ends_within(Duration::from_secs(5)).and_then(|status| status.code()), Some(0));
+}
+
+#[test]
+fn a_stopping_process_takes_no_new_connections() {
+    let origin = Origin::answering("ok");
+    let evener = in_front_of(&origin, "drain_timeout = \"20s\"");
+    origin.hold();
+    let under_way = evener.get_in_background("/");
+    origin.wait_for_request();
+    evener.signal("TERM");
+    wait_until(Duration::from_secs(5), || {
+        let Ok(mut client) = Client::try_connect(evener.address()) else { return true };
+        client.is_closed_within(Duration::from_millis(50))
+    });
+    origin.release();
+    under_way.join().expect_status(200);
+}
+
+/// PINGORA.md, rule 18: unhandled, HUP kills.
+#[test]
+fn hup_does_not_end_the_process() {
+    let origin = Origin::answering("ok");
+    let mut evener = in_front_of(&origin, "");
+    let mut client = evener.connect();
+    for _ in 0..10 {
+        evener.signal("HUP");
+        thread::sleep(Duration::from_millis(20));
+        client.get("/").expect_status(200);
+        evener.get("/").expect_status(200);
+    }
+    assert!(evener.ends_within(Duration::from_millis(200)).is_none());
+}
+
+/// The earliest moment at which a HUP can arrive is before the process has set itself up.
+#[test]
+fn hup_during_the_start_does_not_end_the_process() {
+    let origin = Origin::answering("ok");
+    let mut evener = Evener::start_unready(&format!("[pools.app]\nupstreams = [\"{}\"]", origin.address()));
+    wait_until(Duration::from_secs(10), || evener.admin().try_get("/livez").is_some());
+    evener.signal("HUP");
+    wait_until(Duration::from_secs(10), || evener.admin().get("/readyz").status() == 200);
+    assert!(evener.ends_within(Duration::from_millis(100)).is_none());
+}
+
+/// PINGORA.md, rule 17: Pingora tries for thirty seconds, panics in a task, and lives on without the listener.
+#[test]
+fn a_taken_port_is_an_exit_code() {
+    for taken in ["listener", "admin"] {
+        let holder = TcpListener::bind(("127.0.0.1", reserve_port())).unwrap();
+        let occupied = holder.local_addr().unwrap();
+        let free = format!("127.0.0.1:{}", reserve_port());
+        let (listener, admin) = match taken {
+            "listener" => (occupied.to_string(), free),
+            _ => (free, occupied.to_string()),
+        };
+        let file = format!(
+            "[listeners.http]\naddress = \"{listener}\"\n[admin]\naddress = \"{admin}\"\n[pools.app]\nupstreams = [\"127.0.0.1:{}\"]\n",
+            reserve_port()
+        );
+        let started = Instant::now();
+        let finished = run_to_end(&["run", "--config", "evener.toml"], &[("evener.toml", &file)]);
+        assert_eq!(finished.code, Some(3), "{taken}: {finished:?}");
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+        assert!(finished.stderr.contains(&occupied.to_string()), "{finished:?}");
+    }
+}
+
+#[test]
+fn an_address_that_is_not_ours_is_an_exit_code_too() {
+    let file = format!(
+        "[listeners.http]\naddress = \"192.0.2.1:80\"\n[admin]\naddress = \"127.0.0.1:{}\"\n[pools.app]\nupstreams = [\"127.0.0.1:1\"]\n",
+        reserve_port()
+    );
+    let finished = run_to_end(&["run", "--config", "evener.toml"], &[("evener.toml", &file)]);
+    assert_eq!(finished.code, Some(3), "{finished:?}");
+    assert!(finished.stderr.contains("192.0.2.1:80"), "{finished:?}");
+}
+
+/// `server.threads`: as many threads carry traffic as the file says.
+#[test]
+fn traffic_has_as_many_threads_as_the_file_says() {
+    let threads = |evener: &Evener| {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", evener.process_id())).expect("the tasks");
+        tasks
+            .flatten()
+            .filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok())
+            .filter(|name| name.starts_with("traffic"))
+            .count()
+    };
+    let origin = Origin::answering("ok");
+    for wanted in [1, 3] {
+        let evener = Evener::start(&format!(
+            "[server]\nthreads = {wanted}\n[pools.app]\nupstreams = [\"{}\"]",
+            origin.address()
+        ));
+        evener.get("/").expect_status(200);
+        assert_eq!(threads(&evener), wanted);
+    }
+}
+
+/// `log.level`: what is said, and what is not.
+#[test]
+fn the_log_says_as_much_as_the_file_wants() {
+    let origin = Origin::answering("ok");
+    let log_at = |level: &str| {
+        let evener = Evener::start(&format!(
+            "[log]\nlevel = \"{level}\"\n[pools.app]\nupstreams = [\"{}\"]",
+            origin.address()
+        ));
+        evener.request("GET / HTTP/1.1\r\n\r\n").expect_status(400);
+        evener.log()
+    };
+    let (quiet, usual, chatty) = (log_at("warn"), log_at("info"), log_at("debug"));
+    assert!(!quiet.contains("starting"), "{quiet}");
+    assert!(usual.contains("starting") && !usual.contains("request refused"), "{usual}");
+    assert!(chatty.contains("request refused"), "{chatty}");
+}
+
+/// A later version hands over on these; this one must not die of them.
+#[test]
+fn quit_without_a_successor_is_ignored() {
+    let origin = Origin::answering("ok");
+    let mut evener = Evener::start(&format!("[pools.app]\nupstreams = [\"{}\"]", origin.address()));
+    for signal in ["QUIT", "USR2"] {
+        evener.signal(signal);
+        wait_until(Duration::from_secs(5), || evener.log().contains(&format!("SIG{signal}")));
+        evener.get("/").expect_status(200);
+    }
+    assert!(evener.ends_within(Duration::from_millis(1)).is_none());
+}

@@ -1,0 +1,24 @@
+//! Plays: the real binary between real sockets, one file per subject, sentences for names.
+//!
+//! A play that speaks raw bytes does so because a client library would hide the bug. Where a play comes
+//! from a bug that another load balancer shipped, its doc comment names the thread.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+// Here a line that reads well is worth more than an allocation.
+#![allow(clippy::needless_for_each, clippy::format_collect, clippy::format_push_string)]
+
+mod admin;
+mod bad_input;
+mod balancing;
+mod cli;
+mod failover;
+mod forwarding;
+mod health;
+mod lifecycle;
+mod limits;
+mod protocol;
+mod real_servers;
+mod reload;
+mod rig;
+mod routing;
+mod websocket;

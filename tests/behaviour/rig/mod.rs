@@ -1,0 +1,23 @@
+//! What the plays need: a real Evener, upstreams that can misbehave, and a client that sees every byte.
+//!
+//! ```text
+//!   Client ──raw bytes──► Evener (the binary, a child process) ──► Origin (threads and sockets, here)
+//!     ▲                        │
+//!     └── message.rs: the HTTP/1.1 reader that both ends share, strict about framing and line ends
+//! ```
+//!
+//! Nothing here uses an HTTP library: a library would repair, or hide, what the plays want to see.
+
+mod client;
+mod evener;
+mod message;
+mod origin;
+mod ports;
+mod tests;
+mod wire;
+
+pub(crate) use client::{Background, Client, Load, wait_until};
+pub(crate) use evener::{Evener, run_to_end, run_to_end_with_environment};
+pub(crate) use origin::{Origin, Reply, Request};
+pub(crate) use ports::{reserve_port, unreachable_address};
+pub(crate) use wire::Socket;
