@@ -239,6 +239,17 @@ fn a_stale_connection_is_not_a_502() {
 /// A request that makes upstreams hang up finds a kept connection each time; it must not try all of them.
 #[test]
 fn a_request_that_breaks_its_connection_is_sent_on_one_new_one_and_then_blamed() {
+    // Pingora does not promise that a kept connection is used; without one there is nothing to repeat.
+    let attempts: Vec<usize> = (0..20).map(|_| attempts_of_a_poisonous_request()).collect();
+    assert!(
+        attempts.iter().all(|&attempts| attempts <= 2),
+        "one on a kept connection, one on a new: {attempts:?}"
+    );
+    assert!(attempts.contains(&2), "no kept connection was met: {attempts:?}");
+}
+
+/// Attempts at an upstream with eight kept connections, for a request that makes it hang up.
+fn attempts_of_a_poisonous_request() -> usize {
     let origin = Origin::answering("ok");
     let evener = unchecked(&[&origin], "");
     // Eight requests held at once leave eight kept connections behind.
@@ -250,8 +261,8 @@ fn a_request_that_breaks_its_connection_is_sent_on_one_new_one_and_then_blamed()
 
     origin.answer_by(|_| Reply::close());
     evener.get("/poison").expect_status(502);
-    assert_eq!(origin.requests_seen(), 8 + 2, "once on a kept connection, once on a new one");
     assert_eq!(evener.admin().upstream("app", &origin)["errors"], 1);
+    origin.requests_seen() - 8
 }
 
 /// Pingora closes the client's connection after an attempt has failed; a client that was told otherwise
