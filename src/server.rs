@@ -17,7 +17,7 @@ use pingora::services::listening::Service;
 use crate::admin;
 use crate::balance::TICK;
 use crate::config::Config;
-use crate::control::{Control, Source};
+use crate::control::{Control, Start};
 use crate::observe::AccessLog;
 use crate::probe::Prober;
 use crate::proxy::{Proxy, TrafficApp};
@@ -61,7 +61,8 @@ impl std::fmt::Display for CannotBind {
 /// # Errors
 ///
 /// An address is taken or may not be bound.
-pub fn run(config: Config, source: Source, access_log: Option<AccessLog>) -> Result<(), CannotBind> {
+pub fn run(start: Start, access_log: Option<AccessLog>) -> Result<(), CannotBind> {
+    let config = start.config.clone();
     for address in config.listeners.iter().map(|listener| listener.address).chain([config.admin.address]) {
         can_bind(address)?;
     }
@@ -70,8 +71,8 @@ pub fn run(config: Config, source: Source, access_log: Option<AccessLog>) -> Res
     let mut server = Server::new_with_opt_and_conf(Opt::default(), conf);
     server.bootstrap();
 
-    let runtime = Arc::new(Runtime::new(config, fastrand::u64(..), access_log));
-    let control = Arc::new(Control::new(runtime.clone(), source));
+    let runtime = Arc::new(Runtime::new(config, start.generation, fastrand::u64(..), access_log));
+    let control = Arc::new(Control::new(runtime.clone(), start));
     server.add_service(traffic(&server, &runtime));
     server.add_service(admin::service(control.clone()));
     server.add_service(background_service("health checks", Prober::new(control.clone())));

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::control::{Change, Control};
+use crate::control::{Author, Change, Control};
 use crate::runtime::Runtime;
 use crate::server::DRAIN_POLL;
 
@@ -62,7 +62,7 @@ impl Signals {
     fn reload(&self) {
         self.control.runtime().reopen_access_log();
         // Control says what came of it, in the log.
-        let _ = self.control.apply(&Change::Reload);
+        let _ = self.control.apply(&Change::Reload, None, &Author::file("SIGHUP"));
     }
 
     /// Readiness fails first, so that traffic is sent elsewhere while we still accept it.

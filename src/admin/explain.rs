@@ -104,8 +104,8 @@ impl Explanation {
         let snapshot = control.runtime().snapshot();
         let head = request.head();
         let found = snapshot.find_route(&head);
-        let route = found.and_then(|index| snapshot.routes().get(index));
-        let others = snapshot.routes().iter().enumerate().filter(|(index, _)| Some(*index) != found);
+        let route = found.and_then(|index| snapshot.route(index));
+        let others = snapshot.routes().enumerate().filter(|(index, _)| Some(*index) != found);
         let others: Vec<_> = others.map(|(_, route)| route).collect();
         Self {
             generation: snapshot.generation,
@@ -124,7 +124,7 @@ fn destinations(route: &Route, snapshot: &Snapshot, control: &Control) -> Vec<De
     let now = control.runtime().now();
     let split = &route.config.split;
     let total: f64 = split.iter().map(|part| f64::from(part.weight)).sum();
-    let pools = split.iter().filter_map(|part| Some((part, snapshot.pools().get(part.pool)?)));
+    let pools = split.iter().filter_map(|part| Some((part, snapshot.pool(part.pool)?)));
     pools
         .map(|(part, pool)| Destination {
             share: if total > 0.0 { f64::from(part.weight) / total } else { 0.0 },

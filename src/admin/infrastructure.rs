@@ -154,7 +154,7 @@ impl InfrastructureStats {
         let runtime = control.runtime();
         let (snapshot, now) = (runtime.snapshot(), runtime.now());
         let total = Figures::total(control, &snapshot);
-        let servers: Vec<_> = snapshot.pools().iter().flat_map(|pool| standings(pool, now)).collect();
+        let servers: Vec<_> = snapshot.pools().flat_map(|pool| standings(pool, now)).collect();
         let connections = runtime.listeners().iter().map(|listener| listener.metrics.open_connections());
         Self {
             requests: total.requests,
@@ -175,7 +175,7 @@ impl InfrastructureStats {
 fn choose_pool<'a>(snapshot: &'a Snapshot, name: Option<&str>) -> Result<&'a Pool, Problem> {
     match name {
         Some(name) => find_pool(snapshot, name),
-        None => find_pool(snapshot, DEFAULT_POOL).or_else(|problem| snapshot.pools().first().ok_or(problem)),
+        None => find_pool(snapshot, DEFAULT_POOL).or_else(|problem| snapshot.pools().next().ok_or(problem)),
     }
 }
 

@@ -23,11 +23,11 @@ pub(super) async fn show(State(control): State<Arc<Control>>) -> impl IntoRespon
 fn view<'a>(runtime: &'a Runtime, snapshot: &'a Snapshot) -> View<'a> {
     let now = runtime.now();
     let listeners = runtime.listeners().iter();
-    let routes = snapshot.routes().iter();
+    let routes = snapshot.routes();
     View {
         listeners: listeners.map(|listener| (listener.name.as_str(), &listener.metrics)).collect(),
         routes: routes.map(|route| (route.config.name.as_str(), &*route.metrics)).collect(),
-        pools: snapshot.pools().iter().map(|pool| view_pool(pool, now)).collect(),
+        pools: snapshot.pools().map(|pool| view_pool(pool, now)).collect(),
         process: &runtime.metrics,
     }
 }

@@ -20,7 +20,7 @@ pub(super) async fn metrics(State(control): State<Arc<Control>>) -> Json<Monitor
     Json(MonitoringMetrics {
         timestamp: now_utc(),
         app: AppView::of(&control),
-        endpoints: snapshot.routes().iter().map(RouteFigures::of).map(EndpointView::from).collect(),
+        endpoints: snapshot.routes().map(RouteFigures::of).map(EndpointView::from).collect(),
     })
 }
 

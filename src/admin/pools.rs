@@ -19,7 +19,7 @@ pub(super) struct PoolsView {
 /// `GET /v1/pools` — all of them, in the order of the configuration.
 pub(super) async fn list(State(control): State<Arc<Control>>) -> Json<PoolsView> {
     let snapshot = control.runtime().snapshot();
-    Json(PoolsView { pools: snapshot.pools().iter().map(|pool| PoolView::of(pool, &control)).collect() })
+    Json(PoolsView { pools: snapshot.pools().map(|pool| PoolView::of(pool, &control)).collect() })
 }
 
 /// `GET /v1/pools/{pool}`

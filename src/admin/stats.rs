@@ -35,8 +35,8 @@ impl StatsView {
                 .iter()
                 .map(|listener| ListenerFigures::of(listener, &snapshot))
                 .collect(),
-            routes: snapshot.routes().iter().map(RouteFigures::of).collect(),
-            pools: snapshot.pools().iter().map(PoolFigures::of).collect(),
+            routes: snapshot.routes().map(RouteFigures::of).collect(),
+            pools: snapshot.pools().map(PoolFigures::of).collect(),
         }
     }
 }

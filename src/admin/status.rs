@@ -63,7 +63,7 @@ impl StatusView {
                 .collect(),
             routes: snapshot.routes().len(),
             pools: snapshot.pools().len(),
-            upstreams: snapshot.pools().iter().map(|pool| pool.upstreams().len()).sum(),
+            upstreams: snapshot.pools().map(|pool| pool.upstreams().len()).sum(),
             totals: Figures::total(control, &snapshot),
         }
     }

@@ -19,7 +19,7 @@ use tower::ServiceExt;
 use super::connection::AdminApp;
 use super::{openapi, routes};
 use crate::config;
-use crate::control::{Control, Source};
+use crate::control::{Control, Start};
 use crate::health::Mode;
 use crate::runtime::{LastCheck, Pool, Runtime, Tiers, Upstream};
 
@@ -57,9 +57,12 @@ struct Answer {
 impl Api {
     fn new(text: &str) -> Self {
         let source = config::Source { name: "evener.toml".into(), text: text.into(), folder: PathBuf::new() };
-        let config = config::parse(&source, &|_| None).unwrap_or_else(|report| panic!("{report}"));
-        let runtime = Arc::new(Runtime::new(config, 0, None));
-        let control = Arc::new(Control::new(runtime, Source::File("/etc/evener/evener.toml".into())));
+        let (config, warnings) =
+            config::parse_with_warnings(&source, &|_| None).unwrap_or_else(|report| panic!("{report}"));
+        let loaded = config::Loaded { source, config, warnings };
+        let start = Start::from_file("/etc/evener/evener.toml".into(), loaded).unwrap();
+        let runtime = Arc::new(Runtime::new(start.config.clone(), start.generation, 0, None));
+        let control = Arc::new(Control::new(runtime, start));
         Self { router: routes::router(control.clone()), control }
     }
 
@@ -110,7 +113,7 @@ impl Api {
     /// Sends `requests` through the default route, as far as anyone here can tell.
     fn count_requests(&self, requests: u32, status: u16) {
         let snapshot = self.runtime().snapshot();
-        let route = snapshot.routes().iter().find(|route| route.config.name == "rest").unwrap();
+        let route = snapshot.routes().find(|route| route.config.name == "rest").unwrap();
         let pool = snapshot.pool_named("app").unwrap();
         for _ in 0..requests {
             let now = self.runtime().now();
@@ -305,7 +308,7 @@ async fn readiness_follows_the_phase_and_liveness_does_not() {
         match status {
             "starting" => {
                 let up = |upstream: &Upstream| observe(upstream, true);
-                api.runtime().snapshot().pools().iter().flat_map(Pool::upstreams).for_each(up);
+                api.runtime().snapshot().pools().flat_map(Pool::upstreams).for_each(up);
                 api.runtime().readiness.set_listening();
                 api.runtime().readiness.set_probed();
             }

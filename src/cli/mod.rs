@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::balance::StrategyKind;
 use crate::config::{self, AccessLog as AccessLogConfig, Config, LogFormat, LogLevel};
-use crate::control::Source;
+use crate::control::Start;
 use crate::observe::{self, AccessLog};
 use crate::{server, signals};
 
@@ -98,17 +98,21 @@ fn check(file: &Path) -> ExitCode {
 }
 
 fn run(arguments: &Run) -> ExitCode {
-    let (config, source) = match configuration(arguments) {
-        Ok(configuration) => configuration,
+    let start = match start(arguments) {
+        Ok(start) => start,
         Err(failure) => return refuse(&failure),
     };
+    let config = &start.config;
     observe::init_log(level(config.log.level), format(config.log.format));
-    let access_log = match open_access_log(&config) {
+    let access_log = match open_access_log(config) {
         Ok(log) => log,
         Err(failure) => return refuse(&failure),
     };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %config.summary(), "starting");
-    match server::run(config, source, access_log) {
+    for dropped in &start.dropped {
+        dropped.tell();
+    }
+    match server::run(start, access_log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(cannot_bind) => {
             eprintln!("error: {cannot_bind}");
@@ -133,18 +137,16 @@ fn refuse(failure: &Failure) -> ExitCode {
 }
 
 /// From `--listen` and `--to`, or the file, or the environment, in this order.
-fn configuration(arguments: &Run) -> Result<(Config, Source), Failure> {
+fn start(arguments: &Run) -> Result<Start, Failure> {
     if let Some(listen) = arguments.listen {
         return from_addresses(listen, &arguments.to, arguments.strategy);
     }
     let servers = std::env::var(SERVERS_VARIABLE).ok().filter(|servers| !servers.trim().is_empty());
     if let (None, Some(servers)) = (&arguments.config, servers) {
         let listen = LISTEN_BY_ENVIRONMENT.parse().map_err(|_| Failure::Usage(String::new()))?;
-        let (config, source) =
-            from_addresses(listen, &config::addresses_in(&servers), None).map_err(|failure| {
-                Failure::Refused(format!("error in {SERVERS_VARIABLE}={servers}\n{failure}"))
-            })?;
-        return Ok((config, source));
+        return from_addresses(listen, &config::addresses_in(&servers), None).map_err(|failure| {
+            Failure::Refused(format!("error in {SERVERS_VARIABLE}={servers}\n{failure}"))
+        });
     }
     let path = arguments.config.clone().unwrap_or_else(|| DEFAULT_FILE.into());
     if arguments.config.is_none() && !path.exists() {
@@ -156,16 +158,15 @@ fn configuration(arguments: &Run) -> Result<(Config, Source), Failure> {
     warn(&loaded.warnings);
     // A reload finds the file again wherever the process stands by then.
     let path = std::path::absolute(&path).unwrap_or(path);
-    Ok((loaded.config, Source::File(path)))
+    Start::from_file(path, loaded).map_err(Failure::Refused)
 }
 
 fn from_addresses(
     listen: SocketAddr,
     to: &[String],
     strategy: Option<StrategyKind>,
-) -> Result<(Config, Source), Failure> {
-    let config = config::from_addresses(listen, to, strategy).map_err(Failure::Usage)?;
-    Ok((config, Source::Arguments))
+) -> Result<Start, Failure> {
+    config::from_addresses(listen, to, strategy).map(Start::from_arguments).map_err(Failure::Usage)
 }
 
 /// Reads the word of `--strategy`.

@@ -20,6 +20,7 @@
 
 mod check;
 mod defaults;
+mod edit;
 mod fields;
 mod file;
 pub mod limits;
@@ -33,15 +34,17 @@ mod words;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 pub use check::{parse, parse_with_warnings};
+pub use edit::{CannotEdit, NewUpstream, PoolEdit, check_members, edit, read_address, resolved_address};
 pub use report::{Mistake, Report};
 pub use source::{LoadError, Loaded, Source, Unreadable};
-pub use without_file::{addresses_in, from_addresses};
+pub use without_file::{addresses_in, from_addresses, text_of_addresses};
 
 /// Reads and checks a file, with the environment of this process.
 ///
@@ -56,6 +59,9 @@ pub fn load(path: &Path) -> Result<Loaded, LoadError> {
 }
 
 /// A checked configuration: every reference resolves, every number is in range, every default is filled in.
+///
+/// Routes and pools are shared: who changes one of them copies that one, and who compares two
+/// configurations sees by the pointer what is the same.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The process.
@@ -67,9 +73,9 @@ pub struct Config {
     /// Accepting sockets, by name.
     pub listeners: Vec<ListenerConfig>,
     /// Requests to pools, by name. Never empty: a file without routes has one route for everything.
-    pub routes: Vec<RouteConfig>,
+    pub routes: Vec<Arc<RouteConfig>>,
     /// Groups of equal upstreams, by name.
-    pub pools: Vec<PoolConfig>,
+    pub pools: Vec<Arc<PoolConfig>>,
 }
 
 impl Config {
@@ -249,6 +255,9 @@ pub struct UpstreamConfig {
     pub max_connections: Option<u32>,
     /// Only when no other is eligible.
     pub backup: bool,
+    /// What an operator wants of it; a file cannot say, so it comes from an override or is
+    /// [`Mode::Ready`](crate::health::Mode::Ready).
+    pub mode: crate::health::Mode,
 }
 
 /// Where an upstream listens.

@@ -97,6 +97,11 @@ impl Unreadable {
         Self { path: path.to_owned(), error }
     }
 
+    /// What to do about it.
+    pub fn help(&self) -> String {
+        self.phrase_and_help().1
+    }
+
     /// What happened, and the next step.
     fn phrase_and_help(&self) -> (String, String) {
         let path = self.path.display();

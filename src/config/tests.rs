@@ -52,7 +52,7 @@ fn refused(text: &str) -> Report {
 /// A file whose pool `app` has these lines.
 fn pool(lines: &str) -> PoolConfig {
     let text = format!("[listeners.http]\naddress = \"127.0.0.1:8080\"\n[pools.app]\n{lines}");
-    valid(&text).pools.remove(0)
+    (*valid(&text).pools.remove(0)).clone()
 }
 
 fn tcp(address: &str) -> UpstreamAddress {
@@ -92,7 +92,7 @@ fn the_smallest_file_gets_the_defaults_of_the_contract() {
         }]
     );
     assert_eq!(
-        config.routes,
+        config.routes.into_iter().map(Arc::unwrap_or_clone).collect::<Vec<_>>(),
         [RouteConfig {
             name: "default".to_owned(),
             matcher: crate::route::Matcher::default(),
@@ -108,10 +108,9 @@ fn the_smallest_file_gets_the_defaults_of_the_contract() {
             },
         }]
     );
-    let upstream =
-        |address| UpstreamConfig { address: tcp(address), weight: 1, max_connections: None, backup: false };
+    let upstream = |address| UpstreamConfig::at(tcp(address));
     assert_eq!(
-        config.pools,
+        config.pools.into_iter().map(Arc::unwrap_or_clone).collect::<Vec<_>>(),
         [PoolConfig {
             name: "app".to_owned(),
             strategy: StrategyKind::RoundRobin,
@@ -451,7 +450,7 @@ fn a_start_without_a_file_takes_addresses_and_urls() {
 fn a_start_without_a_file_has_the_defaults_of_the_smallest_file() {
     let to = ["127.0.0.1:9001".to_owned(), "127.0.0.1:9002".to_owned()];
     let mut config = from_addresses("0.0.0.0:8080".parse().unwrap(), &to, None).unwrap();
-    config.pools[0].name = "app".to_owned();
+    Arc::make_mut(&mut config.pools[0]).name = "app".to_owned();
     assert_eq!(config, valid(MINIMAL));
 }
 

@@ -1,13 +1,15 @@
 //! A configuration from a few addresses: the start without a file.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::check::upstream;
-use super::check::{by_system, listener, pool, route};
+use super::check::{by_system, listener, pool, route, shared};
 use super::fields::Resolve;
 use super::report::Wrong;
 use super::{
-    AdminConfig, Config, ListenerConfig, LogConfig, ServerConfig, UpstreamConfig, defaults, limits, values,
+    AdminConfig, Config, ListenerConfig, LogConfig, PoolConfig, ServerConfig, UpstreamConfig, defaults,
+    limits, values,
 };
 use crate::balance::StrategyKind;
 
@@ -60,8 +62,8 @@ fn config(listen: SocketAddr, upstreams: Vec<UpstreamConfig>, strategy: Option<S
         admin: AdminConfig::default(),
         log: LogConfig::default(),
         listeners: vec![ListenerConfig::at("http".to_owned(), listen)],
-        routes: vec![route::for_everything()],
-        pools: vec![pool],
+        routes: shared(vec![route::for_everything()]),
+        pools: shared(vec![pool]),
     }
 }
 
@@ -109,4 +111,23 @@ fn wrong_number(to: &[String]) -> Option<Wrong> {
 
 fn one_line(wrong: &Wrong) -> String {
     format!("error: {}\n  = help: {}", wrong.message, wrong.help)
+}
+
+/// What a file would say in place of [`from_addresses`]: for those who ask what runs, and want to keep it.
+pub fn text_of_addresses(config: &Config) -> String {
+    let listener = |listener: &ListenerConfig| {
+        format!("[listeners.{}]\naddress = \"{}\"\n", listener.name, listener.address)
+    };
+    let pool = |pool: &Arc<PoolConfig>| {
+        let upstreams: Vec<String> =
+            pool.upstreams.iter().map(|upstream| format!("{:?}", upstream.address.to_string())).collect();
+        let (name, strategy, upstreams) = (&pool.name, pool.strategy.name(), upstreams.join(", "));
+        format!("[pools.{name}]\nstrategy = \"{strategy}\"\nupstreams = [{upstreams}]\n")
+    };
+    let heading = "# As given on the command line or in the environment; there is no file.\n".to_owned();
+    let parts: Vec<String> = std::iter::once(heading)
+        .chain(config.listeners.iter().map(listener))
+        .chain(config.pools.iter().map(pool))
+        .collect();
+    parts.join("\n")
 }

@@ -1,19 +1,39 @@
 //! The one writer: every change of what is running goes through [`Control::apply`].
 //!
 //! ```text
-//!   SIGHUP, …  ──►  Change  ──►  Control::apply  ──►  check ──► build ──► publish ──► tell the watchers
-//!                                 (one at a time)       └─► Rejected: nothing has changed
+//!   SIGHUP, file watch, admin ──► Change ──► Control::apply ──► check ──► build ──► persist ──► publish
+//!                                             (one at a time)      └─────────┴─► Rejected: nothing has changed
 //! ```
+//!
+//! `change.rs` says what can be asked for and answered, `prepare.rs` turns a change into what would run,
+//! `overrides.rs` decides between file and operator, `store.rs` and `history.rs` keep both on the disk.
+//! `start.rs` is the same for the first configuration.
+
+mod change;
+mod history;
+mod overrides;
+mod prepare;
+mod start;
+mod store;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::config::{self, Config};
-use crate::observe::{ChangeOrigin, ChangeResult};
-use crate::runtime::{Runtime, Snapshot};
+pub use change::{Applied, Author, Change, Condition, Dropped, Rejected, Reset};
+pub use history::{ENTRIES_MAX as HISTORY_ENTRIES_MAX, Entry as HistoryEntry};
+pub use overrides::{Override, Setting};
+pub use start::Start;
+
+use crate::config::Config;
+use crate::observe::{ChangeResult, utc};
+use crate::runtime::{Pool, Runtime, Snapshot};
+use history::{History, NewEntry};
+use prepare::Next;
+use store::Store;
 
 /// Where the running configuration came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,51 +44,28 @@ pub enum Source {
     Arguments,
 }
 
-/// Everything that can change the running state.
+/// What the running snapshot was made from.
 #[derive(Debug)]
-pub enum Change {
-    /// Read the configuration file again.
-    Reload,
-}
-
-/// A change that took effect.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Applied {
-    /// The generation that runs now.
+pub struct Running {
+    /// Its number.
     pub generation: u64,
-    /// Upstreams that kept what was known of them.
-    pub carried: usize,
-    /// Upstreams that are new.
-    pub added: usize,
-    /// Upstreams that get no more requests.
-    pub removed: usize,
+    /// The configuration file's text; without a file, what a file would have said.
+    pub text: Arc<str>,
+    /// What the file says, without overrides.
+    pub file: Arc<Config>,
+    /// What was changed at run time and differs from the file.
+    pub overrides: Arc<[Override]>,
 }
 
-/// A change that did not; nothing is different from before.
-#[derive(Debug)]
-pub enum Rejected {
-    /// The process was started without a file.
-    NoFile,
-    /// The file cannot be read or is wrong; the text says where, and what to do.
-    Invalid(String),
-    /// This setting is fixed when the process starts.
-    RestartRequired {
-        /// As the file spells it.
-        setting: &'static str,
-    },
-}
-
-impl std::fmt::Display for Rejected {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::NoFile => formatter
-                .write_str("there is no file to reload; start with `evener run --config FILE` to have one"),
-            Self::Invalid(report) => formatter.write_str(report),
-            Self::RestartRequired { setting } => {
-                write!(formatter, "`{setting}` cannot change while running; restart to apply it")
-            }
-        }
-    }
+/// The latest change that was refused, if none was applied since.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// When, RFC 3339.
+    pub at: String,
+    /// Who asked for it.
+    pub who: String,
+    /// What is wrong, with line and help.
+    pub reason: String,
 }
 
 /// A request to probe all upstreams of a pool now; answered when all verdicts are in.
@@ -84,22 +81,46 @@ pub struct ProbeNow {
 pub struct Control {
     runtime: Arc<Runtime>,
     source: Source,
-    applying: Mutex<()>,
+    /// Tells entity tags of this process from those of its predecessors.
+    instance: u32,
+    running: ArcSwap<Running>,
+    refusal: ArcSwap<Option<Refusal>>,
+    writer: Mutex<Writer>,
     generation: watch::Sender<u64>,
     probe_now: mpsc::UnboundedSender<ProbeNow>,
     probe_requests: Mutex<Option<mpsc::UnboundedReceiver<ProbeNow>>>,
 }
 
+/// What only the writer needs, under the lock that makes changes come one at a time.
+struct Writer {
+    /// `None`: there is no file, so nothing survives the process.
+    store: Option<Store>,
+    history: History,
+    /// What the overrides file holds, as far as we know.
+    stored_overrides: Arc<[Override]>,
+    /// A text that was refused, so that a watcher does not have it refused again and again.
+    refused_text: Option<String>,
+}
+
 impl Control {
-    /// Controls `runtime`, which runs what was read from `source`.
-    pub fn new(runtime: Arc<Runtime>, source: Source) -> Self {
+    /// Controls `runtime`, which runs the configuration of `start`.
+    pub fn new(runtime: Arc<Runtime>, start: Start) -> Self {
         let first = runtime.peek().generation;
-        runtime.metrics.config_changed(ChangeOrigin::Start, ChangeResult::Applied);
+        runtime.metrics.config_changed(crate::observe::ChangeOrigin::Start, ChangeResult::Applied);
         runtime.metrics.config_applied(first, SystemTime::now());
-        let generation = watch::Sender::new(first);
         let (probe_now, requests) = mpsc::unbounded_channel();
-        let probe_requests = Mutex::new(Some(requests));
-        Self { runtime, source, applying: Mutex::new(()), generation, probe_now, probe_requests }
+        let Start { source, running, writer, .. } = start;
+        Self {
+            runtime,
+            source,
+            instance: fastrand::u32(..),
+            running: ArcSwap::from_pointee(running),
+            refusal: ArcSwap::from_pointee(None),
+            writer: Mutex::new(writer),
+            generation: watch::Sender::new(first),
+            probe_now,
+            probe_requests: Mutex::new(Some(requests)),
+        }
     }
 
     /// What is running.
@@ -110,6 +131,36 @@ impl Control {
     /// Where the configuration came from.
     pub fn source(&self) -> &Source {
         &self.source
+    }
+
+    /// What the running snapshot was made from.
+    pub fn running(&self) -> Arc<Running> {
+        self.running.load_full()
+    }
+
+    /// The latest change that was refused, if none was applied since.
+    pub fn refusal(&self) -> Option<Refusal> {
+        (**self.refusal.load()).clone()
+    }
+
+    /// The configurations that ran, the present one last.
+    pub fn history(&self) -> Vec<HistoryEntry> {
+        lock(&self.writer).history.entries().cloned().collect()
+    }
+
+    /// Entity tag of the configuration as a whole: another one after every change.
+    pub fn tag(&self) -> String {
+        self.tag_of(self.running.load().generation)
+    }
+
+    /// Entity tag of the configuration as it was in a generation of this process.
+    pub fn tag_of(&self, generation: u64) -> String {
+        format!("\"{:08x}-{generation}\"", self.instance)
+    }
+
+    /// Entity tag of one pool and its upstreams: another one after every change of it.
+    pub fn pool_tag(&self, pool: &Pool) -> String {
+        format!("\"{:08x}-pool-{}\"", self.instance, pool.since)
     }
 
     /// Changes with every generation; for those who follow the snapshot.
@@ -130,91 +181,203 @@ impl Control {
         lock(&self.probe_requests).take()
     }
 
-    /// Applies a change in full or not at all.
+    /// Applies a change in full or not at all. Writes to the disk, and waits for it.
     ///
     /// # Errors
     ///
-    /// See [`Rejected`]; the running state is then as before.
-    pub fn apply(&self, change: &Change) -> Result<Applied, Rejected> {
-        let _one_at_a_time = lock(&self.applying);
-        let result = match change {
-            Change::Reload => self.reload(),
-        };
-        self.tell(&result);
+    /// See [`Rejected`]; the running state, and what is on the disk, are then as before.
+    pub fn apply(
+        &self,
+        change: &Change,
+        condition: Option<&Condition>,
+        author: &Author,
+    ) -> Result<Applied, Rejected> {
+        let mut writer = lock(&self.writer);
+        let result = self.try_apply(&mut writer, change, condition, author);
+        self.tell(change, &result, author);
         result
     }
 
-    fn tell(&self, result: &Result<Applied, Rejected>) {
+    fn try_apply(
+        &self,
+        writer: &mut Writer,
+        change: &Change,
+        condition: Option<&Condition>,
+        author: &Author,
+    ) -> Result<Applied, Rejected> {
+        self.check(change, condition)?;
+        let Some(next) = self.prepare(writer, change, author)? else { return Ok(self.nothing_to_do(writer)) };
+        let before = self.runtime.snapshot();
+        let generation = before.generation + 1;
+        let (now, random) = (self.runtime.now(), fastrand::u64(..));
+        let snapshot = Snapshot::build(next.config.clone(), generation, Some(&before), now, random);
+        self.persist(writer, change, condition, &next)?;
+        Ok(self.publish(writer, &before, snapshot, next, author))
+    }
+
+    /// Whether the condition of a change holds, for the configuration or for the pool that it edits.
+    fn check(&self, change: &Change, condition: Option<&Condition>) -> Result<(), Rejected> {
+        let pool = match change {
+            Change::Edit { pool, .. } => Some(pool),
+            _ => None,
+        };
+        let snapshot = self.runtime.snapshot();
+        let pool =
+            pool.map(|name| snapshot.pool_named(name).ok_or_else(|| Rejected::UnknownPool(name.clone())));
+        let pool_tag = pool.transpose()?.map(|pool| self.pool_tag(pool));
+        let tag = self.tag();
+        match condition {
+            Some(Condition::Matches(tags))
+                if !tags.iter().any(|it| *it == tag || Some(it) == pool_tag.as_ref()) =>
+            {
+                Err(Rejected::ChangedMeanwhile { tag: pool_tag.unwrap_or(tag) })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn nothing_to_do(&self, writer: &Writer) -> Applied {
+        let snapshot = self.runtime.snapshot();
+        Applied {
+            generation: snapshot.generation,
+            tag: self.tag(),
+            carried: snapshot.pools().map(|pool| pool.upstreams().len()).sum(),
+            persisted: writer.store.is_some(),
+            ..Applied::default()
+        }
+    }
+
+    /// Writes what must survive a restart, before anybody sees it: if that fails, nothing was changed.
+    fn persist(
+        &self,
+        writer: &mut Writer,
+        change: &Change,
+        condition: Option<&Condition>,
+        next: &Next,
+    ) -> Result<(), Rejected> {
+        let Some(store) = &writer.store else { return Ok(()) };
+        let running = self.running.load();
+        let writes_text = !matches!(change, Change::Reload | Change::ReloadIfEdited);
+        if writes_text && next.text != running.text {
+            let on_disk = store.text().ok();
+            if condition != Some(&Condition::Exists) && on_disk.as_deref() != Some(&running.text) {
+                return Err(Rejected::FileEdited(store.file.clone()));
+            }
+            self.keep_edited_text(&mut writer.history, on_disk);
+            store.write_text(&next.text)?;
+        }
+        if next.overrides == writer.stored_overrides {
+            return Ok(());
+        }
+        let written = store.write_overrides(&next.overrides);
+        match change {
+            Change::Edit { .. } | Change::DropOverrides | Change::RollBack(_) => written?,
+            // The next start comes to the same conclusion from the old overrides and the new file.
+            Change::Reload | Change::ReloadIfEdited | Change::Replace(_) => {
+                if let Err(rejected) = written {
+                    tracing::warn!(reason = %rejected, "overrides not updated on the disk");
+                }
+            }
+        }
+        writer.stored_overrides = next.overrides.clone();
+        Ok(())
+    }
+
+    /// A text that somebody wrote into the file and that never ran is overwritten on demand, not lost.
+    fn keep_edited_text(&self, history: &mut History, on_disk: Option<String>) {
+        let running = self.running.load();
+        if let Some(text) = on_disk.filter(|text| **text != *running.text) {
+            history.push(NewEntry {
+                generation: 0,
+                at: utc(SystemTime::now()),
+                origin: "file",
+                who: "unknown".to_owned(),
+                why: None,
+                what: "edit of the file that never ran".to_owned(),
+                overrides: running.overrides.clone(),
+                text: text.into(),
+            });
+        }
+    }
+
+    /// Cannot fail: from here on the change is made.
+    fn publish(
+        &self,
+        writer: &mut Writer,
+        before: &Snapshot,
+        snapshot: Snapshot,
+        next: Next,
+        author: &Author,
+    ) -> Applied {
+        let generation = snapshot.generation;
+        let mut applied = prepare::compare(before, &snapshot);
+        self.runtime.publish(snapshot);
+        applied.reset = prepare::forget(before, &self.runtime.snapshot(), self.runtime.now());
+        self.running.store(Arc::new(Running {
+            generation,
+            text: next.text.clone(),
+            file: next.file,
+            overrides: next.overrides.clone(),
+        }));
+        self.generation.send_replace(generation);
+        writer.history.push(NewEntry {
+            generation,
+            at: utc(SystemTime::now()),
+            origin: author.origin.label(),
+            who: author.who.clone(),
+            why: author.why.clone(),
+            what: next.what,
+            overrides: next.overrides,
+            text: next.text,
+        });
+        writer.history.save();
+        writer.refused_text = None;
+        applied.tag = self.tag_of(generation);
+        applied.dropped = next.dropped;
+        applied.warnings = next.warnings;
+        applied.persisted = writer.store.is_some();
+        applied
+    }
+
+    fn tell(&self, change: &Change, result: &Result<Applied, Rejected>, author: &Author) {
         let metrics = &self.runtime.metrics;
         match result {
+            Ok(applied) if !applied.changed => {}
             Ok(applied) => {
-                metrics.config_changed(ChangeOrigin::File, ChangeResult::Applied);
+                metrics.config_changed(author.origin, ChangeResult::Applied);
                 metrics.config_applied(applied.generation, SystemTime::now());
-                tracing::info!(
-                    generation = applied.generation,
-                    carried = applied.carried,
-                    added = applied.added,
-                    removed = applied.removed,
-                    "configuration applied"
-                );
+                self.refusal.store(Arc::new(None));
+                tell_applied(applied, author);
             }
             Err(rejected) => {
-                metrics.config_changed(ChangeOrigin::File, ChangeResult::Refused);
-                tracing::error!(reason = %rejected, "configuration refused, nothing was changed");
+                metrics.config_changed(author.origin, ChangeResult::Refused);
+                // A wrong file says itself what to do, mistake by mistake.
+                let help =
+                    if matches!(rejected, Rejected::Invalid(_)) { String::new() } else { rejected.help() };
+                tracing::error!(who = %author.who, reason = %rejected, help, "configuration refused, nothing was changed");
+                if matches!(change, Change::Reload | Change::ReloadIfEdited | Change::Replace(_)) {
+                    self.refusal.store(Arc::new(Some(Refusal {
+                        at: utc(SystemTime::now()),
+                        who: author.who.clone(),
+                        reason: rejected.to_string(),
+                    })));
+                }
             }
         }
     }
-
-    fn reload(&self) -> Result<Applied, Rejected> {
-        let Source::File(path) = &self.source else { return Err(Rejected::NoFile) };
-        let loaded = config::load(path).map_err(|error| Rejected::Invalid(error.to_string()))?;
-        self.replace(loaded.config)
-    }
-
-    fn replace(&self, next: Config) -> Result<Applied, Rejected> {
-        let running = self.runtime.snapshot();
-        if let Some(setting) = fixed_at_start(&running.config, &next) {
-            return Err(Rejected::RestartRequired { setting });
-        }
-        let snapshot = Snapshot::build(next, Some(&running), self.runtime.now(), fastrand::u64(..));
-        let applied = compare(&running, &snapshot);
-        self.runtime.publish(snapshot);
-        self.generation.send_replace(applied.generation);
-        Ok(applied)
-    }
 }
 
-/// The first setting that differs and that Pingora, or the log, fixes when the process starts.
-fn fixed_at_start(running: &Config, next: &Config) -> Option<&'static str> {
-    let addresses = |config: &Config| -> Vec<(String, std::net::SocketAddr)> {
-        config.listeners.iter().map(|listener| (listener.name.clone(), listener.address)).collect()
-    };
-    if running.server.threads != next.server.threads {
-        return Some("server.threads");
-    }
-    if running.admin.address != next.admin.address {
-        return Some("admin.address");
-    }
-    if running.log != next.log {
-        return Some("log");
-    }
-    (addresses(running) != addresses(next)).then_some("listeners")
-}
-
-fn compare(before: &Snapshot, after: &Snapshot) -> Applied {
-    let states = |snapshot: &Snapshot| -> Vec<*const crate::runtime::UpstreamState> {
-        let upstreams = snapshot.pools().iter().flat_map(crate::runtime::Pool::upstreams);
-        upstreams.map(|upstream| Arc::as_ptr(&upstream.state)).collect()
-    };
-    let (old, new) = (states(before), states(after));
-    let known: std::collections::HashSet<_> = old.iter().collect();
-    let carried = new.iter().filter(|state| known.contains(state)).count();
-    Applied {
-        generation: after.generation,
-        carried,
-        added: new.len() - carried,
-        removed: old.len() - carried,
-    }
+fn tell_applied(applied: &Applied, author: &Author) {
+    tracing::info!(
+        generation = applied.generation,
+        who = %author.who,
+        carried = applied.carried,
+        added = applied.added.len(),
+        removed = applied.removed.len(),
+        reset = applied.reset.len(),
+        "configuration applied"
+    );
+    applied.dropped.iter().for_each(Dropped::tell);
 }
 
 /// A panic while holding one of these locks leaves nothing half done, so a poisoned lock is usable.

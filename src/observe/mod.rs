@@ -34,3 +34,4 @@ pub use metrics::{
 };
 pub use process_log::{Format, init_log};
 pub use reason::Reason;
+pub use timestamp::utc;

@@ -100,11 +100,11 @@ impl RequestContext {
     }
 
     pub(super) fn route(&self) -> Option<&Route> {
-        self.snapshot.routes().get(self.route?)
+        self.snapshot.route(self.route?)
     }
 
     pub(super) fn pool(&self) -> Option<&Pool> {
-        self.snapshot.pools().get(self.pool?)
+        self.snapshot.pool(self.pool?)
     }
 
     /// The upstream of the attempt under way.

@@ -14,7 +14,7 @@ use crate::config::HashKey;
 use crate::observe::{Class, Reason, RetryReason};
 use crate::retry::{ATTEMPTS_MAX, Failure, Progress, is_idempotent};
 use crate::route::RequestHead;
-use crate::runtime::{Lease, NoPick, Phase, Pool, Upstream};
+use crate::runtime::{Lease, NoPick, Pool, Upstream};
 
 /// What came of one attempt, without the success that [`answered`] tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,7 +144,7 @@ fn hash_of(key: &HashKey, head: &RequestHead<'_>, ctx: &RequestContext) -> u64 {
 pub(super) enum NotYet {
     /// Every upstream is at its `max_connections`; the pool's queue may help.
     Full,
-    /// The first health checks are still under way.
+    /// Nobody's first health check is done: the process has just started, or the pool is new.
     Unchecked,
     /// Final.
     Refused(Reason),
@@ -174,10 +174,10 @@ pub(super) fn pick(now: Duration, random: u64, ctx: &mut RequestContext) -> Resu
 fn not_yet(why: NoPick, ctx: &RequestContext) -> NotYet {
     match why {
         NoPick::Full => NotYet::Full,
-        NoPick::Nobody if ctx.attempts > 0 => {
+        NoPick::Nobody | NoPick::Unchecked if ctx.attempts > 0 => {
             NotYet::Refused(ctx.refusal.unwrap_or(Reason::NoEligibleUpstream))
         }
-        NoPick::Nobody if ctx.runtime.readiness.phase() == Phase::Starting => NotYet::Unchecked,
+        NoPick::Unchecked => NotYet::Unchecked,
         NoPick::Nobody => NotYet::Refused(Reason::NoEligibleUpstream),
     }
 }

@@ -7,24 +7,26 @@ use std::time::Duration;
 use super::context::RequestContext;
 use super::steps::{self, NotYet};
 use crate::observe::Reason;
-use crate::runtime::{Phase, Runtime};
+use crate::runtime::Runtime;
 
-/// Picks, and waits where waiting helps: in the pool's queue, or for the first health checks.
+/// Picks, and waits where waiting helps: in the pool's queue, or for the first health check.
 pub(super) async fn pick(runtime: &Runtime, ctx: &mut RequestContext) -> Result<(), Reason> {
     // Nothing waits between the head and the first pick, so the clock need not be read again.
     let now = if ctx.attempts == 0 { ctx.started } else { runtime.now() };
     match steps::pick(now, fastrand::u64(..), ctx) {
         Ok(()) => Ok(()),
         Err(NotYet::Refused(reason)) => Err(reason),
-        Err(NotYet::Unchecked) => pick_after_first_round(runtime, ctx).await,
+        Err(NotYet::Unchecked) => pick_after_first_check(runtime, ctx).await,
         Err(NotYet::Full) => pick_from_queue(runtime, ctx).await,
     }
 }
 
-async fn pick_after_first_round(runtime: &Runtime, ctx: &mut RequestContext) -> Result<(), Reason> {
-    let until = runtime.now() + FIRST_ROUND_WAIT.min(left(runtime, ctx));
-    while runtime.readiness.phase() == Phase::Starting && runtime.now() < until {
-        tokio::time::sleep(FIRST_ROUND_POLL).await;
+/// After a start, or after a change that replaced every upstream: the new ones are asked at once, and a
+/// moment's wait is better than a 503.
+async fn pick_after_first_check(runtime: &Runtime, ctx: &mut RequestContext) -> Result<(), Reason> {
+    let until = runtime.now() + FIRST_CHECK_WAIT.min(left(runtime, ctx));
+    while runtime.now() < until {
+        tokio::time::sleep(FIRST_CHECK_POLL).await;
         match steps::pick(runtime.now(), fastrand::u64(..), ctx) {
             Ok(()) => return Ok(()),
             Err(NotYet::Unchecked) => {}
@@ -37,7 +39,7 @@ async fn pick_after_first_round(runtime: &Runtime, ctx: &mut RequestContext) -> 
 
 async fn pick_from_queue(runtime: &Runtime, ctx: &mut RequestContext) -> Result<(), Reason> {
     let snapshot = ctx.snapshot.clone();
-    let pool = ctx.pool.and_then(|index| snapshot.pools().get(index)).ok_or(Reason::NoRoute)?;
+    let pool = ctx.pool.and_then(|index| snapshot.pool(index)).ok_or(Reason::NoRoute)?;
     let settings = &pool.config.queue;
     let Some(place) = pool.state.queue.enter(settings.max) else { return Err(Reason::QueueFull) };
     // Whoever waits past its route's timeout is cut off without an answer.
@@ -59,8 +61,8 @@ fn left(runtime: &Runtime, ctx: &RequestContext) -> Duration {
     ctx.deadline().unwrap_or(Duration::MAX).saturating_sub(runtime.now())
 }
 
-/// How long a request waits for the first round of health checks, when the process has just started.
-const FIRST_ROUND_WAIT: Duration = Duration::from_secs(5);
+/// How long a request waits for the first health check of anybody; a probe's usual timeout.
+const FIRST_CHECK_WAIT: Duration = Duration::from_secs(5);
 
-/// How often a request looks whether the first round is done.
-const FIRST_ROUND_POLL: Duration = Duration::from_millis(10);
+/// How often a request looks whether one has passed.
+const FIRST_CHECK_POLL: Duration = Duration::from_millis(10);

@@ -17,76 +17,123 @@ impl Snapshot {
     /// Cannot fail: whatever could be wrong was refused in `config`.
     ///
     /// An upstream that `previous` had in the same pool keeps its live state: health, ejection, what
-    /// was learned of its speed, requests in flight, counters, and what an operator set by hand.
-    /// `random` places the cursors of round robin, so that many fresh processes do not all begin with
-    /// the same upstream.
-    pub fn build(config: Config, previous: Option<&Self>, now: Duration, random: u64) -> Self {
-        let pools: Vec<Pool> = config
-            .pools
-            .iter()
-            .map(|pool| {
-                let before = previous.and_then(|old| old.pool_named(&pool.name));
-                Pool::build(pool, before, now, random)
-            })
-            .collect();
-        let routes =
-            config.routes.iter().map(|route| Route::build(route, previous, config.listeners.len())).collect();
+    /// was learned of its speed, requests in flight, counters. Pools and routes whose configuration is
+    /// the very same (by pointer) are taken over as they are, so a change of one costs nothing for the
+    /// others. `random` places the cursors of round robin, so that many fresh processes do not all
+    /// begin with the same upstream.
+    pub fn build(
+        config: Config,
+        generation: u64,
+        previous: Option<&Self>,
+        now: Duration,
+        random: u64,
+    ) -> Self {
+        let making = Making { generation, previous: previous.map(Known::of), now, random };
+        let pools = config.pools.iter().map(|pool| making.pool(pool)).collect();
+        let routes: Vec<Arc<Route>> =
+            config.routes.iter().map(|route| making.route(route, config.listeners.len())).collect();
+        let table = table(&routes, previous);
+        Self { generation, table, routes, pools, config: Arc::new(config) }
+    }
+}
+
+/// One building of a snapshot.
+struct Making<'a> {
+    generation: u64,
+    previous: Option<Known<'a>>,
+    now: Duration,
+    random: u64,
+}
+
+/// What ran before, by name.
+struct Known<'a> {
+    pools: HashMap<&'a str, &'a Arc<Pool>>,
+    routes: HashMap<&'a str, &'a Arc<Route>>,
+}
+
+impl<'a> Known<'a> {
+    fn of(snapshot: &'a Snapshot) -> Self {
         Self {
-            generation: previous.map_or(1, |old| old.generation + 1),
-            table: RouteTable::new(config.routes.iter().map(|route| route.matcher.clone())),
-            routes,
-            pools,
-            config: Arc::new(config),
+            pools: snapshot.pools.iter().map(|pool| (pool.config.name.as_str(), pool)).collect(),
+            routes: snapshot.routes.iter().map(|route| (route.config.name.as_str(), route)).collect(),
         }
     }
 }
 
-impl Route {
-    fn build(config: &RouteConfig, previous: Option<&Snapshot>, listeners: usize) -> Self {
-        let before =
-            previous.and_then(|old| old.routes.iter().find(|route| route.config.name == config.name));
-        Self {
-            config: config.clone(),
-            metrics: before
-                .map_or_else(|| Arc::new(RouteMetrics::new(listeners)), |route| route.metrics.clone()),
+impl Making<'_> {
+    fn pool(&self, config: &Arc<PoolConfig>) -> Arc<Pool> {
+        let before = self.previous.as_ref().and_then(|known| known.pools.get(config.name.as_str()));
+        match before {
+            Some(same) if Arc::ptr_eq(&same.config, config) => Arc::clone(same),
+            before => Arc::new(self.changed_pool(config, before.map(|pool| &***pool))),
         }
     }
-}
 
-impl Pool {
-    fn build(config: &PoolConfig, before: Option<&Self>, now: Duration, random: u64) -> Self {
+    fn changed_pool(&self, config: &Arc<PoolConfig>, before: Option<&Pool>) -> Pool {
+        let (primaries, backups): (Vec<_>, Vec<_>) =
+            config.upstreams.iter().partition(|upstream| !upstream.backup);
+        let first_backup = primaries.len();
+        let members: Vec<&UpstreamConfig> = primaries.into_iter().chain(backups).collect();
+        let upstreams = self.upstreams(config, &members, before);
+        let tier = |range: std::ops::Range<usize>, number: usize| {
+            let before = before.and_then(|pool| pool.tiers.get(number));
+            Tier::build(config, &upstreams, range, before, self.random)
+        };
+        let tiers = [tier(0..first_backup, 0), tier(first_backup..members.len(), 1)];
+        let state = before.map_or_else(|| Arc::new(PoolState::default()), |pool| pool.state.clone());
+        let (key, since) = (key_of(&config.name), self.generation);
+        Pool { key, since, config: config.clone(), upstreams, tiers, state }
+    }
+
+    fn upstreams(
+        &self,
+        pool: &PoolConfig,
+        members: &[&UpstreamConfig],
+        before: Option<&Pool>,
+    ) -> Vec<Upstream> {
         let known: HashMap<&UpstreamAddress, &Arc<UpstreamState>> = before
             .map(|pool| pool.upstreams.iter().map(|upstream| (&upstream.config.address, &upstream.state)))
             .into_iter()
             .flatten()
             .collect();
-        let (primaries, backups): (Vec<_>, Vec<_>) =
-            config.upstreams.iter().partition(|upstream| !upstream.backup);
-        let build = |upstream: &&UpstreamConfig| Upstream {
-            config: (*upstream).clone(),
-            is_checked: config.health_check.is_some(),
-            state: known.get(&upstream.address).map_or_else(
-                || {
-                    let state = UpstreamState::new(&config.name, &upstream.address, now);
-                    if before.is_some() && !config.slow_start.is_zero() {
-                        // New among those that are warm.
-                        state.load.warm_up(now);
-                    }
-                    Arc::new(state)
-                },
-                |state| Arc::clone(state),
-            ),
+        let new_state = |address| {
+            let state = UpstreamState::new(&pool.name, address, self.now);
+            if before.is_some() && !pool.slow_start.is_zero() {
+                // New among those that are warm.
+                state.load.warm_up(self.now);
+            }
+            Arc::new(state)
         };
-        let upstreams: Vec<Upstream> = primaries.iter().chain(&backups).map(build).collect();
-        let first_backup = primaries.len();
-        let all = upstreams.len();
-        let tier = |range: std::ops::Range<usize>, number: usize| {
-            Tier::build(config, &upstreams, range, before.and_then(|pool| pool.tiers.get(number)), random)
-        };
-        let tiers = [tier(0..first_backup, 0), tier(first_backup..all, 1)];
-        let state = before.map_or_else(|| Arc::new(PoolState::default()), |pool| pool.state.clone());
-        Self { key: key_of(&config.name), config: config.clone(), upstreams, tiers, state }
+        let state_of =
+            |address| known.get(address).map_or_else(|| new_state(address), |&state| state.clone());
+        let is_checked = pool.health_check.is_some();
+        members
+            .iter()
+            .map(|&member| Upstream { config: member.clone(), is_checked, state: state_of(&member.address) })
+            .collect()
     }
+
+    fn route(&self, config: &Arc<RouteConfig>, listeners: usize) -> Arc<Route> {
+        let before = self.previous.as_ref().and_then(|known| known.routes.get(config.name.as_str()));
+        let metrics = match before {
+            Some(same) if Arc::ptr_eq(&same.config, config) => return Arc::clone(same),
+            Some(changed) => changed.metrics.clone(),
+            None => Arc::new(RouteMetrics::new(listeners)),
+        };
+        Arc::new(Route { config: config.clone(), metrics })
+    }
+}
+
+/// Laid out anew only when a route has changed.
+fn table(routes: &[Arc<Route>], previous: Option<&Snapshot>) -> Arc<RouteTable> {
+    let is_same = |old: &&Snapshot| {
+        old.routes.len() == routes.len()
+            && old.routes.iter().zip(routes).all(|(old, new)| Arc::ptr_eq(old, new))
+    };
+    previous.filter(is_same).map_or_else(
+        || Arc::new(RouteTable::new(routes.iter().map(|route| route.config.matcher.clone()))),
+        |same| same.table.clone(),
+    )
 }
 
 /// The same in every generation, so that a reload keeps the connections.

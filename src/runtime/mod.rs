@@ -50,8 +50,9 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Starts with the first configuration. `random` places the cursors of round robin.
-    pub fn new(config: Config, random: u64, access_log: Option<AccessLog>) -> Self {
+    /// Starts with the first configuration, as this generation. `random` places the cursors of round
+    /// robin.
+    pub fn new(config: Config, generation: u64, random: u64, access_log: Option<AccessLog>) -> Self {
         let listeners = config
             .listeners
             .iter()
@@ -59,8 +60,10 @@ impl Runtime {
             .map(|(index, config)| Arc::new(Listener::new(config, index)))
             .collect();
         let epoch = Instant::now();
+        let first = Snapshot::build(config, generation, None, epoch.elapsed(), random);
+        first.set_modes();
         Self {
-            current: ArcSwap::from_pointee(Snapshot::build(config, None, epoch.elapsed(), random)),
+            current: ArcSwap::from_pointee(first),
             listeners,
             epoch,
             metrics: Arc::default(),
@@ -95,9 +98,14 @@ impl Runtime {
 
     /// Makes `next` the running state. Requests under way finish on the snapshot they hold.
     ///
+    /// What operators want of upstreams (drain, maintenance) holds from here on for requests on older
+    /// snapshots too.
+    ///
     /// Called by [`Control`](crate::control::Control) and nobody else.
     pub(crate) fn publish(&self, next: Snapshot) {
-        self.current.store(Arc::new(next));
+        let next = Arc::new(next);
+        self.current.store(next.clone());
+        next.set_modes();
     }
 
     /// Time since the runtime's epoch: the `now` of all floors below.
@@ -136,19 +144,19 @@ impl Runtime {
 
 /// Everything a request needs, as of one moment.
 pub struct Snapshot {
-    /// Counts the configurations that ran, from 1.
+    /// Counts the configurations that ran, from 1; goes on where the last process ended, if that is known.
     pub generation: u64,
     /// What it was built from.
     pub config: Arc<Config>,
-    table: RouteTable,
-    routes: Vec<Route>,
-    pools: Vec<Pool>,
+    table: Arc<RouteTable>,
+    routes: Vec<Arc<Route>>,
+    pools: Vec<Arc<Pool>>,
 }
 
 /// One route with its counters.
 pub struct Route {
     /// As configured.
-    pub config: RouteConfig,
+    pub config: Arc<RouteConfig>,
     /// Resolved when the snapshot was built.
     pub metrics: Arc<RouteMetrics>,
 }
@@ -171,23 +179,41 @@ impl Route {
 }
 
 impl Snapshot {
+    /// Hands what operators want of upstreams to their live state, for pools that this snapshot changed.
+    fn set_modes(&self) {
+        let changed = self.pools().filter(|pool| pool.since == self.generation);
+        for upstream in changed.flat_map(Pool::upstreams) {
+            upstream.state.set_mode(upstream.config.mode);
+        }
+    }
+
     /// The most specific route that takes this request.
     pub fn find_route(&self, head: &RequestHead<'_>) -> Option<usize> {
         self.table.find(head)
     }
 
     /// All routes, in the order of the configuration.
-    pub fn routes(&self) -> &[Route] {
-        &self.routes
+    pub fn routes(&self) -> impl ExactSizeIterator<Item = &Route> {
+        self.routes.iter().map(AsRef::as_ref)
+    }
+
+    /// The route that [`Snapshot::find_route`] names by its index.
+    pub fn route(&self, index: usize) -> Option<&Route> {
+        self.routes.get(index).map(AsRef::as_ref)
     }
 
     /// All pools, in the order of the configuration.
-    pub fn pools(&self) -> &[Pool] {
-        &self.pools
+    pub fn pools(&self) -> impl ExactSizeIterator<Item = &Pool> {
+        self.pools.iter().map(AsRef::as_ref)
+    }
+
+    /// The pool that [`Route::pool_for`] names by its index.
+    pub fn pool(&self, index: usize) -> Option<&Pool> {
+        self.pools.get(index).map(AsRef::as_ref)
     }
 
     /// The pool of this name.
     pub fn pool_named(&self, name: &str) -> Option<&Pool> {
-        self.pools.iter().find(|pool| pool.config.name == name)
+        self.pools().find(|pool| pool.config.name == name)
     }
 }

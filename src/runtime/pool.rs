@@ -19,7 +19,9 @@ const PICKS_LOST_MAX: usize = 4;
 /// One pool of one snapshot.
 pub struct Pool {
     /// As configured.
-    pub config: PoolConfig,
+    pub config: Arc<PoolConfig>,
+    /// The generation in which the pool became what it is; a change elsewhere leaves it as it was.
+    pub since: u64,
     /// Primaries first, backups after them.
     pub(super) upstreams: Vec<Upstream>,
     /// Primaries, then backups; the second is asked only when the first has nobody.
@@ -73,6 +75,8 @@ pub struct Chosen {
 pub enum NoPick {
     /// Somebody would be eligible, were it not for `max_connections`.
     Full,
+    /// Nobody is eligible yet, but somebody's first health check is under way.
+    Unchecked,
     /// Nobody is eligible who was not tried already.
     Nobody,
 }
@@ -156,8 +160,14 @@ impl Pool {
     }
 
     fn why_nobody(&self, now: Duration, tried: &Tiers) -> NoPick {
-        let is_full = |upstream: &Upstream| upstream.eligibility(now) == Err(WhyNot::Full);
-        if self.untried(tried).any(is_full) { NoPick::Full } else { NoPick::Nobody }
+        let somebody_is = |why| self.untried(tried).any(|upstream| upstream.eligibility(now) == Err(why));
+        if somebody_is(WhyNot::Full) {
+            NoPick::Full
+        } else if somebody_is(WhyNot::Unchecked) {
+            NoPick::Unchecked
+        } else {
+            NoPick::Nobody
+        }
     }
 
     fn readmit_ejected(&self, now: Duration, tried: &Tiers) -> bool {

@@ -84,9 +84,8 @@ impl Figures {
         let is_error = |reason: &Reason| reason.status() >= 500;
         let errors: u64 =
             Reason::ALL.into_iter().filter(is_error).map(|reason| unrouted.refusals(reason)).sum();
-        let routes: Vec<_> =
-            snapshot.routes().iter().map(RouteFigures::of).map(|route| route.figures).collect();
-        let durations = snapshot.routes().iter().map(|route| route.metrics.duration());
+        let routes: Vec<_> = snapshot.routes().map(RouteFigures::of).map(|route| route.figures).collect();
+        let durations = snapshot.routes().map(|route| route.metrics.duration());
         let mut total = Self::sum(&routes, &HistogramSnapshot::merged(durations));
         total.requests += unrouted.refusals_total();
         total.errors += errors;
@@ -114,7 +113,7 @@ impl Figures {
 impl ListenerFigures {
     pub(in crate::admin) fn of(listener: &Listener, snapshot: &Snapshot) -> Self {
         let count = |class| -> u64 {
-            snapshot.routes().iter().map(|route| route.metrics.requests(listener.index, class)).sum()
+            snapshot.routes().map(|route| route.metrics.requests(listener.index, class)).sum()
         };
         let requests = Class::ALL.into_iter().map(count).sum();
         let errors = count(Class::ServerError);

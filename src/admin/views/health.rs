@@ -79,7 +79,7 @@ impl Checks {
         let now = control.runtime().now();
         let snapshot = control.runtime().snapshot();
         let check = |pool: &Pool| (pool.config.name.clone(), PoolCheck::of(pool, now));
-        Self { pools: snapshot.pools().iter().map(check).collect() }
+        Self { pools: snapshot.pools().map(check).collect() }
     }
 
     /// The phase, or else that of the pools together: one pool that is down degrades the whole.

@@ -6,17 +6,22 @@ mod figures;
 mod health;
 mod pick;
 mod pool;
-mod time;
 mod upstream;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub(super) use figures::{Figures, ListenerFigures, PoolFigures, RouteFigures, UpstreamFigures};
 pub(super) use health::{Condition, HealthView};
 pub(super) use pick::{PickView, preview};
 pub(super) use pool::PoolView;
-pub(super) use time::{now_utc, utc};
 pub(super) use upstream::{CandidateView, Standing, UpstreamView, standing_of, standings};
+
+pub(super) use crate::observe::utc;
+
+/// The time now, RFC 3339.
+pub(super) fn now_utc() -> String {
+    utc(SystemTime::now())
+}
 
 /// Milliseconds with microseconds behind the point.
 pub(super) fn milliseconds(duration: Duration) -> f64 {

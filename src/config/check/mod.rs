@@ -13,6 +13,7 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 
 use super::fields::{Desk, Fields, Key, Resolve, Value};
 use super::file::ConfigFile;
@@ -110,7 +111,13 @@ fn config(file: &Fields<'_>) -> Config {
     let listeners = listener::all(file, admin.address);
     let (pools, pool_names) = pool::all(file, &listeners);
     let routes = route::all(file, &pool_names);
+    let (routes, pools) = (shared(routes), shared(pools));
     Config { server, admin, log, listeners, routes, pools }
+}
+
+/// Each by itself, so that one can change without a copy of the others.
+pub(super) fn shared<T>(all: Vec<T>) -> Vec<Arc<T>> {
+    all.into_iter().map(Arc::new).collect()
 }
 
 /// Reads each table of a table of tables, such as `[pools.<name>]`. One that cannot be read is `None`, and

@@ -9,6 +9,7 @@ use crate::config::fields::{Fields, Resolve, Value};
 use crate::config::report::Wrong;
 use crate::config::values::{shown, unix_path};
 use crate::config::{ListenerConfig, UpstreamAddress, UpstreamConfig, defaults, limits};
+use crate::health::Mode;
 
 /// Reads `upstreams`. An empty list is allowed: the pool answers 503 until it gets members.
 pub(super) fn all(list: &Value<'_>, listeners: &[ListenerConfig]) -> Option<Vec<UpstreamConfig>> {
@@ -52,7 +53,13 @@ pub(in crate::config) fn address(text: &str, resolve: &Resolve<'_>) -> Result<Up
 
 /// An upstream with every default.
 pub(in crate::config) fn with_defaults(address: UpstreamAddress) -> UpstreamConfig {
-    UpstreamConfig { address, weight: defaults::WEIGHT, max_connections: None, backup: false }
+    UpstreamConfig {
+        address,
+        weight: defaults::WEIGHT,
+        max_connections: None,
+        backup: false,
+        mode: Mode::Ready,
+    }
 }
 
 /// Whether a connection to this upstream would arrive at our own listener.
@@ -78,6 +85,7 @@ fn one(value: &Value<'_>) -> Option<UpstreamConfig> {
             weight: weight.unwrap_or(defaults::WEIGHT),
             max_connections,
             backup,
+            mode: Mode::Ready,
         })
     })?
 }

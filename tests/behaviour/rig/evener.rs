@@ -17,6 +17,9 @@ use super::ports::reserve_port;
 /// Start, first probe round included. A shared machine under load may take its time.
 const START_DEADLINE: Duration = Duration::from_secs(20);
 
+/// What an upstream says whose first health check is under way.
+const UNCHECKED: &str = "\"why_not\":\"unchecked\"";
+
 /// The longest a count may lag behind what it counts.
 const COUNTED_WITHIN: Duration = Duration::from_secs(3);
 
@@ -152,12 +155,16 @@ impl Evener {
         self.admin().json("/v1/status")["generation"].as_u64().expect("a generation")
     }
 
-    /// Replaces the configuration file, on the same addresses, and waits until it runs.
+    /// Replaces the configuration file, on the same addresses, and waits until it runs and the first
+    /// health checks of new upstreams are done.
     pub(crate) fn reload(&self, configuration: &str) {
         let before = self.generation();
         self.rewrite(configuration);
         self.signal("HUP");
-        super::wait_until(Duration::from_secs(10), || self.generation() == before + 1);
+        super::wait_until(Duration::from_secs(20), || self.generation() == before + 1);
+        super::wait_until(Duration::from_secs(20), || {
+            !self.admin().get("/v1/pools").body().contains(UNCHECKED)
+        });
     }
 
     /// Replaces the configuration file with one that is to be refused, and waits until it is.

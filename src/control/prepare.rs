@@ -1,0 +1,273 @@
+//! From a change to what would run: reads, checks and compares, and touches nothing.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::overrides::{self, Override};
+use super::store::Store;
+use super::{Applied, Author, Change, Control, Dropped, Rejected, Reset, Running, Writer};
+use crate::config::{self, Config, LoadError, PoolEdit, Report};
+use crate::runtime::{Pool, Snapshot};
+
+/// What would run after a change.
+pub(super) struct Next {
+    pub(super) text: Arc<str>,
+    /// What the text says.
+    pub(super) file: Arc<Config>,
+    /// What runs: the file's word, and the overrides on top.
+    pub(super) config: Config,
+    pub(super) overrides: Arc<[Override]>,
+    pub(super) dropped: Vec<Dropped>,
+    pub(super) warnings: Vec<String>,
+    /// For the history.
+    pub(super) what: String,
+}
+
+impl Control {
+    /// What a change leads to; `None`: to nothing new.
+    pub(super) fn prepare(
+        &self,
+        writer: &mut Writer,
+        change: &Change,
+        author: &Author,
+    ) -> Result<Option<Next>, Rejected> {
+        let running = self.running();
+        match change {
+            Change::Reload => self.reload(writer, &running).map(Some),
+            Change::ReloadIfEdited => {
+                let store = writer.store.as_ref().ok_or(Rejected::NoFile)?;
+                // A file that is gone for a moment, while an editor replaces it, is no edit.
+                let Ok(text) = store.text() else { return Ok(None) };
+                if *text == *running.text || Some(&text) == writer.refused_text.as_ref() {
+                    return Ok(None);
+                }
+                self.reload(writer, &running).map(Some)
+            }
+            Change::Replace(text) => {
+                let store = writer.store.as_ref().ok_or(Rejected::NoFile)?;
+                self.with_text(store, text, &running.overrides, "replace".to_owned()).map(Some)
+            }
+            Change::RollBack(generation) => self.roll_back(writer, &running, *generation).map(Some),
+            Change::Edit { pool, edits } => self.edit(&running, pool, edits, author).map(Some),
+            Change::DropOverrides => Ok(Some(Next {
+                text: running.text.clone(),
+                file: running.file.clone(),
+                config: (*running.file).clone(),
+                overrides: Arc::default(),
+                dropped: Vec::new(),
+                warnings: Vec::new(),
+                what: "drop overrides".to_owned(),
+            })),
+        }
+    }
+
+    fn reload(&self, writer: &mut Writer, running: &Running) -> Result<Next, Rejected> {
+        let store = writer.store.as_ref().ok_or(Rejected::NoFile)?;
+        let source = config::Source::read(&store.file).map_err(Rejected::Invalid)?;
+        let next = self.with_text(store, &source.text, &running.overrides, "reload".to_owned());
+        writer.refused_text = next.is_err().then_some(source.text);
+        next
+    }
+
+    /// What runs when the file has this text.
+    fn with_text(
+        &self,
+        store: &Store,
+        text: &str,
+        known: &[Override],
+        what: String,
+    ) -> Result<Next, Rejected> {
+        let (file, warnings) = parse(&store.file, text)?;
+        self.with_file(store, file, text, known, what, &warnings)
+    }
+
+    fn with_file(
+        &self,
+        store: &Store,
+        mut file: Config,
+        text: &str,
+        known: &[Override],
+        what: String,
+        warnings: &Report,
+    ) -> Result<Next, Rejected> {
+        let snapshot = self.runtime.snapshot();
+        let settings = fixed_at_start(&snapshot.config, &file);
+        if !settings.is_empty() {
+            return Err(Rejected::RestartRequired { settings, file: store.file.clone() });
+        }
+        let running = self.running.load();
+        share_what_is_same(&mut file, &running.file);
+        let (mut config, overrides, dropped) = overrides::reconcile(&file, known);
+        share_what_is_same(&mut config, &snapshot.config);
+        let text = if *text == *running.text { running.text.clone() } else { Arc::from(text) };
+        let warnings = warnings
+            .warnings()
+            .map(|warning| format!("line {}: {}; {}", warning.line, warning.message, warning.help))
+            .collect();
+        Ok(Next { text, file: Arc::new(file), config, overrides: overrides.into(), dropped, warnings, what })
+    }
+
+    fn roll_back(
+        &self,
+        writer: &Writer,
+        running: &Running,
+        generation: Option<u64>,
+    ) -> Result<Next, Rejected> {
+        let unknown = || Rejected::UnknownGeneration(generation);
+        let entry = match generation {
+            Some(generation) => writer.history.find(generation),
+            None => writer.history.entries().rev().find(|entry| is_before(entry.generation, running)),
+        };
+        let entry = entry.ok_or_else(unknown)?;
+        let what = format!("roll back to generation {}", entry.generation);
+        if let Some(store) = &writer.store {
+            return self.with_text(store, &entry.text, &entry.overrides, what);
+        }
+        // Without a file the text is always the same.
+        let (config, overrides, dropped) = overrides::reconcile(&running.file, &entry.overrides);
+        let (text, file, overrides) = (running.text.clone(), running.file.clone(), overrides.into());
+        Ok(Next { text, file, config, overrides, dropped, warnings: Vec::new(), what })
+    }
+
+    fn edit(
+        &self,
+        running: &Running,
+        name: &str,
+        edits: &[PoolEdit],
+        author: &Author,
+    ) -> Result<Next, Rejected> {
+        let mut config = (*self.runtime.snapshot().config).clone();
+        let unknown = || Rejected::UnknownPool(name.to_owned());
+        let listeners = std::mem::take(&mut config.listeners);
+        let pool = config.pools.iter_mut().find(|pool| pool.name == name).ok_or_else(unknown)?;
+        let in_file = running.file.pools.iter().find(|pool| pool.name == name).ok_or_else(unknown)?;
+        let edited = config::edit(pool, edits, &listeners)
+            .map_err(|why| Rejected::CannotEdit { pool: name.to_owned(), why })?;
+        let what = format!("edit pool {name}: {}", describe(edits));
+        let overrides = overrides::difference(in_file, &edited, &running.overrides, author).into();
+        *pool = Arc::new(edited);
+        config.listeners = listeners;
+        let (text, file) = (running.text.clone(), running.file.clone());
+        Ok(Next { text, file, config, overrides, dropped: Vec::new(), warnings: Vec::new(), what })
+    }
+}
+
+/// Entries of texts that never ran have the number 0.
+fn is_before(generation: u64, running: &Running) -> bool {
+    generation > 0 && generation < running.generation
+}
+
+pub(super) fn parse(path: &Path, text: &str) -> Result<(Config, Report), Rejected> {
+    let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
+    let source = config::Source { name: path.display().to_string(), text: text.to_owned(), folder };
+    let environment = |name: &str| std::env::var(name).ok();
+    config::parse_with_warnings(&source, &environment)
+        .map_err(|report| Rejected::Invalid(LoadError::Invalid(report)))
+}
+
+/// The settings that differ and that Pingora, or the log, fixes when the process starts.
+pub(super) fn fixed_at_start(running: &Config, next: &Config) -> Vec<&'static str> {
+    let addresses = |config: &Config| -> Vec<(String, std::net::SocketAddr)> {
+        config.listeners.iter().map(|listener| (listener.name.clone(), listener.address)).collect()
+    };
+    let fixed = [
+        ("server.threads", running.server.threads != next.server.threads),
+        ("admin.address", running.admin.address != next.admin.address),
+        ("log", running.log != next.log),
+        ("listeners", addresses(running) != addresses(next)),
+    ];
+    fixed.into_iter().filter_map(|(setting, differs)| differs.then_some(setting)).collect()
+}
+
+/// Routes and pools that say the same as before become the same, so that building takes them over.
+fn share_what_is_same(next: &mut Config, before: &Config) {
+    share(&mut next.pools, &before.pools, |pool| &pool.name);
+    share(&mut next.routes, &before.routes, |route| &route.name);
+}
+
+fn share<T: PartialEq>(next: &mut [Arc<T>], before: &[Arc<T>], name: impl Fn(&T) -> &str) {
+    let known: std::collections::HashMap<&str, &Arc<T>> = before.iter().map(|one| (name(one), one)).collect();
+    for one in next {
+        if let Some(&same) = known.get(name(one)).filter(|before| ***before == *one) {
+            *one = same.clone();
+        }
+    }
+}
+
+/// One line for the history and the log.
+fn describe(edits: &[PoolEdit]) -> String {
+    let describe = |edit: &PoolEdit| match edit {
+        PoolEdit::Strategy { kind, .. } => format!("strategy {}", kind.name()),
+        PoolEdit::Replace(upstreams) => format!("{} upstreams in place of all", upstreams.len()),
+        PoolEdit::Add(upstreams) => {
+            let addresses: Vec<&str> = upstreams.iter().take(8).map(|new| new.address.as_str()).collect();
+            format!("add {}", addresses.join(", "))
+        }
+        PoolEdit::Remove(address) => format!("remove {address}"),
+        PoolEdit::Weight(address, weight) => format!("weight of {address} {weight}"),
+        PoolEdit::Mode(address, mode) => format!("state of {address} {}", mode.word()),
+    };
+    edits.iter().map(describe).collect::<Vec<_>>().join("; ")
+}
+
+/// Who stayed, came and went. Pools that were taken over as they were cost nothing but a look.
+pub(super) fn compare(before: &Snapshot, after: &Snapshot) -> Applied {
+    let mut applied = Applied { generation: after.generation, changed: true, ..Applied::default() };
+    let names: HashSet<&str> = after.pools().map(|pool| pool.config.name.as_str()).collect();
+    for pool in after.pools() {
+        match before.pool_named(&pool.config.name) {
+            Some(same) if same.since == pool.since => applied.carried += pool.upstreams().len(),
+            changed => compare_pool(changed, pool, &mut applied),
+        }
+    }
+    for gone in before.pools().filter(|pool| !names.contains(pool.config.name.as_str())) {
+        applied.removed.extend(gone.upstreams().iter().map(|upstream| named(gone, upstream)));
+    }
+    applied
+}
+
+fn compare_pool(before: Option<&Pool>, after: &Pool, applied: &mut Applied) {
+    let old = before.map(Pool::upstreams).unwrap_or_default();
+    let known: HashSet<_> = old.iter().map(|upstream| Arc::as_ptr(&upstream.state)).collect();
+    let stays: HashSet<_> = after.upstreams().iter().map(|upstream| Arc::as_ptr(&upstream.state)).collect();
+    for upstream in after.upstreams() {
+        if known.contains(&Arc::as_ptr(&upstream.state)) {
+            applied.carried += 1;
+        } else {
+            applied.added.push(named(after, upstream));
+        }
+    }
+    let gone = old.iter().filter(|upstream| !stays.contains(&Arc::as_ptr(&upstream.state)));
+    applied.removed.extend(gone.map(|upstream| named(after, upstream)));
+}
+
+fn named(pool: &Pool, upstream: &crate::runtime::Upstream) -> (String, config::UpstreamAddress) {
+    (pool.config.name.clone(), upstream.config.address.clone())
+}
+
+/// Forgets what has lost its meaning, and says so.
+pub(super) fn forget(before: &Snapshot, after: &Snapshot, now: Duration) -> Vec<Reset> {
+    let mut reset = Vec::new();
+    for pool in after.pools().filter(|pool| pool.since == after.generation) {
+        let Some(old) = before.pool_named(&pool.config.name) else { continue };
+        let mut note = |what, why: &str| {
+            reset.push(Reset { pool: pool.config.name.clone(), what, why: why.to_owned() });
+        };
+        if old.config.strategy != pool.config.strategy {
+            note("rotation", "the strategy is another one");
+        }
+        if old.config.health_check.is_some() && pool.config.health_check.is_none() {
+            pool.upstreams().iter().for_each(|upstream| upstream.state.verdict.forget());
+            note("health", "health checks are off");
+        }
+        if old.config.ejection.is_some() && pool.config.ejection.is_none() {
+            for upstream in pool.upstreams() {
+                upstream.state.ejection.readmit(now);
+            }
+            note("ejection", "ejection is off");
+        }
+    }
+    reset
+}
