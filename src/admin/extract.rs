@@ -137,7 +137,7 @@ fn suggest(word: &str, known: &[&str]) -> String {
     }
 }
 
-fn is_json(media_type: &[u8]) -> bool {
+pub(super) fn is_json(media_type: &[u8]) -> bool {
     let essence = media_type.split(|&byte| byte == b';').next().unwrap_or_default();
     essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }

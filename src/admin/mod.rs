@@ -35,12 +35,14 @@ mod next;
 mod openapi;
 mod pools;
 mod problem;
+mod reload;
 mod routes;
 mod stats;
 mod status;
 #[cfg(test)]
 mod tests;
 mod views;
+mod write;
 
 use std::sync::Arc;
 

@@ -5,6 +5,8 @@ use http::StatusCode;
 use serde::Serialize;
 
 use super::answer;
+use crate::config::{CannotEdit, LoadError, Mistake};
+use crate::control::Rejected;
 
 /// `Content-Type` of every refusal.
 pub(super) const MEDIA_TYPE: &str = "application/problem+json";
@@ -23,6 +25,28 @@ pub(super) struct Problem {
     /// What happened this time.
     detail: String,
     /// What to do about it.
+    help: String,
+    #[serde(flatten)]
+    more: Option<Box<More>>,
+}
+
+/// What only refused writes have.
+#[derive(Clone, Debug, Default, Serialize)]
+struct More {
+    /// Of a configuration: every mistake with its place.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<MistakeView>,
+    /// The entity tag now, when the condition did not hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    etag: Option<String>,
+}
+
+/// One mistake in a configuration.
+#[derive(Clone, Debug, Serialize)]
+struct MistakeView {
+    line: usize,
+    column: usize,
+    message: String,
     help: String,
 }
 
@@ -90,7 +114,63 @@ impl Helpless {
     pub(super) fn help(self, help: impl Into<String>) -> Problem {
         let Untold { status, kind, title } = self.untold;
         let kind = format!("{TYPE_PREFIX}{kind}");
-        Problem { kind, title, status, detail: self.detail, help: help.into() }
+        Problem { kind, title, status, detail: self.detail, help: help.into(), more: None }
+    }
+}
+
+impl From<Rejected> for Problem {
+    fn from(rejected: Rejected) -> Self {
+        let (status, kind, title) = kind_of(&rejected);
+        let mut problem = Self::new(status, kind, title).detail(rejected.to_string()).help(rejected.help());
+        match &rejected {
+            Rejected::Invalid(LoadError::Invalid(report)) => {
+                problem.detail = format!("{} in the configuration", count_of(report.len()));
+                let errors = report.mistakes().map(MistakeView::of).collect();
+                problem.more = Some(Box::new(More { errors, etag: None }));
+            }
+            Rejected::ChangedMeanwhile { tag } => {
+                problem.more = Some(Box::new(More { errors: Vec::new(), etag: Some(tag.clone()) }));
+            }
+            _ => {}
+        }
+        problem
+    }
+}
+
+fn count_of(mistakes: usize) -> String {
+    format!("{mistakes} mistake{}", if mistakes == 1 { "" } else { "s" })
+}
+
+/// Status, tail of `type`, and title.
+const fn kind_of(rejected: &Rejected) -> (u16, &'static str, &'static str) {
+    match rejected {
+        Rejected::NoFile => (409, "no_file", "there is no configuration file"),
+        Rejected::Invalid(_) => (422, "invalid_config", "the configuration is wrong, nothing was applied"),
+        Rejected::RestartRequired { .. } => {
+            (409, "restart_required", "these settings are fixed when the process starts")
+        }
+        Rejected::ChangedMeanwhile { .. } => (412, "changed_meanwhile", "somebody else was faster"),
+        Rejected::FileEdited(_) => (409, "file_edited", "the file on disk is not what runs"),
+        Rejected::UnknownPool(_) => (404, "unknown_pool", "no pool has this name"),
+        Rejected::CannotEdit { why: CannotEdit::UnknownUpstream(_), .. } => {
+            (404, "unknown_upstream", "no upstream has this address")
+        }
+        Rejected::CannotEdit { why: CannotEdit::AlreadyThere(_), .. } => {
+            (409, "already_there", "the pool has this upstream already")
+        }
+        Rejected::CannotEdit { why: CannotEdit::Wrong { .. }, .. } => {
+            (422, "wrong_value", "a value of the request is wrong")
+        }
+        Rejected::UnknownGeneration(_) => (404, "unknown_generation", "the history has no such generation"),
+        Rejected::Guarded => (409, "guarded", "a guarded change is under way"),
+        Rejected::CannotPersist { .. } => (507, "cannot_persist", "the change cannot be written to the disk"),
+    }
+}
+
+impl MistakeView {
+    fn of(mistake: Mistake<'_>) -> Self {
+        let Mistake { line, column, message, help } = mistake;
+        Self { line, column, message: message.to_owned(), help: help.to_owned() }
     }
 }
 

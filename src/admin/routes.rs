@@ -10,8 +10,8 @@ use axum::routing::{MethodRouter, get, post};
 use super::guard::{BODY_BYTES_MAX, guard};
 use super::problem::Problem;
 use super::{
-    explain, health_check, infrastructure, lifecycle, metrics, monitoring, next, openapi, pools, stats,
-    status,
+    explain, health_check, infrastructure, lifecycle, metrics, monitoring, next, openapi, pools, reload,
+    stats, status,
 };
 use crate::control::Control;
 
@@ -27,6 +27,7 @@ pub(super) fn index() -> Vec<Resource> {
         ("/metrics", get(metrics::show)),
         ("/v1/status", get(status::show)),
         ("/v1/stats", get(stats::show)),
+        ("/v1/reload", post(reload::run)),
         ("/v1/pools", get(pools::list)),
         ("/v1/pools/{pool}", get(pools::show_pool)),
         ("/v1/pools/{pool}/upstreams/{address}", get(pools::show_upstream)),

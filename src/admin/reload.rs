@@ -1,0 +1,20 @@
+//! Reads the configuration file again.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+
+use super::answer::Json;
+use super::extract::Nothing;
+use super::problem::Problem;
+use super::write::{AppliedView, Writer};
+use crate::control::{Change, Control};
+
+/// `POST /v1/reload`
+pub(super) async fn run(
+    State(control): State<Arc<Control>>,
+    writer: Writer,
+    _: Nothing,
+) -> Result<Json<AppliedView>, Problem> {
+    Ok(Json(writer.apply(&control, Change::Reload).await?.into()))
+}

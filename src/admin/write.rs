@@ -1,0 +1,223 @@
+//! What all writes have in common: who asks, on what condition, what is said, what comes of it.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use http::HeaderMap;
+use http::header::{CONTENT_TYPE, IF_MATCH};
+use http::request::Parts;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::extract::is_json;
+use super::guard::BODY_BYTES_MAX;
+use super::problem::Problem;
+use crate::control::{Applied, Author, Change, Condition, Control, Dropped, Reset};
+use crate::observe::ChangeOrigin;
+
+/// Header in which a client may say why it changes something; goes into the history.
+const REASON_HEADER: &str = "x-evener-reason";
+
+/// Characters of a reason.
+const REASON_CHARACTERS_MAX: usize = 200;
+
+/// Who writes, and on what condition (`If-Match`).
+pub(super) struct Writer {
+    pub(super) condition: Option<Condition>,
+    pub(super) author: Author,
+}
+
+impl FromRequestParts<Arc<Control>> for Writer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Control>) -> Result<Self, Problem> {
+        Ok(Self { condition: condition_in(&parts.headers)?, author: author_of(parts)? })
+    }
+}
+
+impl Writer {
+    /// Applies a change; the disk is waited for on a thread of its own.
+    pub(super) async fn apply(self, control: &Arc<Control>, change: Change) -> Result<Applied, Problem> {
+        let control = control.clone();
+        let Self { condition, author } = self;
+        let applying =
+            tokio::task::spawn_blocking(move || control.apply(&change, condition.as_ref(), &author));
+        match applying.await {
+            Ok(applied) => Ok(applied?),
+            Err(error) => Err(Problem::new(500, "internal", "the change ended in the middle")
+                .detail(error.to_string())
+                .help("GET /v1/status shows what runs; please report this as a bug")),
+        }
+    }
+}
+
+/// The tags of `If-Match`. A weak one never matches (RFC 9110, 13.1.1), so it is kept as it is.
+fn condition_in(headers: &HeaderMap) -> Result<Option<Condition>, Problem> {
+    let mut tags = Vec::new();
+    for value in headers.get_all(IF_MATCH) {
+        let text = value.to_str().map_err(|_| bad_condition("it is no text"))?;
+        tags.extend(text.split(',').map(str::trim).filter(|tag| !tag.is_empty()).map(str::to_owned));
+    }
+    match tags.as_slice() {
+        [] if headers.contains_key(IF_MATCH) => Err(bad_condition("it is empty")),
+        [] => Ok(None),
+        [any] if any == "*" => Ok(Some(Condition::Exists)),
+        all if all.iter().all(|tag| is_tag(tag)) => Ok(Some(Condition::Matches(tags))),
+        _ => Err(bad_condition("it is neither `*` nor a list of quoted tags")),
+    }
+}
+
+fn is_tag(text: &str) -> bool {
+    let tag = text.strip_prefix("W/").unwrap_or(text);
+    tag.len() >= 2 && tag.starts_with('"') && tag.ends_with('"')
+}
+
+fn bad_condition(what: &str) -> Problem {
+    Problem::bad_parameter(
+        format!("`If-Match` cannot be used: {what}"),
+        "send the `ETag` of the answer that you read, quotes included, or leave it out",
+    )
+}
+
+fn author_of(parts: &Parts) -> Result<Author, Problem> {
+    let why = parts.headers.get(REASON_HEADER).map(|value| value.to_str());
+    let why = why.transpose().map_err(|_| {
+        Problem::bad_parameter("`X-Evener-Reason` is no text", "write it in printable ASCII, or leave it out")
+    })?;
+    let why = why.map(|why| why.chars().take(REASON_CHARACTERS_MAX).collect());
+    Ok(Author { origin: ChangeOrigin::Admin, who: "loopback".to_owned(), why })
+}
+
+#[allow(dead_code)]
+/// A body of JSON that says exactly what `T` has.
+pub(super) struct Said<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<Control>> for Said<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &Arc<Control>) -> Result<Self, Problem> {
+        let media_type = request.headers().get(CONTENT_TYPE).cloned();
+        let body = read_body(request, state).await?;
+        if !media_type.is_some_and(|value| is_json(value.as_bytes())) {
+            return Err(Problem::new(415, "not_json", "the request body is not JSON")
+                .detail("only `Content-Type: application/json` is accepted")
+                .help("send JSON with this `Content-Type`; GET /openapi.json describes it"));
+        }
+        serde_json::from_slice(&body).map(Self).map_err(|error| {
+            Problem::new(422, "bad_body", "the request body says something else than expected")
+                .detail(error.to_string())
+                .help("GET /openapi.json describes the body of each request")
+        })
+    }
+}
+
+#[allow(dead_code)]
+/// The whole body, within its bounds.
+pub(super) async fn read_body(request: Request, state: &Arc<Control>) -> Result<Bytes, Problem> {
+    Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status().as_u16() {
+        413 => Problem::body_too_large(BODY_BYTES_MAX),
+        _ => Problem::new(400, "bad_body", "the request body cannot be read")
+            .detail(rejection.body_text())
+            .help("send it in full"),
+    })
+}
+
+/// What came of a write.
+#[derive(Debug, Serialize)]
+pub(super) struct AppliedView {
+    /// What runs now.
+    generation: u64,
+    /// Entity tag of the configuration now.
+    etag: String,
+    /// Whether anything is different from before.
+    changed: bool,
+    /// Upstreams that kept what was known of them.
+    carried: usize,
+    added: Vec<MemberView>,
+    removed: Vec<MemberView>,
+    /// What was forgotten all the same, and why.
+    reset: Vec<ResetView>,
+    overrides_dropped: Vec<DroppedView>,
+    warnings: Vec<String>,
+    /// Whether it survives the process.
+    persisted: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct MemberView {
+    pool: String,
+    address: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ResetView {
+    pool: String,
+    what: &'static str,
+    why: String,
+}
+
+#[derive(Debug, Serialize)]
+struct DroppedView {
+    pool: String,
+    upstream: Option<String>,
+    setting: &'static str,
+    value: String,
+    why: String,
+}
+
+impl From<Applied> for AppliedView {
+    fn from(applied: Applied) -> Self {
+        let member = |(pool, address): (String, crate::config::UpstreamAddress)| MemberView {
+            pool,
+            address: address.to_string(),
+        };
+        Self {
+            generation: applied.generation,
+            etag: applied.tag,
+            changed: applied.changed,
+            carried: applied.carried,
+            added: applied.added.into_iter().map(member).collect(),
+            removed: applied.removed.into_iter().map(member).collect(),
+            reset: applied.reset.into_iter().map(ResetView::from).collect(),
+            overrides_dropped: applied.dropped.into_iter().map(DroppedView::from).collect(),
+            warnings: applied.warnings,
+            persisted: applied.persisted,
+        }
+    }
+}
+
+impl From<Reset> for ResetView {
+    fn from(Reset { pool, what, why }: Reset) -> Self {
+        Self { pool, what, why }
+    }
+}
+
+impl From<Dropped> for DroppedView {
+    fn from(Dropped { pool, upstream, setting, value, why }: Dropped) -> Self {
+        Self { pool, upstream, setting, value, why }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn condition(value: &'static str) -> Result<Option<Condition>, Problem> {
+        let mut headers = HeaderMap::new();
+        headers.insert(IF_MATCH, http::HeaderValue::from_static(value));
+        condition_in(&headers)
+    }
+
+    #[test]
+    fn conditions_are_tags_or_anything() {
+        assert_eq!(condition_in(&HeaderMap::new()).ok(), Some(None));
+        assert_eq!(condition("*").ok(), Some(Some(Condition::Exists)));
+        let matches =
+            |tags: &[&str]| Some(Some(Condition::Matches(tags.iter().map(|&tag| tag.to_owned()).collect())));
+        assert_eq!(condition("\"a\", W/\"b\"").ok(), matches(&["\"a\"", "W/\"b\""]));
+        for wrong in ["", "a", "\"a\", *", "\""] {
+            assert!(condition(wrong).is_err(), "{wrong}");
+        }
+    }
+}
