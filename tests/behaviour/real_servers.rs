@@ -7,6 +7,7 @@ mod figures;
 mod load;
 mod program;
 mod race;
+mod reconfigure;
 mod server;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

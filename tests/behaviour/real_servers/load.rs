@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -32,8 +33,14 @@ pub(super) struct Report {
 impl Load {
     /// Starts it. It ends when told to; the minute is for the case that a play fails.
     pub(super) fn start(target: SocketAddr) -> Self {
+        Self::start_for(Duration::from_secs(60), target)
+    }
+
+    /// The same, for plays that take longer than a minute.
+    pub(super) fn start_for(at_most: Duration, target: SocketAddr) -> Self {
+        let seconds = format!("-d{}s", at_most.as_secs());
         let process = command("wrk")
-            .args(["-t1", &format!("-c{CONNECTIONS}"), "-d60s", "--timeout", "10s", "-s"])
+            .args(["-t1", &format!("-c{CONNECTIONS}"), &seconds, "--timeout", "10s", "-s"])
             .arg(scripts().join("load.lua"))
             .arg(format!("http://{target}/"))
             .stdin(Stdio::null())

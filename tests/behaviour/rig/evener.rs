@@ -176,7 +176,8 @@ impl Evener {
         super::wait_until(Duration::from_secs(10), || refusals() > before);
     }
 
-    fn rewrite(&self, configuration: &str) {
+    /// Replaces the configuration file, on the same addresses; nobody is told.
+    pub(crate) fn rewrite(&self, configuration: &str) {
         let mut table = with_addresses(configuration);
         table["listeners"]["http"]["address"] = self.address.to_string().into();
         table["admin"]["address"] = self.admin.to_string().into();
@@ -218,6 +219,10 @@ pub(crate) struct Admin {
 }
 
 impl Admin {
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// `GET path`, for any status.
     #[track_caller]
     pub(crate) fn get(&self, path: &str) -> Response {
@@ -248,6 +253,20 @@ impl Admin {
         let headers =
             if json.is_empty() { "Content-Length: 0\r\n" } else { "Content-Type: application/json\r\n" };
         Client::connect(self.address).request("POST", path, headers, json.as_bytes())
+    }
+
+    /// Any request with a body of JSON (none for null) and these header lines, each ending in CRLF.
+    #[track_caller]
+    pub(crate) fn send_json(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        json: &serde_json::Value,
+    ) -> Response {
+        let body = if json.is_null() { String::new() } else { json.to_string() };
+        let headers = format!("Content-Type: application/json\r\n{headers}");
+        Client::connect(self.address).request(method, path, &headers, body.as_bytes())
     }
 
     /// `GET path`, which must be 200 with JSON.
