@@ -27,6 +27,7 @@ mod report;
 mod source;
 #[cfg(test)]
 mod tests;
+mod token;
 mod values;
 mod without_file;
 mod words;
@@ -41,6 +42,7 @@ use ipnet::IpNet;
 pub use check::{parse, parse_with_warnings};
 pub use report::{Mistake, Report};
 pub use source::{LoadError, Loaded, Source, Unreadable};
+pub use token::{Scope, TokenConfig, TokenSecret};
 pub use without_file::{addresses_in, from_addresses};
 
 /// Reads and checks a file, with the environment of this process.
@@ -97,6 +99,8 @@ pub struct ServerConfig {
 pub struct AdminConfig {
     /// Where the side port listens; on loopback unless tokens guard it.
     pub address: SocketAddr,
+    /// Who may use it, in file order; empty: whoever is on this machine. A reload replaces them.
+    pub tokens: Vec<TokenConfig>,
 }
 
 /// `[log]`
