@@ -608,6 +608,8 @@ fn every_limit_on_numbers_of_things_holds() {
     let pools = (0..5).map(|pool| format!("[pools.p{pool}]\nupstreams = [{}]\n", upstreams(many)));
     let route = "[routes.r]\nsplit = [{ pool = \"p0\", weight = 1 }]\n";
     one_too_many(format!("{listener}{route}{}", pools.collect::<String>()));
+    let tokens = (0..=limits::TOKENS_MAX).map(|token| format!("[admin.tokens.t{token}]\nscope = \"read\"\n"));
+    one_too_many(format!("{MINIMAL}{}", tokens.collect::<String>()));
     let routes = (0..=limits::ROUTES_MAX).map(|route| format!("[routes.r{route}]\npool = \"app\"\n"));
     one_too_many(format!("{MINIMAL}{}", routes.collect::<String>()));
 }
