@@ -20,8 +20,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::brake::{Brake, FAILURES_MAX};
 use super::problem::Problem;
-use crate::config::Scope;
-use crate::control::Control;
+use crate::config::{AdminConfig, Scope};
 use crate::observe::AdminRefusal;
 
 /// What a path wants of those who ask, where there are tokens.
@@ -102,45 +101,27 @@ impl Refusal {
     }
 }
 
-/// Recognises those who ask.
-pub(super) struct Authentication {
-    control: Arc<Control>,
-    brake: Brake,
-}
-
-impl Authentication {
-    pub(super) fn new(control: Arc<Control>) -> Self {
-        Self { control, brake: Brake::default() }
+/// Who asks. Whoever often came with a wrong token is not listened to for a while.
+pub(super) fn identify(
+    admin: &AdminConfig,
+    brake: &Brake,
+    headers: &HeaderMap,
+    peer: SocketAddr,
+    now: Instant,
+) -> Result<Identity, Refusal> {
+    if admin.tokens.is_empty() {
+        return Ok(Identity { name: LOOPBACK.into(), scope: Scope::Write, peer });
     }
-
-    /// Whether there are tokens.
-    pub(super) fn is_on(&self) -> bool {
-        !self.control.runtime().peek().config.admin.tokens.is_empty()
+    if let Some(wait) = brake.wait(peer.ip(), now) {
+        // Rounded up: who comes back a moment too early is sent away once more.
+        return Err(too_many_failures(wait.as_secs() + 1));
     }
-
-    /// Who asks. Whoever often came with a wrong token is not listened to for a while.
-    pub(super) fn identify(
-        &self,
-        headers: &HeaderMap,
-        peer: SocketAddr,
-        now: Instant,
-    ) -> Result<Identity, Refusal> {
-        let snapshot = self.control.runtime().snapshot();
-        let admin = &snapshot.config.admin;
-        if admin.tokens.is_empty() {
-            return Ok(Identity { name: LOOPBACK.into(), scope: Scope::Write, peer });
-        }
-        if let Some(wait) = self.brake.wait(peer.ip(), now) {
-            // Rounded up: who comes back a moment too early is sent away once more.
-            return Err(too_many_failures(wait.as_secs() + 1));
-        }
-        let Some(secret) = bearer(headers)? else { return Err(no_token()) };
-        let Some(token) = admin.token_of(secret) else {
-            self.brake.failed(peer.ip(), now);
-            return Err(wrong_token("no token of the configuration has this secret"));
-        };
-        Ok(Identity { name: token.name.as_str().into(), scope: token.scope, peer })
-    }
+    let Some(secret) = bearer(headers)? else { return Err(no_token()) };
+    let Some(token) = admin.token_of(secret) else {
+        brake.failed(peer.ip(), now);
+        return Err(wrong_token("no token of the configuration has this secret"));
+    };
+    Ok(Identity { name: token.name.as_str().into(), scope: token.scope, peer })
 }
 
 impl Identity {

@@ -20,7 +20,8 @@ use http::{HeaderMap, HeaderValue, Version};
 use tokio::time::timeout;
 
 use super::audit::{Line, Throttle};
-use super::auth::{Access, Authentication, Peer, Refusal, is_look};
+use super::auth::{Access, Peer, Refusal, identify, is_look};
+use super::brake::Brake;
 use super::problem::Problem;
 use crate::config::Scope;
 use crate::control::Control;
@@ -41,7 +42,7 @@ pub(super) struct Door {
     control: Arc<Control>,
     /// By path, as in the index.
     access: HashMap<&'static str, Access>,
-    authentication: Authentication,
+    brake: Brake,
     refusals: Throttle,
     strangers: Throttle,
 }
@@ -49,9 +50,9 @@ pub(super) struct Door {
 impl Door {
     pub(super) fn new(control: Arc<Control>, access: impl Iterator<Item = (&'static str, Access)>) -> Self {
         Self {
-            authentication: Authentication::new(control.clone()),
             control,
             access: access.collect(),
+            brake: Brake::default(),
             refusals: Throttle::default(),
             strangers: Throttle::default(),
         }
@@ -59,12 +60,16 @@ impl Door {
 
     /// Checks who asks, and notes it in the request and in the audit line.
     fn admit(&self, request: &mut Request, now: Instant, line: Option<&mut Line<'_>>) -> Result<(), Refusal> {
-        check_host(request, self.authentication.is_on())?;
+        // One snapshot for all of it: a reload in between must not open a gap between two rules.
+        let snapshot = self.control.runtime().snapshot();
+        let admin = &snapshot.config.admin;
+        check_host(request, !admin.tokens.is_empty())?;
         if !is_look(request.method()) {
             check_site(request.headers())?;
         }
         let Some(needed) = self.scope_for(request) else { return Ok(()) };
-        let identity = self.authentication.identify(request.headers(), Peer::of(request).0, now)?;
+        let peer = Peer::of(request).0;
+        let identity = identify(admin, &self.brake, request.headers(), peer, now)?;
         if let Some(line) = line {
             line.who = Some(identity.name.clone());
         }
