@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
-use http::header;
+use http::{Request, header};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -16,10 +17,14 @@ use pingora::server::ShutdownWatch;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
+use tower::ServiceExt;
 
+use super::auth::Peer;
+use super::impatient::Impatient;
 use super::problem::Problem;
 use super::routes;
 use crate::control::Control;
+use crate::observe::AdminRefusal;
 
 /// Connections at a time. Operators and scrapers need a handful; the process's file descriptors are
 /// for traffic.
@@ -31,8 +36,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a request head and of what is read ahead; hyper's default is 400 KiB.
 const BUFFER_BYTES_MAX: usize = 16 * 1024;
 
-/// A connection is asked to end after this time, so that one whose client stopped reading does not
-/// hold its place for ever.
+/// A connection is asked to end after this time, so that one whose client reads a byte now and then does
+/// not hold its place for ever.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(600);
 
 /// How long an answer under way may take after the connection was asked to end.
@@ -40,6 +45,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 
 /// The application behind the side port; Pingora accepts, and calls it for each connection.
 pub struct AdminApp {
+    control: Arc<Control>,
     router: Router,
     connection: http1::Builder,
     places: Semaphore,
@@ -50,12 +56,21 @@ impl AdminApp {
     pub fn new(control: Arc<Control>) -> Self {
         let mut connection = http1::Builder::new();
         connection.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(BUFFER_BYTES_MAX);
-        Self { router: routes::router(control), connection, places: Semaphore::new(CONNECTIONS_MAX) }
+        let (router, places) = (routes::router(control.clone()), Semaphore::new(CONNECTIONS_MAX));
+        Self { control, router, connection, places }
     }
 
     async fn serve(&self, stream: Stream, shutdown: &ShutdownWatch) {
-        let service = TowerToHyperService::new(self.router.clone());
-        let mut connection = pin!(self.connection.serve_connection(TokioIo::new(stream), service));
+        let peer = peer_of(&stream);
+        let router = self.router.clone().map_request(move |mut request: Request<Incoming>| {
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(peer);
+            }
+            request
+        });
+        let stream = TokioIo::new(Impatient::new(stream));
+        let connection = self.connection.serve_connection(stream, TowerToHyperService::new(router));
+        let mut connection = pin!(connection);
         let mut shutdown = shutdown.clone();
         // What goes wrong on a connection is the client's to notice; there is nothing to do here.
         tokio::select! {
@@ -71,12 +86,18 @@ impl AdminApp {
 #[async_trait]
 impl ServerApp for AdminApp {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        match self.places.try_acquire() {
-            Ok(_place) => self.serve(stream, shutdown).await,
-            Err(_) => turn_away(stream).await,
+        if let Ok(_place) = self.places.try_acquire() {
+            self.serve(stream, shutdown).await;
+        } else {
+            self.control.runtime().metrics.admin_refused(AdminRefusal::TooManyConnections);
+            turn_away(stream).await;
         }
         None
     }
+}
+
+fn peer_of(stream: &Stream) -> Option<Peer> {
+    stream.get_socket_digest()?.peer_addr()?.as_inet().copied().map(Peer)
 }
 
 async fn turn_away(mut stream: Stream) {

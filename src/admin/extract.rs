@@ -7,8 +7,9 @@ use axum::body::Bytes;
 use axum::extract::{self, FromRequest, FromRequestParts, Request};
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
+use tokio::time::timeout;
 
-use super::guard::BODY_BYTES_MAX;
+use super::guard::{BODY_BYTES_MAX, BODY_TIMEOUT};
 use super::problem::Problem;
 use crate::balance::StrategyKind;
 use crate::control::Control;
@@ -101,13 +102,7 @@ impl FromRequest<Arc<Control>> for Nothing {
 
     async fn from_request(request: Request, state: &Arc<Control>) -> Result<Self, Problem> {
         let media_type = request.headers().get(CONTENT_TYPE).cloned();
-        let body = Bytes::from_request(request, state).await;
-        let body = body.map_err(|rejection| match rejection.status().as_u16() {
-            413 => Problem::body_too_large(BODY_BYTES_MAX),
-            _ => Problem::new(400, "bad_body", "the request body cannot be read")
-                .detail(rejection.body_text())
-                .help("send it in full, or leave it out"),
-        })?;
+        let body = whole_body(request, state).await?;
         let is_json = media_type.is_some_and(|value| is_json(value.as_bytes()));
         match body.trim_ascii() {
             b"" => Ok(Self),
@@ -120,6 +115,19 @@ impl FromRequest<Arc<Control>> for Nothing {
                 .help("leave the body out, or send `{}`")),
         }
     }
+}
+
+/// Reads the body; a client that is slow to send it is cut off.
+pub(super) async fn whole_body(request: Request, state: &Arc<Control>) -> Result<Bytes, Problem> {
+    let Ok(body) = timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await else {
+        return Err(Problem::too_slow(BODY_TIMEOUT));
+    };
+    body.map_err(|rejection| match rejection.status().as_u16() {
+        413 => Problem::body_too_large(BODY_BYTES_MAX),
+        _ => Problem::new(400, "bad_body", "the request body cannot be read")
+            .detail(rejection.body_text())
+            .help("send it in full, or leave it out"),
+    })
 }
 
 /// The pool of this name.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   connection.rs ──► guard.rs ──► routes.rs ──► one file per resource ──► views/
-//!   (bounded, hyper)   (who asks?)   (the index)    (a few lines each)       (the JSON)
+//!   (bounded, hyper)  │(who asks?)   (the index)    (a few lines each)       (the JSON)
+//!                     └► auth.rs, audit.rs
 //! ```
 //!
 //! - `GET /livez`, `/readyz`, and with a body `/health`, `/health/ready`
@@ -14,19 +15,24 @@
 //! - `GET /openapi.json`: all of this, machine-readable
 //! - `GET /api/infrastructure/…`, `/api/monitoring/…`: the same in the platform's words
 //!
-//! It has a thread of its own, so it answers while traffic is saturated. There are no tokens in this
-//! version, so it listens on loopback only, and turns away what a browser sends on behalf of a
-//! stranger's page. Every refusal is a `Problem`.
+//! It has a thread of its own, so it answers while traffic is saturated. Without tokens it listens on
+//! loopback only; with tokens, each path says in `routes.rs` what it wants of those who ask. What a
+//! browser sends on behalf of a stranger's page is turned away. Every refusal is a `Problem`, and every
+//! write leaves a line in the audit log.
 //!
-//! **To add a resource**: its file after the pattern of `status.rs`, its line in `routes.rs`, its entry
-//! in `openapi.json`; tests compare the three.
+//! **To add a resource**: its file after the pattern of `status.rs`, its line in `routes.rs` with the scope
+//! that writing there needs, its entry in `openapi.json`; tests compare the three.
 
 mod answer;
+mod audit;
+mod auth;
+mod brake;
 mod connection;
 mod explain;
 mod extract;
 mod guard;
 mod health_check;
+mod impatient;
 mod infrastructure;
 mod lifecycle;
 mod metrics;

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::middleware::from_fn;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, get, post};
+use http::Method;
 
-use super::guard::{BODY_BYTES_MAX, guard};
+use super::auth::Access;
+use super::guard::{BODY_BYTES_MAX, Door, guard};
 use super::problem::Problem;
 use super::{
     explain, health_check, infrastructure, lifecycle, metrics, monitoring, next, openapi, pools, reload,
@@ -15,43 +17,54 @@ use super::{
 };
 use crate::control::Control;
 
-type Resource = (&'static str, MethodRouter<Arc<Control>>);
+type Resource = (&'static str, Access, MethodRouter<Arc<Control>>);
 
-/// Every path, and who answers there. HEAD goes where GET goes.
+/// No token is needed.
+const OPEN: Access = Access::Open;
+
+/// Looking needs `read`, writing needs `write`.
+const GUARDED: Access = Access::Guarded { operate: &[] };
+
+/// As [`GUARDED`], but POST needs `operate` only.
+const OPERATE: Access = Access::Guarded { operate: &[Method::POST] };
+
+/// Every path, what it wants of those who ask, and who answers there. HEAD goes where GET goes.
 pub(super) fn index() -> Vec<Resource> {
     vec![
-        ("/livez", get(lifecycle::livez)),
-        ("/readyz", get(lifecycle::readyz)),
-        ("/health", get(lifecycle::health)),
-        ("/health/ready", get(lifecycle::health_ready)),
-        ("/metrics", get(metrics::show)),
-        ("/v1/status", get(status::show)),
-        ("/v1/stats", get(stats::show)),
-        ("/v1/reload", post(reload::run)),
-        ("/v1/pools", get(pools::list)),
-        ("/v1/pools/{pool}", get(pools::show_pool)),
-        ("/v1/pools/{pool}/upstreams/{address}", get(pools::show_upstream)),
-        ("/v1/pools/{pool}/next", get(next::show)),
-        ("/v1/pools/{pool}/health-check", post(health_check::run)),
-        ("/v1/explain", get(explain::show)),
-        ("/openapi.json", get(openapi::show)),
-        ("/api/infrastructure/load-balancer/status", get(infrastructure::status)),
-        ("/api/infrastructure/load-balancer/next-server", get(infrastructure::next_server)),
-        ("/api/infrastructure/load-balancer/health-check", post(infrastructure::health_check)),
-        ("/api/infrastructure/stats", get(infrastructure::stats)),
-        ("/api/monitoring/health", get(monitoring::health)),
-        ("/api/monitoring/metrics", get(monitoring::metrics)),
+        ("/livez", OPEN, get(lifecycle::livez)),
+        ("/readyz", OPEN, get(lifecycle::readyz)),
+        ("/health", OPEN, get(lifecycle::health)),
+        ("/health/ready", OPEN, get(lifecycle::health_ready)),
+        ("/metrics", GUARDED, get(metrics::show)),
+        ("/v1/status", GUARDED, get(status::show)),
+        ("/v1/stats", GUARDED, get(stats::show)),
+        ("/v1/reload", GUARDED, post(reload::run)),
+        ("/v1/pools", GUARDED, get(pools::list)),
+        ("/v1/pools/{pool}", GUARDED, get(pools::show_pool)),
+        ("/v1/pools/{pool}/upstreams/{address}", GUARDED, get(pools::show_upstream)),
+        ("/v1/pools/{pool}/next", GUARDED, get(next::show)),
+        ("/v1/pools/{pool}/health-check", OPERATE, post(health_check::run)),
+        ("/v1/explain", GUARDED, get(explain::show)),
+        ("/openapi.json", GUARDED, get(openapi::show)),
+        ("/api/infrastructure/load-balancer/status", GUARDED, get(infrastructure::status)),
+        ("/api/infrastructure/load-balancer/next-server", GUARDED, get(infrastructure::next_server)),
+        ("/api/infrastructure/load-balancer/health-check", OPERATE, post(infrastructure::health_check)),
+        ("/api/infrastructure/stats", GUARDED, get(infrastructure::stats)),
+        ("/api/monitoring/health", GUARDED, get(monitoring::health)),
+        ("/api/monitoring/metrics", GUARDED, get(monitoring::metrics)),
     ]
 }
 
 pub(super) fn router(control: Arc<Control>) -> Router {
-    let empty = Router::new();
-    let routes = index().into_iter().fold(empty, |router, (path, methods)| router.route(path, methods));
+    let index = index();
+    let door = Door::new(control.clone(), index.iter().map(|(path, access, _)| (*path, *access)));
+    let routes =
+        index.into_iter().fold(Router::new(), |routes, (path, _, methods)| routes.route(path, methods));
     routes
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(from_fn(guard))
+        .layer(from_fn_with_state(Arc::new(door), guard))
         .with_state(control)
 }
 

@@ -2,25 +2,33 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
+use axum::middleware::from_fn_with_state;
 use axum::response::Response;
+use axum::routing::get;
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, Request, Version};
 use pingora::apps::ServerApp;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tower::ServiceExt;
 
+use super::auth::{Access, Identity, Peer};
 use super::connection::AdminApp;
+use super::guard::{Door, guard};
 use super::{openapi, routes};
-use crate::config;
+use crate::config::{self, Scope};
 use crate::control::{Control, Start};
 use crate::health::Mode;
+use crate::observe::AdminRefusal;
 use crate::runtime::{LastCheck, Pool, Runtime, Tiers, Upstream};
 
 const TWO_POOLS: &str = r#"
@@ -43,6 +51,29 @@ const TWO_POOLS: &str = r#"
     health_check = { enabled = false }
 "#;
 
+/// A token of each scope, named for it.
+const TOKENS: &str = r#"
+    [admin.tokens.read]
+    scope = "read"
+    env = "read_TOKEN"
+    [admin.tokens.operate]
+    scope = "operate"
+    env = "operate_TOKEN"
+    [admin.tokens.write]
+    scope = "write"
+    env = "write_TOKEN"
+"#;
+
+/// The secret of a token of [`TOKENS`].
+fn secret(name: &str) -> String {
+    format!("s3cret-of-those-who-{name}")
+}
+
+/// The value of `Authorization` of a token of [`TOKENS`].
+fn bearer(name: &str) -> String {
+    format!("Bearer {}", secret(name))
+}
+
 struct Api {
     router: Router,
     control: Arc<Control>,
@@ -57,8 +88,9 @@ struct Answer {
 impl Api {
     fn new(text: &str) -> Self {
         let source = config::Source { name: "evener.toml".into(), text: text.into(), folder: PathBuf::new() };
+        let environment = |name: &str| name.strip_suffix("_TOKEN").map(secret);
         let (config, warnings) =
-            config::parse_with_warnings(&source, &|_| None).unwrap_or_else(|report| panic!("{report}"));
+            config::parse_with_warnings(&source, &environment).unwrap_or_else(|report| panic!("{report}"));
         let loaded = config::Loaded { source, config, warnings };
         let start = Start::from_file("/etc/evener/evener.toml".into(), loaded).unwrap();
         let runtime = Arc::new(Runtime::new(start.config.clone(), start.generation, 0, None));
@@ -75,6 +107,22 @@ impl Api {
         api.runtime().readiness.set_listening();
         api.runtime().readiness.set_probed();
         api
+    }
+
+    /// With [`TOKENS`], and nobody who probes.
+    fn guarded() -> Self {
+        let api = Self::up(&format!("{TWO_POOLS}{TOKENS}"));
+        drop(api.control.take_probe_requests());
+        api
+    }
+
+    /// A GET from 10.0.0.`host`, with this `Authorization`.
+    async fn get_from(&self, host: u8, path: &str, authorization: &str) -> Answer {
+        let request =
+            Request::builder().uri(path).header("host", "evener").header(AUTHORIZATION, authorization);
+        let mut request = request.body(Body::empty()).unwrap();
+        request.extensions_mut().insert(Peer(SocketAddr::from(([10, 0, 0, host], 1234))));
+        self.send(request).await
     }
 
     fn runtime(&self) -> &Runtime {
@@ -244,7 +292,7 @@ fn concrete(path: &str) -> String {
 
 #[test]
 fn the_document_and_the_router_have_the_same_paths() {
-    let routed: BTreeSet<String> = routes::index().into_iter().map(|(path, _)| path.to_owned()).collect();
+    let routed: BTreeSet<String> = routes::index().into_iter().map(|(path, ..)| path.to_owned()).collect();
     let described: BTreeSet<String> = operations().into_iter().map(|(path, _)| path).collect();
     assert_eq!(routed, described);
 }
@@ -715,6 +763,166 @@ async fn the_platforms_paths_tell_the_same_in_their_words() {
     assert_eq!((&rest["count"], &rest["total"], &rest["avg"]), (&4.into(), &20.0.into(), &5.0.into()));
 }
 
+#[test]
+fn the_document_and_the_index_want_the_same_of_those_who_ask() {
+    let document = document();
+    for (path, access, _) in routes::index() {
+        for (_, method) in operations().into_iter().filter(|(described, _)| *described == path) {
+            let operation = &document["paths"][path][method.as_str().to_ascii_lowercase()];
+            let needed = access.scope_for(&method).map(Scope::word);
+            assert_eq!(operation["x-evener-scope"].as_str(), needed, "{method} {path}");
+            assert_eq!(operation["security"].is_array(), needed.is_none(), "{method} {path}");
+            for status in ["401", "429"] {
+                assert_eq!(operation["responses"][status].is_object(), needed.is_some(), "{method} {path}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_scope_opens_what_it_says_and_nothing_more() {
+    let api = Api::guarded();
+    let index = routes::index();
+    for (path, method) in operations() {
+        let (_, access, _) = index.iter().find(|(routed, ..)| *routed == path).unwrap();
+        let needed = access.scope_for(&method);
+        let without = api.ask(method.clone(), &concrete(&path), &[], "").await;
+        assert_eq!(without.status == 401, needed.is_some(), "{method} {path}");
+        if needed.is_some() {
+            assert_eq!(without.problem(), "unauthorized");
+            assert_eq!(without.header("www-authenticate"), "Bearer");
+            assert_eq!(without.header("cache-control"), "no-store");
+        }
+        for scope in Scope::ALL {
+            let token = bearer(scope.word());
+            let answer = api.ask(method.clone(), &concrete(&path), &[("authorization", &token)], "").await;
+            assert_ne!(answer.status, 401, "{method} {path}");
+            assert_eq!(answer.status == 403, Some(scope) < needed, "{scope:?} {method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_may_not_is_told_what_is_needed_and_what_they_have() {
+    let api = Api::guarded();
+    let path = "/v1/pools/app/health-check";
+    let answer = api.ask(Method::POST, path, &[("authorization", &bearer("read"))], "").await.expect(403);
+    assert_eq!(answer.problem(), "insufficient_scope");
+    assert_eq!(answer.header("www-authenticate"), "Bearer error=\"insufficient_scope\", scope=\"operate\"");
+    assert_eq!(answer.json()["detail"], "this needs the scope `operate`, and token `read` has `read`");
+    assert_eq!(api.runtime().metrics.admin_refusals(AdminRefusal::Forbidden), 1);
+}
+
+/// A path that is not in the index is nobody's to look at, and no method is forgotten.
+#[tokio::test]
+async fn what_does_not_exist_is_guarded_too() {
+    let api = Api::guarded();
+    api.get("/v1/nothing").await.expect(401);
+    api.post("/livez/more").await.expect(401);
+    let write = [("authorization", &*bearer("write"))];
+    assert_eq!(api.ask(Method::GET, "/v1/nothing", &write, "").await.expect(404).problem(), "unknown_path");
+    let read = [("authorization", &*bearer("read"))];
+    for method in [Method::DELETE, Method::PUT, Method::PATCH, Method::TRACE] {
+        api.ask(method.clone(), "/v1/status", &[], "").await.expect(401);
+        api.ask(method.clone(), "/v1/status", &read, "").await.expect(403);
+        api.ask(method, "/v1/status", &write, "").await.expect(405);
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_token_is_refused_and_never_repeated() {
+    let api = Api::guarded();
+    for (host, authorization) in (0..).zip([
+        "Bearer s3cret-of-nobody",
+        "Basic s3cret",
+        "Bearer",
+        "s3cret",
+        "Bearer s3cret-of-those-who-rea",
+    ]) {
+        let answer = api.get_from(host, "/v1/status", authorization).await.expect(401);
+        assert_eq!(answer.problem(), "unauthorized");
+        assert_eq!(answer.header("www-authenticate"), "Bearer error=\"invalid_token\"");
+        assert!(!format!("{:?}{}", answer.headers, answer.body).contains("s3cret"), "{}", answer.body);
+    }
+    assert_eq!(api.runtime().metrics.admin_refusals(AdminRefusal::Unauthorized), 5);
+}
+
+#[tokio::test]
+async fn after_some_wrong_tokens_an_address_is_not_listened_to() {
+    let api = Api::guarded();
+    for _ in 0..super::brake::FAILURES_MAX {
+        api.get_from(1, "/v1/status", "Bearer s3cret-of-nobody").await.expect(401);
+    }
+    for authorization in ["Bearer s3cret-of-nobody", &bearer("write")] {
+        let answer = api.get_from(1, "/v1/status", authorization).await.expect(429);
+        assert_eq!(answer.problem(), "too_many_failures");
+        let wait: u64 = answer.header("retry-after").parse().unwrap();
+        assert!((1..=60).contains(&wait), "{wait}");
+    }
+    api.get_from(1, "/livez", &bearer("write")).await.expect(200);
+    api.get_from(2, "/v1/status", &bearer("read")).await.expect(200);
+    assert_eq!(api.runtime().metrics.admin_refusals(AdminRefusal::TooManyFailures), 2);
+}
+
+/// Who brings none is no guesser, or else a browser's first look would lock its owner out.
+#[tokio::test]
+async fn requests_without_a_token_are_not_held_against_an_address() {
+    let api = Api::guarded();
+    for _ in 0..20 {
+        api.get("/v1/status").await.expect(401);
+    }
+    api.ask(Method::GET, "/v1/status", &[("authorization", &bearer("read"))], "").await.expect(200);
+}
+
+#[tokio::test]
+async fn with_a_token_any_host_will_do_but_no_other_site() {
+    let api = Api::guarded();
+    let token = bearer("write");
+    for host in ["lb.example:9900", "10.0.0.7", "localhost"] {
+        let headers = [("host", host), ("authorization", &*token)];
+        api.ask(Method::GET, "/v1/status", &headers, "").await.expect(200);
+        api.ask(Method::POST, "/v1/pools/people/health-check", &headers, "").await.expect(409);
+        for (name, value) in [("origin", "http://evil.example"), ("sec-fetch-site", "cross-site")] {
+            let headers = [headers[0], headers[1], (name, value)];
+            let answer = api.ask(Method::POST, "/v1/pools/people/health-check", &headers, "").await;
+            assert_eq!(answer.expect(403).problem(), "cross_site");
+        }
+    }
+    let hosts = [("host", "localhost"), ("host", "evil.example"), ("authorization", &*token)];
+    assert_eq!(api.ask(Method::GET, "/v1/status", &hosts, "").await.expect(403).problem(), "foreign_host");
+}
+
+#[tokio::test]
+async fn no_secret_is_shown_to_whoever_may_look() {
+    let api = Api::guarded();
+    for (path, _) in operations().into_iter().filter(|(_, method)| method == Method::GET) {
+        let answer = api.ask(Method::GET, &concrete(&path), &[("authorization", &bearer("read"))], "").await;
+        assert!(!answer.body.contains("s3cret"), "{path}");
+    }
+    assert!(!format!("{:?}", api.runtime().snapshot().config).contains("s3cret"));
+}
+
+#[tokio::test]
+async fn a_handler_can_know_who_asks() {
+    for (text, name, scope) in [
+        (TWO_POOLS.to_owned(), "loopback", Scope::Write),
+        (format!("{TWO_POOLS}{TOKENS}"), "read", Scope::Read),
+    ] {
+        let control = Api::up(&text).control;
+        let index = [("/who", Access::Guarded { operate: &[] })];
+        let door = Arc::new(Door::new(control.clone(), index.into_iter()));
+        let who = |identity: Identity| async move { format!("{identity:?}") };
+        let router = Router::new().route("/who", get(who)).layer(from_fn_with_state(door, guard));
+        let api = Api { router, control };
+        let request = Request::builder().uri("/who").header("host", "localhost");
+        let mut request = request.header(AUTHORIZATION, bearer("read")).body(Body::empty()).unwrap();
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1234));
+        request.extensions_mut().insert(Peer(peer));
+        let expected = Identity { name: name.into(), scope, peer };
+        assert_eq!(api.send(request).await.expect(200).body, format!("{expected:?}"));
+    }
+}
+
 /// A connection to a fresh side port, and the switch that stops it.
 fn connect(app: &Arc<AdminApp>, shutdown: &watch::Receiver<bool>) -> DuplexStream {
     let (client, server) = duplex(64 * 1024);
@@ -769,4 +977,64 @@ async fn a_body_that_is_announced_too_large_is_refused_before_it_is_sent() {
     client.write_all(head.as_bytes()).await.unwrap();
     let answer = read_to_end(client).await;
     assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("body_too_large"), "{answer}");
+}
+
+/// The clock of these stands still, and jumps to the next timer whenever everybody waits.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_comes_too_slowly_is_cut_off() {
+    let (_stop, shutdown) = watch::channel(false);
+    let app = Arc::new(AdminApp::new(Api::up(TWO_POOLS).control));
+    let mut client = connect(&app, &shutdown);
+    let head =
+        "POST /v1/pools/people/health-check HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n";
+    client.write_all(head.as_bytes()).await.unwrap();
+    let started = Instant::now();
+    let (mut reading, mut writing) = tokio::io::split(client);
+    let answer = async {
+        let mut start = [0; 13];
+        reading.read_exact(&mut start).await.unwrap();
+        assert_eq!(&start, b"HTTP/1.1 408 ");
+    };
+    let drip = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            writing.write_all(b" ").await.unwrap();
+        }
+    };
+    tokio::select! {
+        () = answer => {}
+        () = drip => {}
+    }
+    assert_eq!(started.elapsed().as_secs(), super::guard::BODY_TIMEOUT.as_secs());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_nothing_loses_its_connection() {
+    let (_stop, shutdown) = watch::channel(false);
+    let app = Arc::new(AdminApp::new(Api::up(TWO_POOLS).control));
+    let (mut client, other_end) = duplex(1024);
+    let started = Instant::now();
+    let served = tokio::spawn(async move { app.process_new(Box::new(other_end), &shutdown).await.is_none() });
+    client.write_all(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    assert!(served.await.unwrap());
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_slowly_gets_its_whole_answer() {
+    let (_stop, shutdown) = watch::channel(false);
+    let app = Arc::new(AdminApp::new(Api::up(TWO_POOLS).control));
+    let (mut client, server) = duplex(1024);
+    tokio::spawn(async move { app.process_new(Box::new(server), &shutdown).await.is_none() });
+    let request = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    client.write_all(request).await.unwrap();
+    let (mut answer, mut piece) = (Vec::new(), [0; 1024]);
+    loop {
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        match client.read(&mut piece).await.unwrap() {
+            0 => break,
+            count => answer.extend_from_slice(&piece[..count]),
+        }
+    }
+    assert!(answer.ends_with(openapi::DOCUMENT.as_bytes()), "{} bytes", answer.len());
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, IF_MATCH};
@@ -10,8 +9,8 @@ use http::request::Parts;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::extract::is_json;
-use super::guard::BODY_BYTES_MAX;
+use super::auth::Identity;
+use super::extract::{is_json, whole_body};
 use super::problem::Problem;
 use crate::control::{Applied, Author, Change, Condition, Control, Dropped, Reset};
 use crate::observe::ChangeOrigin;
@@ -31,8 +30,10 @@ pub(super) struct Writer {
 impl FromRequestParts<Arc<Control>> for Writer {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &Arc<Control>) -> Result<Self, Problem> {
-        Ok(Self { condition: condition_in(&parts.headers)?, author: author_of(parts)? })
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<Control>) -> Result<Self, Problem> {
+        let who = Identity::from_request_parts(parts, state).await?.name.to_string();
+        let (condition, why) = (condition_in(&parts.headers)?, reason_in(&parts.headers)?);
+        Ok(Self { condition, author: Author { origin: ChangeOrigin::Admin, who, why } })
     }
 }
 
@@ -80,13 +81,11 @@ fn bad_condition(what: &str) -> Problem {
     )
 }
 
-fn author_of(parts: &Parts) -> Result<Author, Problem> {
-    let why = parts.headers.get(REASON_HEADER).map(|value| value.to_str());
-    let why = why.transpose().map_err(|_| {
+fn reason_in(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let why = headers.get(REASON_HEADER).map(|value| value.to_str()).transpose().map_err(|_| {
         Problem::bad_parameter("`X-Evener-Reason` is no text", "write it in printable ASCII, or leave it out")
     })?;
-    let why = why.map(|why| why.chars().take(REASON_CHARACTERS_MAX).collect());
-    Ok(Author { origin: ChangeOrigin::Admin, who: "loopback".to_owned(), why })
+    Ok(why.map(|why| why.chars().take(REASON_CHARACTERS_MAX).collect()))
 }
 
 #[allow(dead_code)]
@@ -98,7 +97,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Control>> for Said<T> {
 
     async fn from_request(request: Request, state: &Arc<Control>) -> Result<Self, Problem> {
         let media_type = request.headers().get(CONTENT_TYPE).cloned();
-        let body = read_body(request, state).await?;
+        let body = whole_body(request, state).await?;
         if !media_type.is_some_and(|value| is_json(value.as_bytes())) {
             return Err(Problem::new(415, "not_json", "the request body is not JSON")
                 .detail("only `Content-Type: application/json` is accepted")
@@ -110,17 +109,6 @@ impl<T: DeserializeOwned> FromRequest<Arc<Control>> for Said<T> {
                 .help("GET /openapi.json describes the body of each request")
         })
     }
-}
-
-#[allow(dead_code)]
-/// The whole body, within its bounds.
-pub(super) async fn read_body(request: Request, state: &Arc<Control>) -> Result<Bytes, Problem> {
-    Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status().as_u16() {
-        413 => Problem::body_too_large(BODY_BYTES_MAX),
-        _ => Problem::new(400, "bad_body", "the request body cannot be read")
-            .detail(rejection.body_text())
-            .help("send it in full"),
-    })
 }
 
 /// What came of a write.

@@ -20,7 +20,7 @@ pub(super) const PRE_STOP_DELAY: Duration = Duration::ZERO;
 
 /// The side port, for this machine only.
 pub(super) const ADMIN: AdminConfig =
-    AdminConfig { address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900) };
+    AdminConfig { address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900), tokens: Vec::new() };
 
 /// Changes and trouble; no line per request.
 pub(super) const LOG: LogConfig =

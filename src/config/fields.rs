@@ -121,6 +121,10 @@ impl<'t> Value<'t> {
         self.inner.is_table()
     }
 
+    pub(super) fn is_empty_table(&self) -> bool {
+        self.inner.as_table().is_some_and(DeTable::is_empty)
+    }
+
     pub(super) fn is_true(&self) -> bool {
         self.inner.as_bool() == Some(true)
     }
@@ -390,6 +394,13 @@ impl<'t> Fields<'t> {
     /// Whether this key is not given at all.
     pub(super) fn is_absent(&self, key: &str) -> bool {
         !self.table.contains_key(key)
+    }
+
+    /// Keeps the values of all other keys out of every report.
+    pub(super) fn hide_all_but(&self, keys: &[&str]) {
+        for (_, value) in self.table.iter().filter(|(key, _)| !keys.contains(&key.get_ref().as_ref())) {
+            self.desk.hide(value.span());
+        }
     }
 
     /// Refuses a key that has a meaning, but not yet.

@@ -78,5 +78,14 @@ pub const IN_A_ROW_MAX: u64 = 2_000;
 /// Bytes of a secret read from a file: tokens are shorter, and header values have to be.
 pub const SECRET_BYTES_MAX: u64 = 8 * 1024;
 
+/// Characters of a token's secret at least: sixteen random hexadecimal digits outlast any guessing.
+pub const TOKEN_BYTES_MIN: usize = 16;
+
+/// Characters of a token's secret at most: it is sent with every request, in a head of at most 16 KiB.
+pub const TOKEN_BYTES_MAX: usize = 1_024;
+
+/// Tokens: a request is compared with every one of them.
+pub const TOKENS_MAX: usize = 64;
+
 /// Bytes of a Unix socket's path: `sun_path` on Linux, without its closing zero.
 pub const UNIX_PATH_BYTES_MAX: usize = 107;

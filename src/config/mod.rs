@@ -28,6 +28,7 @@ mod report;
 mod source;
 #[cfg(test)]
 mod tests;
+mod token;
 mod values;
 mod without_file;
 mod words;
@@ -44,6 +45,7 @@ pub use check::{parse, parse_with_warnings};
 pub use edit::{CannotEdit, NewUpstream, PoolEdit, check_members, edit, read_address, resolved_address};
 pub use report::{Mistake, Report};
 pub use source::{LoadError, Loaded, Source, Unreadable};
+pub use token::{Scope, TokenConfig, TokenSecret};
 pub use without_file::{addresses_in, from_addresses, text_of_addresses};
 
 /// Reads and checks a file, with the environment of this process.
@@ -103,6 +105,8 @@ pub struct ServerConfig {
 pub struct AdminConfig {
     /// Where the side port listens; on loopback unless tokens guard it.
     pub address: SocketAddr,
+    /// Who may use it, in file order; empty: whoever is on this machine. A reload replaces them.
+    pub tokens: Vec<TokenConfig>,
 }
 
 /// `[log]`

@@ -22,9 +22,19 @@ fn source(text: &str) -> Source {
     Source { name: "evener.toml".to_owned(), text: text.to_owned(), folder: PathBuf::from("/etc/evener") }
 }
 
-/// Checks a text in a small world: one environment variable, two host names.
+/// Checks a text in a small world: a few environment variables, two host names.
 fn checked(text: &str) -> Checked {
-    let environment = |name: &str| (name == "HEALTH_TOKEN").then(|| "Bearer s3cret".to_owned());
+    let environment = |name: &str| {
+        let text = match name {
+            "HEALTH_TOKEN" => "Bearer s3cret",
+            "OPS_TOKEN" => "s3cret-of-the-operators",
+            "PROMETHEUS_TOKEN" => " s3cret-of-prometheus\n",
+            "SHORT_TOKEN" => "s3cret",
+            "BLANK_TOKEN" => "  \n",
+            _ => return None,
+        };
+        Some(text.to_owned())
+    };
     check(&source(text), &environment, &names)
 }
 
@@ -163,6 +173,30 @@ fn the_process_tables_arrive() {
     assert_eq!(config.log.level, LogLevel::Trace);
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.log.access, AccessLog::File(PathBuf::from("/etc/evener/./access.log")));
+}
+
+#[test]
+fn tokens_arrive_without_the_blanks_around_their_secrets() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("ops.token"), "s3cret-of-the-operators\r\n").unwrap();
+    let text = format!(
+        "{MINIMAL}[admin]\naddress = \"0.0.0.0:9900\"\n\
+         [admin.tokens.ops]\nscope = \"operate\"\nfile = \"ops.token\"\n\
+         [admin.tokens.prometheus]\nscope = \"read\"\nenv = \"PROMETHEUS_TOKEN\"\n"
+    );
+    let source = Source { folder: folder.path().to_owned(), ..source(&text) };
+    let environment =
+        |name: &str| (name == "PROMETHEUS_TOKEN").then(|| "\ts3cret-of-prometheus\n".to_owned());
+    let (config, _) = check(&source, &environment, &names).outcome.unwrap();
+
+    assert_eq!(config.admin.address, "0.0.0.0:9900".parse().unwrap());
+    let found = |secret: &str| {
+        config.admin.token_of(secret.as_bytes()).map(|token| (token.name.as_str(), token.scope))
+    };
+    assert_eq!(found("s3cret-of-the-operators"), Some(("ops", Scope::Operate)));
+    assert_eq!(found("s3cret-of-prometheus"), Some(("prometheus", Scope::Read)));
+    assert_eq!(found("s3cret-of-nobody"), None);
+    assert!(!format!("{config:?}{source:?}").contains("s3cret"));
 }
 
 #[test]
@@ -573,6 +607,8 @@ fn every_limit_on_numbers_of_things_holds() {
     let pools = (0..5).map(|pool| format!("[pools.p{pool}]\nupstreams = [{}]\n", upstreams(many)));
     let route = "[routes.r]\nsplit = [{ pool = \"p0\", weight = 1 }]\n";
     one_too_many(format!("{listener}{route}{}", pools.collect::<String>()));
+    let tokens = (0..=limits::TOKENS_MAX).map(|token| format!("[admin.tokens.t{token}]\nscope = \"read\"\n"));
+    one_too_many(format!("{MINIMAL}{}", tokens.collect::<String>()));
     let routes = (0..=limits::ROUTES_MAX).map(|route| format!("[routes.r{route}]\npool = \"app\"\n"));
     one_too_many(format!("{MINIMAL}{}", routes.collect::<String>()));
 }

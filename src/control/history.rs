@@ -18,7 +18,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::overrides::Override;
 use super::store::replace;
@@ -221,5 +220,6 @@ impl History {
 
 /// SHA-256, for names that mean the same in every version of this program.
 fn hash_of(text: &str) -> String {
-    format!("{:x}", Sha256::digest(text))
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }

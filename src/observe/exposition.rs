@@ -17,8 +17,8 @@ use prometheus::{TEXT_FORMAT, TextEncoder};
 
 use super::process::ProcessFigures;
 use super::{
-    ChangeOrigin, ChangeResult, Class, ConnectResult, HistogramSnapshot, ListenerMetrics, PoolMetrics,
-    ProcessMetrics, Reason, RetryReason, RouteMetrics, UpstreamMetrics,
+    AdminRefusal, ChangeOrigin, ChangeResult, Class, ConnectResult, HistogramSnapshot, ListenerMetrics,
+    PoolMetrics, ProcessMetrics, Reason, RetryReason, RouteMetrics, UpstreamMetrics,
 };
 
 /// `Content-Type` of what [`render`] returns.
@@ -102,6 +102,12 @@ fn process_families(process: &ProcessMetrics) -> Vec<MetricFamily> {
             "evener_config_last_applied_timestamp_seconds",
             "When the running configuration was applied, in seconds since 1970.",
             last_applied.map(|since_1970| gauge(&[], since_1970.as_secs_f64())),
+        ),
+        counters(
+            "evener_admin_refusals_total",
+            "Requests and connections that the side port turned away.",
+            AdminRefusal::ALL
+                .map(|reason| counter(&[("reason", reason.word())], process.admin_refusals(reason))),
         ),
     ]
 }

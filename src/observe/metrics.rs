@@ -156,6 +156,47 @@ impl ChangeResult {
     }
 }
 
+/// Why the side port did not do what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AdminRefusal {
+    /// No token, or a wrong one.
+    Unauthorized,
+    /// The token does not allow it.
+    Forbidden,
+    /// Too many wrong tokens came from there before.
+    TooManyFailures,
+    /// The request named a host that is not this machine.
+    ForeignHost,
+    /// A browser sent a write on behalf of another site.
+    CrossSite,
+    /// Too many connections were open.
+    TooManyConnections,
+}
+
+impl AdminRefusal {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::TooManyFailures,
+        Self::ForeignHost,
+        Self::CrossSite,
+        Self::TooManyConnections,
+    ];
+
+    /// Value of the `reason` label, and the word in the log.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::TooManyFailures => "too_many_failures",
+            Self::ForeignHost => "foreign_host",
+            Self::CrossSite => "cross_site",
+            Self::TooManyConnections => "too_many_connections",
+        }
+    }
+}
+
 /// One listener's connections. Its requests are counted by the routes, see [`RouteMetrics::requests`].
 #[derive(Debug, Default)]
 pub struct ListenerMetrics {
@@ -429,6 +470,7 @@ impl PoolMetrics {
 #[derive(Debug, Default)]
 pub struct ProcessMetrics {
     refusals: Counters<{ Reason::ALL.len() }>,
+    admin_refusals: Counters<{ AdminRefusal::ALL.len() }>,
     changes: [Counters<{ ChangeResult::ALL.len() }>; ChangeOrigin::ALL.len()],
     generation: AtomicU64,
     /// Milliseconds since 1970; zero: never.
@@ -439,6 +481,11 @@ impl ProcessMetrics {
     /// A request (or a connection) was refused before it had a route.
     pub fn refused(&self, reason: Reason) {
         self.refusals.add(reason as usize, 1);
+    }
+
+    /// The side port turned a request (or a connection) away.
+    pub fn admin_refused(&self, reason: AdminRefusal) {
+        self.admin_refusals.add(reason as usize, 1);
     }
 
     /// Somebody tried to change the configuration.
@@ -463,6 +510,11 @@ impl ProcessMetrics {
     /// Requests refused before they had a route.
     pub fn refusals_total(&self) -> u64 {
         self.refusals.sum()
+    }
+
+    /// Requests that the side port turned away, for this reason.
+    pub fn admin_refusals(&self, reason: AdminRefusal) -> u64 {
+        self.admin_refusals.get(reason as usize)
     }
 
     /// Attempts to change the configuration.
@@ -612,6 +664,7 @@ mod tests {
         assert!(ConnectResult::ALL.iter().enumerate().all(|(index, &result)| result as usize == index));
         assert!(RetryReason::ALL.iter().enumerate().all(|(index, &reason)| reason as usize == index));
         assert!(ChangeOrigin::ALL.iter().enumerate().all(|(index, &origin)| origin as usize == index));
+        assert!(AdminRefusal::ALL.iter().enumerate().all(|(index, &reason)| reason as usize == index));
         assert!(ChangeResult::ALL.iter().enumerate().all(|(index, &result)| result as usize == index));
     }
 

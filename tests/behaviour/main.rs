@@ -22,4 +22,5 @@ mod real_servers;
 mod reload;
 mod rig;
 mod routing;
+mod tokens;
 mod websocket;

@@ -7,6 +7,7 @@ pub(super) mod pool;
 mod process;
 pub(super) mod route;
 mod secret;
+mod tokens;
 pub(super) mod upstream;
 
 use std::cell::{OnceCell, RefCell};

@@ -1,7 +1,9 @@
 //! `[server]`, `[admin]`, `[log]`: the process itself.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::tokens;
 use crate::config::fields::{Fields, Value};
 use crate::config::report::Wrong;
 use crate::config::{
@@ -20,23 +22,30 @@ pub(super) fn server(fields: &Fields<'_>) -> ServerConfig {
 
 pub(super) fn admin(value: &Value<'_>) -> Option<AdminConfig> {
     value.table("`admin`", |fields| {
-        fields.not_yet(
-            "tokens",
-            "leave it out, and keep `admin.address` on loopback: no token is needed there",
-        );
-        let address = fields.read("address", |value| {
-            let address = value.parse(values::own_address)?;
-            if address.ip().is_loopback() {
-                return Some(address);
-            }
-            value.refuse(Wrong::new(
-                "the admin address must be on loopback: without tokens, anyone could drain upstreams",
-                "reachable from other machines",
-                format!("write \"127.0.0.1:{}\"", address.port()),
-            ))
-        });
-        AdminConfig { address: address.unwrap_or(defaults::ADMIN.address) }
+        let (own, tokens) = (fields.get("address"), fields.get("tokens"));
+        // A token with a mistake in it is one that is meant; its mistake is said by itself.
+        let is_guarded = tokens.as_ref().is_some_and(|tokens| !tokens.is_empty_table());
+        AdminConfig {
+            address: own.and_then(|own| address(&own, is_guarded)).unwrap_or(defaults::ADMIN.address),
+            tokens: tokens.and_then(|tokens| tokens::all(&tokens)).unwrap_or_default(),
+        }
     })
+}
+
+/// Any address with tokens, one on loopback without.
+fn address(value: &Value<'_>, is_guarded: bool) -> Option<SocketAddr> {
+    let address = value.parse(values::own_address)?;
+    if is_guarded || address.ip().is_loopback() {
+        return Some(address);
+    }
+    value.refuse(Wrong::new(
+        "the admin address must be on loopback: without tokens, anyone could drain upstreams",
+        "reachable from other machines",
+        format!(
+            "write \"127.0.0.1:{}\", or add a token: [admin.tokens.NAME] with `scope`, and `file` or `env`",
+            address.port()
+        ),
+    ))
 }
 
 pub(super) fn log(fields: &Fields<'_>) -> LogConfig {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::config::fields::{Desk, Value};
@@ -20,10 +21,10 @@ pub(super) fn read(value: &Value<'_>) -> Option<Secret> {
     value.parse(|text| {
         let elsewhere = |text| Secret { text, from_elsewhere: true };
         if let Some(name) = text.strip_prefix("env:") {
-            return from_environment(name, value.desk).map(elsewhere);
+            return of_environment(name, value.desk, "\"file:PATH\"").map(elsewhere);
         }
         if let Some(path) = text.strip_prefix("file:") {
-            return from_file(&value.desk.folder.join(path)).map(elsewhere);
+            return of_file(path, value.desk).map(elsewhere);
         }
         Ok(Secret { text: text.to_owned(), from_elsewhere: false })
     })
@@ -34,20 +35,22 @@ pub(super) fn is_reference(text: &str) -> bool {
     text.starts_with("env:") || text.starts_with("file:")
 }
 
-fn from_environment(name: &str, desk: &Desk<'_>) -> Result<String, Wrong> {
+/// The value of an environment variable, if it has one; `instead` is another way to write it.
+pub(super) fn of_environment(name: &str, desk: &Desk<'_>, instead: &str) -> Result<String, Wrong> {
     let usable = !name.is_empty() && !name.contains(['=', '\0']);
     let text = usable.then(|| (desk.environment)(name)).flatten();
     text.filter(|text| !text.is_empty()).ok_or_else(|| {
         Wrong::new(
             format!("the environment variable `{}` is not set, or empty", shown(name)),
             "nothing there",
-            "set it where Evener starts (systemd: `EnvironmentFile=`), or write \"file:PATH\"",
+            format!("set it where Evener starts (systemd: `EnvironmentFile=`), or write {instead}"),
         )
     })
 }
 
-/// The file's text without the line end that editors add.
-fn from_file(path: &Path) -> Result<String, Wrong> {
+/// The file's text without the line end that editors add; a relative path starts at the desk's folder.
+pub(super) fn of_file(path: &str, desk: &Desk<'_>) -> Result<String, Wrong> {
+    let path = &desk.folder.join(path);
     let wrong = |what: &str| {
         let message = format!("the secret file `{}` {what}", shown(&path.display().to_string()));
         let help = format!("name a readable text file of at most {SECRET_BYTES_MAX} bytes");
@@ -63,6 +66,13 @@ fn from_file(path: &Path) -> Result<String, Wrong> {
         return Err(wrong("is empty or too large"));
     }
     Ok(trimmed.to_owned())
+}
+
+/// Whether every user of this machine may read the file; no, if there is none.
+pub(super) fn is_open_to_all(path: &str, desk: &Desk<'_>) -> bool {
+    const READABLE_BY_OTHERS: u32 = 0o004;
+    let metadata = fs::metadata(desk.folder.join(path));
+    metadata.is_ok_and(|metadata| metadata.permissions().mode() & READABLE_BY_OTHERS != 0)
 }
 
 /// At most one byte more than [`SECRET_BYTES_MAX`]. Opening a pipe would wait for its writer, so only

@@ -266,7 +266,7 @@ port = 3
     16 | port = 3
        | ^^^^ not a key of `admin`
        |
-       = help: Keys of `admin`: address
+       = help: Keys of `admin`: address, tokens
 
     11 mistakes in evener.toml; nothing was applied
     "#);
@@ -558,15 +558,7 @@ upstreams = []
     6 | address = "0.0.0.0:9900"
       |           ^^^^^^^^^^^^^^ reachable from other machines
       |
-      = help: write "127.0.0.1:9900"
-
-    error: `tokens` is not available in this version
-     --> evener.toml:7:1
-      |
-    7 | tokens = {}
-      | ^^^^^^ not available yet
-      |
-      = help: leave it out, and keep `admin.address` on loopback: no token is needed there
+      = help: write "127.0.0.1:9900", or add a token: [admin.tokens.NAME] with `scope`, and `file` or `env`
 
     error: unknown log level `warning`
      --> evener.toml:9:9
@@ -592,7 +584,230 @@ upstreams = []
        |
        = help: write "off", "stdout", or a path such as "/var/log/evener/access.log"
 
-    8 mistakes in evener.toml; nothing was applied
+    7 mistakes in evener.toml; nothing was applied
+    "#);
+}
+
+#[test]
+fn a_token_has_a_scope_and_a_secret_of_its_own() {
+    assert_snapshot!(mistakes_in(r#"[admin.tokens.one]
+scope = "admin"
+env = "OPS_TOKEN"
+[admin.tokens.two]
+env = "SHORT_TOKEN"
+[admin.tokens.three]
+scope = "read"
+[admin.tokens.four]
+scope = "write"
+file = "/nonexistent/token"
+[admin.tokens.five]
+scope = "operate"
+env = "OPS_TOKEN"
+[admin.tokens.six]
+scope = "operate"
+env = "OPS_TOKEN"
+[admin.tokens.seven]
+scope = "operate"
+file = "./token"
+env = "OPS_TOKEN"
+[admin.tokens.eight]
+scope = "operate"
+env = "BLANK_TOKEN"
+[admin.tokens.nine]
+scope = "operate"
+env = "HEALTH_TOKEN"
+[admin.tokens."t e n"]
+scope = "operate"
+env = "NOT_SET"
+[listeners.http]
+address = "127.0.0.1:80"
+[pools.app]
+upstreams = []
+"#), @r#"
+    error: unknown scope `admin`
+     --> evener.toml:2:9
+      |
+    2 | scope = "admin"
+      |         ^^^^^^^ not a scope
+      |
+      = help: Accepted: read, operate, write
+
+    error: a token needs `scope`
+     --> evener.toml:4:1
+      |
+    4 | [admin.tokens.two]
+      | ^^^^^^^^^^^^^^^^^^ no `scope` here
+      |
+      = help: add what it allows: scope = "read", "operate" or "write"
+
+    error: the secret of a token has less than 16 characters
+     --> evener.toml:5:7
+      |
+    5 | env = "SHORT_TOKEN"
+      |       ^^^^^^^^^^^^^ too short
+      |
+      = help: make a new one, such as by `openssl rand -hex 32`
+
+    error: the token has no secret
+     --> evener.toml:6:1
+      |
+    6 | [admin.tokens.three]
+      | ^^^^^^^^^^^^^^^^^^^^ no `file` and no `env` here
+      |
+      = help: add where its secret is: file = "/etc/evener/ops.token", or env = "OPS_TOKEN"
+
+    error: the secret file `/nonexistent/token` does not exist
+      --> evener.toml:10:8
+       |
+    10 | file = "/nonexistent/token"
+       |        ^^^^^^^^^^^^^^^^^^^^ no secret there
+       |
+       = help: name a readable text file of at most 8192 bytes
+
+    error: the tokens `five` and `six` have the same secret
+      --> evener.toml:16:7
+       |
+    16 | env = "OPS_TOKEN"
+       |       ^^^^^^^^^^^ the same again
+       |
+       = help: give each a secret of its own, such as from `openssl rand -hex 32`
+
+    error: a token has either `file` or `env`
+      --> evener.toml:20:7
+       |
+    20 | env = "OPS_TOKEN"
+       |       ^^^^^^^^^^^ both are given
+       |
+       = help: keep `file` for a secret in a file, or `env` for one in the environment
+
+    error: the secret of a token is empty
+      --> evener.toml:23:7
+       |
+    23 | env = "BLANK_TOKEN"
+       |       ^^^^^^^^^^^^^ nothing there
+       |
+       = help: make a new one, such as by `openssl rand -hex 32`
+
+    error: the secret of a token holds blanks, or what is not ASCII
+      --> evener.toml:26:7
+       |
+    26 | env = "HEALTH_TOKEN"
+       |       ^^^^^^^^^^^^^^ cannot be sent
+       |
+       = help: make a new one, such as by `openssl rand -hex 32`
+
+    error: `t e n` cannot be a name
+      --> evener.toml:27:15
+       |
+    27 | [admin.tokens."t e n"]
+       |               ^^^^^^^ it stands in URLs and metrics
+       |
+       = help: use 1 to 64 letters, digits, `-`, `_` or `.`, a letter or digit first
+
+    error: the environment variable `NOT_SET` is not set, or empty
+      --> evener.toml:29:7
+       |
+    29 | env = "NOT_SET"
+       |       ^^^^^^^^^ nothing there
+       |
+       = help: set it where Evener starts (systemd: `EnvironmentFile=`), or write file = "PATH"
+
+    11 mistakes in evener.toml; nothing was applied
+    "#);
+}
+
+#[test]
+fn the_secret_of_a_token_is_not_repeated() {
+    assert_snapshot!(mistakes_in(r#"[admin.tokens]
+ops = { scope = "write", token = "s3cret" }
+dev = { scope = "write", env = "s3cret/or+not" }
+all = { scope = "write", file = "s3cret" }
+[listeners.http]
+address = "127.0.0.1:80"
+[pools.app]
+upstreams = []
+"#), @r#"
+    error: the token has no secret
+     --> evener.toml:2:7
+      |
+    2 | ops = { scope = "write", token = ******** }
+      |       ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ no `file` and no `env` here
+      |
+      = help: add where its secret is: file = "/etc/evener/ops.token", or env = "OPS_TOKEN"
+
+    error: unknown key `token`
+     --> evener.toml:2:26
+      |
+    2 | ops = { scope = "write", token = ******** }
+      |                          ^^^^^ not a key of a token
+      |
+      = help: Keys of a token: scope, file, env
+
+    error: this names no place for a secret, and a secret does not stand in this file
+     --> evener.toml:3:32
+      |
+    3 | dev = { scope = "write", env = *************** }
+      |                                ^^^^^^^^^^^^^^^ its value is not shown
+      |
+      = help: write the variable's name alone, such as "OPS_TOKEN"
+
+    error: this names no place for a secret, and a secret does not stand in this file
+     --> evener.toml:4:33
+      |
+    4 | all = { scope = "write", file = ******** }
+      |                                 ^^^^^^^^ its value is not shown
+      |
+      = help: write a path such as "./ops.token"
+
+    4 mistakes in evener.toml; nothing was applied
+    "#);
+}
+
+#[test]
+fn a_secret_that_all_can_read_is_an_oddity() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "s3cret-of-the-operators").unwrap();
+    let warnings = |mode| {
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        warnings_in(&format!(
+            "[admin.tokens.ops]\nscope = \"write\"\nfile = \"{}\"\n{}",
+            file.display(),
+            super::MINIMAL
+        ))
+        .replace(&file.display().to_string(), "/etc/evener/ops.token")
+    };
+    assert_snapshot!(warnings(0o600), @"0 warnings in evener.toml");
+    assert_snapshot!(warnings(0o640), @"0 warnings in evener.toml");
+    let said = warnings(0o644);
+    for part in [
+        "warning: everybody on this machine can read the secret of this token",
+        "evener.toml:3:8",
+        "help: `chmod 600 /etc/evener/ops.token`, and let it belong to the user that runs Evener",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+}
+
+#[test]
+fn a_mistake_in_a_token_does_not_put_the_address_in_doubt() {
+    assert_snapshot!(mistakes_in(r#"[admin]
+address = "0.0.0.0:9900"
+tokens = 3
+[listeners.http]
+address = "127.0.0.1:80"
+[pools.app]
+upstreams = []
+"#), @r#"
+    error: expected a table, found a whole number
+     --> evener.toml:3:10
+      |
+    3 | tokens = 3
+      |          ^ not a table
+      |
+      = help: write it like this: tokens = { … }
+
+    1 mistake in evener.toml; nothing was applied
     "#);
 }
 

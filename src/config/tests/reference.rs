@@ -16,11 +16,42 @@ fn the_shipped_files_are_valid_without_a_warning() {
     }
 }
 
+/// The reference with its commented tables, which need a secret to be valid: here they get one.
+fn with_tokens() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ops.token");
+    std::fs::write(&file, "a long enough secret".replace(' ', "-")).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let text = uncommented().replace("/etc/evener/ops.token", &file.display().to_string());
+    (folder, text)
+}
+
+/// Each line `# [table]`, and the lines `# key = value` below it, without their `# `.
+fn uncommented() -> String {
+    let mut in_table = false;
+    let line = |line: &str| {
+        let bare =
+            line.strip_prefix("# ").filter(|bare| bare.starts_with('[') || in_table && bare.contains(" = "));
+        in_table = bare.is_some();
+        bare.unwrap_or(line).to_owned() + "\n"
+    };
+    REFERENCE.lines().map(line).collect()
+}
+
+#[test]
+fn the_commented_tables_of_the_reference_are_valid_without_a_warning() {
+    let (_folder, text) = with_tokens();
+    let (config, warnings) = checked(&text).outcome.unwrap_or_else(|report| panic!("{report}"));
+    assert_eq!(warnings.warnings().count(), 0, "{warnings}");
+    assert_eq!(config.admin.tokens.len(), 2);
+}
+
 /// The keys that the checks ask for are the keys that the reference explains, no more and no fewer.
 #[test]
 fn the_reference_holds_every_key_and_no_other() {
     let (mut asked, mut written) = (BTreeSet::new(), BTreeSet::new());
-    let texts: Vec<String> = std::iter::once(REFERENCE.to_owned()).chain(alternatives()).collect();
+    let (_folder, with_tokens) = with_tokens();
+    let texts: Vec<String> = [REFERENCE.to_owned(), with_tokens].into_iter().chain(alternatives()).collect();
     for text in &texts {
         asked.extend(checked(text).asked);
     }

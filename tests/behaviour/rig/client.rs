@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -27,7 +27,23 @@ impl Client {
 
     /// As [`Self::connect`], for plays in which nobody may be there.
     pub(crate) fn try_connect(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        Self::on(TcpStream::connect_timeout(&address, PATIENCE)?, address)
+    }
+
+    /// As [`Self::connect`], from this address of ours.
+    pub(crate) fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let stream = runtime.block_on(async {
+            let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+            socket.bind((source, 0).into()).expect("an address of this machine");
+            let connect = tokio::time::timeout(PATIENCE, socket.connect(address));
+            connect.await.expect("connect in time").expect("connect").into_std().expect("a plain socket")
+        });
+        stream.set_nonblocking(false).expect("a socket that waits");
+        Self::on(stream, address).expect("connect")
+    }
+
+    fn on(stream: TcpStream, address: SocketAddr) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Self { wire: Wire::new(Socket::Tcp(stream)), address })

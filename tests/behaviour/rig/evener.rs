@@ -1,7 +1,7 @@
 //! The binary under test, as a child process.
 
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -29,6 +29,8 @@ pub(crate) struct Evener {
     folder: TempDir,
     address: SocketAddr,
     admin: SocketAddr,
+    /// What [`Self::admin`] sends, if there are tokens.
+    token: Option<String>,
 }
 
 impl Evener {
@@ -45,23 +47,31 @@ impl Evener {
     /// As [`Self::start`], with room for this many open files and sockets.
     pub(crate) fn start_with_few_files(configuration: &str, files: usize) -> Self {
         let limit = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
-        let evener = Self::launch(configuration, &["sh", "-c", &limit]);
+        let evener = Self::launch(configuration, &["sh", "-c", &limit], &[]);
         evener.wait_until_ready();
         evener
     }
 
     /// As [`Self::start`], without the wait.
     pub(crate) fn start_unready(configuration: &str) -> Self {
-        Self::launch(configuration, &[])
+        Self::launch(configuration, &[], &[])
     }
 
-    fn launch(configuration: &str, wrapper: &[&str]) -> Self {
+    /// As [`Self::start`], with these variables; [`Self::admin`] sends the token.
+    pub(crate) fn start_guarded(configuration: &str, environment: &[(&str, &str)], token: &str) -> Self {
+        let mut evener = Self::launch(configuration, &[], environment);
+        evener.token = Some(token.to_owned());
+        evener.wait_until_ready();
+        evener
+    }
+
+    fn launch(configuration: &str, wrapper: &[&str], environment: &[(&str, &str)]) -> Self {
         let table = with_addresses(configuration);
         let folder = tempfile::tempdir().expect("a temporary folder");
         fs::write(folder.path().join("evener.toml"), toml::to_string(&table).expect("TOML")).expect("write");
-        let process = spawn(wrapper, &["run", "--config", "evener.toml"], &[], folder.path());
+        let process = spawn(wrapper, &["run", "--config", "evener.toml"], environment, folder.path());
         let (address, admin) = addresses_in(&table);
-        Self { process, folder, address, admin }
+        Self { process, folder, address, admin, token: None }
     }
 
     /// Starts the binary without a file, on these arguments and variables.
@@ -72,7 +82,8 @@ impl Evener {
     ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let process = spawn(&[], arguments, environment, folder.path());
-        Self { process, folder, address, admin: SocketAddr::from(([127, 0, 0, 1], 9900)) }
+        let admin = SocketAddr::from(([127, 0, 0, 1], 9900));
+        Self { process, folder, address, admin, token: None }
     }
 
     fn wait_until_ready(&self) {
@@ -128,7 +139,10 @@ impl Evener {
     }
 
     pub(crate) fn admin(&self) -> Admin {
-        Admin { address: self.admin }
+        // One that listens everywhere is reached on loopback.
+        let admin = self.admin.ip();
+        let host = if admin.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { admin };
+        Admin { address: SocketAddr::new(host, self.admin.port()), token: self.token.clone(), source: None }
     }
 
     /// Everything it has written to standard output and standard error.
@@ -216,6 +230,9 @@ impl Drop for Evener {
 /// The side port.
 pub(crate) struct Admin {
     address: SocketAddr,
+    token: Option<String>,
+    /// Where requests come from; `None`: as the system likes.
+    source: Option<Ipv4Addr>,
 }
 
 impl Admin {
@@ -223,10 +240,33 @@ impl Admin {
         self.address
     }
 
+    /// With this token instead.
+    pub(crate) fn bearing(self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..self }
+    }
+
+    /// Without a token.
+    pub(crate) fn anonymous(self) -> Self {
+        Self { token: None, ..self }
+    }
+
+    /// From another address of this machine: all of 127.0.0.0/8 are, on Linux.
+    pub(crate) fn asked_from(self, source: Ipv4Addr) -> Self {
+        Self { source: Some(source), ..self }
+    }
+
+    /// A new connection, on which the token is the caller's to send.
+    pub(crate) fn connect(&self) -> Client {
+        match self.source {
+            None => Client::connect(self.address),
+            Some(source) => Client::connect_from(source, self.address),
+        }
+    }
+
     /// `GET path`, for any status.
     #[track_caller]
     pub(crate) fn get(&self, path: &str) -> Response {
-        Client::connect(self.address).get(path)
+        self.send_with("GET", path, "")
     }
 
     /// As [`Self::get`], with further header lines, each ending in CRLF.
@@ -238,7 +278,12 @@ impl Admin {
     /// A request without a body, with these header lines, each ending in CRLF.
     #[track_caller]
     pub(crate) fn send_with(&self, method: &str, path: &str, headers: &str) -> Response {
-        Client::connect(self.address).request(method, path, headers, b"")
+        self.connect().request(method, path, &self.with_token(headers), b"")
+    }
+
+    fn with_token(&self, headers: &str) -> String {
+        let token = self.token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n"));
+        token.unwrap_or_default() + headers
     }
 
     pub(crate) fn try_get(&self, path: &str) -> Option<Response> {
@@ -252,7 +297,7 @@ impl Admin {
     pub(crate) fn post(&self, path: &str, json: &str) -> Response {
         let headers =
             if json.is_empty() { "Content-Length: 0\r\n" } else { "Content-Type: application/json\r\n" };
-        Client::connect(self.address).request("POST", path, headers, json.as_bytes())
+        self.connect().request("POST", path, &self.with_token(headers), json.as_bytes())
     }
 
     /// Any request with a body of JSON (none for null) and these header lines, each ending in CRLF.
@@ -265,8 +310,8 @@ impl Admin {
         json: &serde_json::Value,
     ) -> Response {
         let body = if json.is_null() { String::new() } else { json.to_string() };
-        let headers = format!("Content-Type: application/json\r\n{headers}");
-        Client::connect(self.address).request(method, path, &headers, body.as_bytes())
+        let headers = self.with_token(&format!("Content-Type: application/json\r\n{headers}"));
+        self.connect().request(method, path, &headers, body.as_bytes())
     }
 
     /// `GET path`, which must be 200 with JSON.
