@@ -42,6 +42,7 @@ impl ShutdownSignalWatch for Signals {
             tracing::error!("cannot install signal handlers, stopping");
             return ShutdownSignal::FastShutdown;
         };
+        self.control.runtime().readiness.set_hearing();
         if EARLY_HUP.swap(false, Ordering::Relaxed) {
             self.reload();
         }
@@ -54,7 +55,7 @@ impl ShutdownSignalWatch for Signals {
                 _ = all.interrupt.recv() => break,
             }
         }
-        self.begin_to_stop(&mut all).await
+        self.begin_to_stop(all).await
     }
 }
 
@@ -66,7 +67,7 @@ impl Signals {
     }
 
     /// Readiness fails first, so that traffic is sent elsewhere while we still accept it.
-    async fn begin_to_stop(&self, all: &mut AllSignals) -> ShutdownSignal {
+    async fn begin_to_stop(&self, mut all: AllSignals) -> ShutdownSignal {
         let runtime = self.control.runtime();
         let config = runtime.peek().config.clone();
         runtime.readiness.set_draining();
@@ -79,15 +80,15 @@ impl Signals {
             () = tokio::time::sleep(config.server.pre_stop_delay) => {}
             () = all.stop_now() => end(runtime, "stopped by a second signal"),
         }
-        tokio::spawn(end_in_time(runtime.clone(), config.server.drain_timeout));
+        // The same signals go on: a second one that came between two sets of them would be lost.
+        tokio::spawn(end_in_time(runtime.clone(), config.server.drain_timeout, all));
         ShutdownSignal::GracefulTerminate
     }
 }
 
 /// Ends the process as soon as no connection is open, at the end of the drain time, or at a second
 /// signal: Pingora would sleep through its whole grace period.
-async fn end_in_time(runtime: Arc<Runtime>, drain_timeout: Duration) {
-    let Ok(mut all) = AllSignals::install() else { return };
+async fn end_in_time(runtime: Arc<Runtime>, drain_timeout: Duration, mut all: AllSignals) {
     let drained = async {
         // Accept loops hear of the shutdown a moment after this begins.
         tokio::time::sleep(DRAIN_POLL).await;

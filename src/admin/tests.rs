@@ -105,6 +105,7 @@ impl Api {
             pool.upstreams().iter().for_each(|upstream| observe(upstream, true));
         }
         api.runtime().readiness.set_listening();
+        api.runtime().readiness.set_hearing();
         api.runtime().readiness.set_probed();
         api
     }
@@ -358,6 +359,7 @@ async fn readiness_follows_the_phase_and_liveness_does_not() {
                 let up = |upstream: &Upstream| observe(upstream, true);
                 api.runtime().snapshot().pools().flat_map(Pool::upstreams).for_each(up);
                 api.runtime().readiness.set_listening();
+                api.runtime().readiness.set_hearing();
                 api.runtime().readiness.set_probed();
             }
             _ => api.runtime().readiness.set_draining(),

@@ -109,6 +109,8 @@ impl Ejection {
     pub fn succeeded(&self, ticket: Ticket, now: Duration) -> bool {
         let mut readmitted = false;
         self.update(|standing| {
+            // A try before this one may have lost to another thread; nothing came of it.
+            readmitted = false;
             let next = standing.after_success(&ticket, now)?;
             readmitted = standing.is_out() && !next.is_out();
             Some(next)
@@ -132,6 +134,8 @@ impl Ejection {
         let mut room = AskedOnce { question: Some(room), answer: false };
         let mut ejected = None;
         self.update(|standing| {
+            // A try before this one may have lost to another thread; nothing came of it.
+            ejected = None;
             let next;
             (next, ejected) = standing.after_failure(&ticket, now, policy, || room.answer())?;
             Some(next)
@@ -228,7 +232,8 @@ impl EjectionGate {
     /// The right to decide, until it is dropped; `None` when another thread has it.
     pub fn try_enter(&self) -> Option<MyTurn<'_>> {
         // Acquire, and release on drop: who enters sees every ejection of those who were in before.
-        (!self.taken.swap(true, Ordering::Acquire)).then_some(MyTurn { gate: self })
+        // A turn is made only for whoever got in: one that is made and thrown away would open the gate.
+        (!self.taken.swap(true, Ordering::Acquire)).then(|| MyTurn { gate: self })
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// What the process is doing, as `/readyz` tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Listeners do not accept yet, or the first round of health checks is not done.
+    /// Listeners do not accept yet, signals are not heard, or the first round of health checks is not done.
     Starting,
     /// Traffic is welcome.
     Ready,
@@ -15,7 +15,8 @@ pub enum Phase {
 
 const LISTENING: u8 = 1;
 const PROBED: u8 = 2;
-const DRAINING: u8 = 4;
+const HEARING: u8 = 4;
+const DRAINING: u8 = 8;
 
 /// The phase, readable from everywhere. It only moves forward.
 #[derive(Debug, Default)]
@@ -26,7 +27,7 @@ impl Readiness {
     pub fn phase(&self) -> Phase {
         match self.0.load(Ordering::Acquire) {
             reached if reached & DRAINING != 0 => Phase::Draining,
-            reached if reached == LISTENING | PROBED => Phase::Ready,
+            reached if reached == LISTENING | PROBED | HEARING => Phase::Ready,
             _ => Phase::Starting,
         }
     }
@@ -39,6 +40,11 @@ impl Readiness {
     /// The first round of health checks is done.
     pub fn set_probed(&self) {
         self.0.fetch_or(PROBED, Ordering::AcqRel);
+    }
+
+    /// Signals are heard: before that, the one that asks for an orderly end would kill.
+    pub fn set_hearing(&self) {
+        self.0.fetch_or(HEARING, Ordering::AcqRel);
     }
 
     /// The process is about to stop.

@@ -127,8 +127,8 @@ fn least_connections_avoids_the_busy_one() {
 /// caddy#7873: the two choices were the same one half of the time, and it got 50.2 %.
 #[test]
 fn the_better_of_two_is_really_compared() {
-    let got = share_of_a_busy_one("random_two", 10, 1000);
-    assert!(got < 50, "{got} of 1000 went to the busy one");
+    let got = share_of_a_busy_one("random_two", 10, 400);
+    assert!(got < 20, "{got} of 400 went to the busy one");
 }
 
 /// Of two upstreams, one holds this many requests; how many of the next ones does it get?
@@ -137,11 +137,11 @@ fn share_of_a_busy_one(strategy: &str, held: usize, requests: usize) -> usize {
     let origins = gates.clone().map(holding_behind);
     let evener = pool_of(&origins, &format!("strategy = \"{strategy}\""));
     let under_way: Vec<_> = (0..2 * held).map(|_| evener.get_in_background("/held")).collect();
-    wait_until(Duration::from_secs(10), || shares(&origins).iter().sum::<usize>() == 2 * held);
+    wait_until(Duration::from_secs(20), || shares(&origins).iter().sum::<usize>() == 2 * held);
     let before = origins[0].requests_seen();
     assert!(before > 0, "nothing went there");
     gates[1].store(true, Ordering::Relaxed);
-    wait_until(Duration::from_secs(10), || {
+    wait_until(Duration::from_secs(20), || {
         evener.admin().upstream("app", &origins[1])["in_flight"].as_u64() == Some(0)
     });
 
@@ -167,7 +167,8 @@ fn holding_behind(gate: Arc<AtomicBool>) -> Origin {
 fn latency_weighted_prefers_the_fast_and_does_not_starve_the_slow() {
     let origins = [
         Origin::answering("fast").after(Duration::from_millis(2)),
-        Origin::answering("slow").after(Duration::from_millis(40)),
+        // Far more than a machine under load adds to both.
+        Origin::answering("slow").after(Duration::from_millis(250)),
     ];
     let evener = pool_of(&origins, "strategy = \"latency_weighted\"");
     let address = evener.address();
@@ -190,8 +191,11 @@ fn consistent_hash_keeps_a_key_on_its_upstream() {
     let origins = origins(4);
     let settings = "strategy = \"consistent_hash\"\nhash = { header = \"x-user\" }";
     let evener = pool_of(&origins, settings);
-    let ask =
-        |user: usize| evener.get_with("/", &format!("X-User: user-{user}\r\n")).expect_status(200).body();
+    let ask = |user: usize| {
+        // A key leaves its upstream when that one has more than its part of what is in flight.
+        evener.admin().wait_for_rest();
+        evener.get_with("/", &format!("X-User: user-{user}\r\n")).expect_status(200).body()
+    };
 
     let first: Vec<String> = (0..60).map(ask).collect();
     let again: Vec<String> = (0..60).map(ask).collect();
@@ -207,7 +211,10 @@ fn consistent_hash_moves_only_the_keys_of_the_dead() {
     let origins = origins(4);
     let settings = "strategy = \"consistent_hash\"\nhash = { path = true }";
     let evener = pool_of(&origins, settings);
-    let ask = |key: usize| evener.get(&format!("/{key}?q=ignored")).expect_status(200).body();
+    let ask = |key: usize| {
+        evener.admin().wait_for_rest();
+        evener.get(&format!("/{key}?q=ignored")).expect_status(200).body()
+    };
     let before: Vec<String> = (0..60).map(ask).collect();
 
     origins[1].die();
@@ -227,7 +234,10 @@ fn consistent_hash_reads_cookies_and_addresses() {
         let origins = origins(4);
         let evener = pool_of(&origins, &format!("strategy = \"consistent_hash\"\nhash = {{ {hash} }}"));
         let homes: Vec<String> = (0..20)
-            .map(|turn| evener.get_with(&format!("/{turn}"), headers).expect_status(200).body())
+            .map(|turn| {
+                evener.admin().wait_for_rest();
+                evener.get_with(&format!("/{turn}"), headers).expect_status(200).body()
+            })
             .collect();
         assert!(homes.iter().all(|home| *home == homes[0]), "{hash}: {homes:?}");
     }
@@ -239,7 +249,7 @@ fn a_backup_serves_only_when_no_other_can() {
     let evener = Evener::start(&format!(
         r#"[pools.app]
         upstreams = ["{}", {{ address = "{}", backup = true }}]
-        health_check = {{ path = "/healthz", interval = "200ms", fast_interval = "100ms", timeout = "100ms", rise = 1, fall = 1 }}"#,
+        health_check = {{ path = "/healthz", interval = "200ms", fast_interval = "100ms", rise = 1, fall = 1 }}"#,
         main.address(),
         backup.address()
     ));
@@ -251,7 +261,7 @@ fn a_backup_serves_only_when_no_other_can() {
         assert_eq!(evener.get("/").expect_status(200).body(), "backup");
     }
     main.listen_again();
-    wait_until(Duration::from_secs(10), || evener.get("/").body() == "main");
+    wait_until(Duration::from_secs(20), || evener.get("/").body() == "main");
 }
 
 #[test]
@@ -281,7 +291,7 @@ fn max_connections_of_an_upstream_is_kept() {
     ));
     origins[0].hold();
     let under_way: Vec<_> = (0..12).map(|_| evener.get_in_background("/")).collect();
-    wait_until(Duration::from_secs(10), || shares(&origins) == [2, 10]);
+    wait_until(Duration::from_secs(20), || shares(&origins) == [2, 10]);
     origins[0].release();
     for request in under_way {
         request.join().expect_status(200);

@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 
-use crate::rig::{Evener, Origin, reserve_port, run_to_end, run_to_end_with_environment, wait_until};
+use crate::rig::{
+    DefaultPorts, Evener, Origin, reserve_port, run_to_end, run_to_end_with_environment, wait_until,
+};
 
 const GOOD: &str = r#"[listeners.http]
 address = "127.0.0.1:8080"
@@ -96,12 +98,9 @@ fn help_and_version_are_there() {
     assert!(run_to_end(&["--version"], &[]).stdout.contains(env!("CARGO_PKG_VERSION")));
 }
 
-/// The plays that start without a file share the default port of the side port; one after another, then.
-static SIDE_PORT: std::sync::Mutex<()> = std::sync::Mutex::new(());
-
 #[test]
 fn it_starts_without_a_file_on_two_flags() {
-    let _alone = SIDE_PORT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _ports = DefaultPorts::free(&[9900]);
     let (one, two) = (Origin::answering("one"), Origin::answering("two"));
     let address = SocketAddr::from(([127, 0, 0, 1], reserve_port()));
     let listen = address.to_string();
@@ -114,7 +113,7 @@ fn it_starts_without_a_file_on_two_flags() {
 
 #[test]
 fn it_starts_without_a_file_on_the_environment() {
-    let _alone = SIDE_PORT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _ports = DefaultPorts::free(&[8080, 9900]);
     let (one, two) = (Origin::answering("one"), Origin::answering("two"));
     let servers = format!("http://{},http://{}", one.address(), two.address());
     let address = SocketAddr::from(([127, 0, 0, 1], 8080));
@@ -134,7 +133,7 @@ fn a_bad_environment_is_refused_by_name() {
 }
 
 fn serves_both(evener: &Evener, one: &Origin, two: &Origin) {
-    wait_until(std::time::Duration::from_secs(10), || {
+    wait_until(std::time::Duration::from_secs(60), || {
         evener.admin().try_get("/readyz").is_some_and(|answer| answer.status() == 200)
     });
     for _ in 0..10 {

@@ -206,7 +206,8 @@ fn the_access_log_says_how_it_went() {
     ));
     let mut client = Client::connect(evener.address());
     client.get("/path?secret=1").expect_status(200);
-    crate::rig::wait_until(std::time::Duration::from_secs(5), || evener.standard_output().contains("/path"));
+    let is_written = |output: &str| output.contains("/path") && output.ends_with('\n');
+    crate::rig::wait_until(std::time::Duration::from_secs(20), || is_written(&evener.standard_output()));
 
     let output = evener.standard_output();
     let line = output.lines().find(|line| line.contains("/path")).unwrap();
@@ -234,6 +235,6 @@ fn the_access_log_may_be_a_file() {
     ));
     evener.get("/in-the-file").expect_status(200);
     let read = || std::fs::read_to_string(&file).unwrap_or_default();
-    crate::rig::wait_until(std::time::Duration::from_secs(5), || read().contains("/in-the-file"));
+    crate::rig::wait_until(std::time::Duration::from_secs(20), || read().contains("/in-the-file"));
     assert!(!evener.standard_output().contains("/in-the-file"));
 }

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use crate::rig::{Evener, Origin, Reply, wait_until};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(20);
 
-/// Checks that are quick enough for a play, on `/healthz`.
-const QUICK: &str = r#"health_check = { path = "/healthz", interval = "200ms", fast_interval = "100ms", timeout = "150ms", rise = 2, fall = 3 }"#;
+/// Checks that are quick enough for a play, on `/healthz`. Their timeout is the default: a machine under load
+/// answers late, and is not sick.
+const QUICK: &str = r#"health_check = { path = "/healthz", interval = "200ms", fast_interval = "100ms", rise = 2, fall = 3 }"#;
 
 fn pool(origins: &[&Origin], more: &str) -> Evener {
     let addresses: Vec<String> = origins.iter().map(|origin| format!("\"{}\"", origin.address())).collect();
@@ -89,17 +90,19 @@ fn the_statuses_that_pass_are_as_configured() {
 /// caddy#6152, traefik#12390, consul#1208: the opposite result must reset the run.
 #[test]
 fn one_failed_check_is_not_down() {
-    let origin = Origin::serving(|_| Reply::ok("ok"));
-    let evener = pool(&[&origin], QUICK);
-    for _ in 0..3 {
-        origin.fall_sick();
-        let seen = origin.probes_seen();
-        origin.wait_for_probes(seen + 2);
-        origin.get_well();
-        assert_eq!(health(&evener, &origin), "up");
-        let seen = origin.probes_seen();
-        origin.wait_for_probes(seen + 2);
-    }
+    let checks = std::sync::atomic::AtomicUsize::new(0);
+    let origin = Origin::serving(move |request| match request.target.as_str() {
+        // Two of three fail, but never three in a row.
+        "/check" => match checks.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 3 {
+            0 => Reply::ok("well"),
+            _ => Reply::status(503, "sick"),
+        },
+        _ => Reply::ok("ok"),
+    });
+    let evener = pool(&[&origin], &QUICK.replace("/healthz", "/check"));
+    origin.wait_for_requests(12);
+    assert!(!evener.log().contains("upstream is down"), "{}", evener.log());
+    assert_eq!(health(&evener, &origin), "up");
     evener.get("/").expect_status(200);
 }
 
@@ -110,7 +113,7 @@ fn the_first_check_does_not_wait() {
     dead.fall_sick();
     let started = Instant::now();
     let evener = pool(&[&dead, &alive], r#"health_check = { path = "/healthz", interval = "30s" }"#);
-    assert!(started.elapsed() < Duration::from_secs(5), "ready after {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(25), "ready after {:?}", started.elapsed());
     for _ in 0..10 {
         assert_eq!(evener.get("/").expect_status(200).body(), "alive");
     }
@@ -182,14 +185,20 @@ fn refusing_connections_counts_as_failing() {
 #[test]
 fn failing_answers_eject_and_time_readmits() {
     let (failing, other) = (Origin::serving(|_| Reply::status(500, "no")), Origin::answering("ok"));
-    let evener = pool(
-        &[&failing, &other],
-        "ejection = { consecutive_failures = 3, base_duration = \"500ms\", max_ejected = 0.5 }",
-    );
+    let ejected_for = |time: &str| {
+        let ejection = "consecutive_failures = 3, max_ejected = 0.5, base_duration";
+        pool(&[&failing, &other], &format!("ejection = {{ {ejection} = \"{time}\" }}"))
+    };
+    let evener = ejected_for("60s");
     (0..20).for_each(|_| drop(evener.get("/")));
     assert_eq!(failing.requests_seen(), 3, "ejected after the third");
     assert!(!is_eligible(&evener, &failing));
 
+    let evener = ejected_for("500ms");
+    wait_until(SOON, || {
+        evener.get("/");
+        !is_eligible(&evener, &failing)
+    });
     failing.answer_by(|_| Reply::ok("ok again"));
     wait_until(SOON, || evener.get("/").expect_status(200).body() == "ok again");
     assert!(is_eligible(&evener, &failing));
@@ -251,16 +260,21 @@ fn eligible_in_the_api_means_gets_traffic() {
 fn a_recovered_upstream_comes_back_slowly() {
     let (returning, other) = (Origin::answering("returning"), Origin::answering("other"));
     returning.fall_sick();
-    let evener = pool(&[&returning, &other], &format!("{QUICK}\nslow_start = \"3s\""));
+    let evener = pool(&[&returning, &other], &format!("{QUICK}\nslow_start = \"10s\""));
     assert!(!is_eligible(&evener, &returning));
     // Whoever is alone in a pool is warm only when his own ramp is over.
-    thread::sleep(Duration::from_millis(3200));
+    thread::sleep(Duration::from_millis(10_200));
     returning.get_well();
     wait_until(SOON, || is_eligible(&evener, &returning));
 
-    (0..200).for_each(|_| drop(evener.get("/").expect_status(200)));
+    // Not to the end of its ramp: without one it would get half of the requests, with it a sixth.
+    let (started, mut sent) = (Instant::now(), 0);
+    while sent < 200 && started.elapsed() < Duration::from_secs(4) {
+        evener.get("/").expect_status(200);
+        sent += 1;
+    }
     let share = returning.requests_seen();
-    assert!(share < 60, "{share} of 200 at the beginning of its ramp");
+    assert!(5 * share < 2 * sent + 10, "{share} of {sent} at the beginning of its ramp");
 }
 
 #[test]
@@ -295,19 +309,16 @@ fn a_check_on_demand_is_answered_with_its_results() {
 
 #[test]
 fn readiness_waits_for_the_first_round_of_probes() {
-    let origin = Origin::serving(|request| match request.target.as_str() {
-        "/slow-check" => Reply::default()
-            .then_sleep(Duration::from_secs(2))
-            .then_send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
-        _ => Reply::ok("ok"),
-    });
+    let origin = Origin::answering("ok");
+    origin.hold();
     let evener = Evener::start_unready(&format!(
-        "[pools.app]\nupstreams = [\"{}\"]\nhealth_check = {{ path = \"/slow-check\" }}",
+        "[pools.app]\nupstreams = [\"{}\"]\nhealth_check = {{ path = \"/slow-check\", interval = \"60s\", timeout = \"60s\" }}",
         origin.address()
     ));
     origin.wait_for_request();
     wait_until(SOON, || evener.admin().try_get("/livez").is_some_and(|answer| answer.status() == 200));
     assert_eq!(evener.admin().get("/readyz").status(), 503);
+    origin.release();
     wait_until(SOON, || evener.admin().get("/readyz").status() == 200);
     evener.get("/").expect_status(200);
 }
@@ -320,19 +331,22 @@ fn an_abandoned_trial_does_not_eject_for_ever() {
         &[&failing, &other],
         "ejection = { consecutive_failures = 2, base_duration = \"500ms\", max_ejected = 0.5 }",
     );
-    (0..10).for_each(|_| drop(evener.get("/")));
-    assert!(!is_eligible(&evener, &failing));
+    wait_until(SOON, || {
+        evener.get("/");
+        !is_eligible(&evener, &failing)
+    });
     failing.answer_by(|_| Reply::ok("ok again"));
     wait_until(SOON, || is_eligible(&evener, &failing));
 
     failing.hold();
     let before = failing.requests_seen();
-    while failing.requests_seen() == before {
+    wait_until(SOON, || {
         let mut client = evener.connect();
         client.start("GET", "/", "", b"");
         thread::sleep(Duration::from_millis(30));
         client.reset();
-    }
+        failing.requests_seen() > before
+    });
     failing.release();
 
     wait_until(SOON, || evener.get("/").expect_status(200).body() == "ok again");

@@ -16,23 +16,23 @@ fn listener(origin: &Origin, settings: &str) -> Evener {
 #[test]
 fn an_idle_client_connection_is_closed_at_its_limit_and_not_before() {
     let origin = Origin::answering("ok");
-    let evener = listener(&origin, "keepalive_timeout = \"600ms\"");
+    let evener = listener(&origin, "keepalive_timeout = \"4s\"");
     let mut client = evener.connect();
     for _ in 0..3 {
         client.get("/").expect_status(200);
-        thread::sleep(Duration::from_millis(250));
+        thread::sleep(Duration::from_millis(1500));
     }
     client.get("/").expect_status(200);
     let started = Instant::now();
-    assert!(client.is_closed_within(Duration::from_secs(5)));
-    assert!(started.elapsed() > Duration::from_millis(400), "{:?}", started.elapsed());
+    assert!(client.is_closed_within(Duration::from_secs(20)));
+    assert!(started.elapsed() > Duration::from_secs(3), "{:?}", started.elapsed());
 }
 
 /// A request that takes longer than the idle limit is not idle.
 #[test]
 fn the_idle_limit_does_not_cut_a_slow_request() {
-    let origin = Origin::answering("ok").after(Duration::from_millis(900));
-    let evener = listener(&origin, "keepalive_timeout = \"300ms\"\nheader_timeout = \"300ms\"");
+    let origin = Origin::answering("ok").after(Duration::from_millis(4500));
+    let evener = listener(&origin, "keepalive_timeout = \"2s\"\nheader_timeout = \"2s\"");
     evener.get("/").expect_status(200);
 }
 
@@ -40,6 +40,8 @@ fn the_idle_limit_does_not_cut_a_slow_request() {
 fn connections_beyond_the_limit_wait_or_are_turned_away_and_the_others_are_served() {
     let origin = Origin::answering("ok");
     let evener = listener(&origin, "max_connections = 4");
+    // Evener has tried its listener itself.
+    evener.admin().expect_metric("evener_connections", &["listener=\"http\""], 0.0);
     let mut within: Vec<Client> = (0..4).map(|_| evener.connect()).collect();
     within.iter_mut().for_each(|client| drop(client.get("/").expect_status(200)));
 
@@ -50,10 +52,9 @@ fn connections_beyond_the_limit_wait_or_are_turned_away_and_the_others_are_serve
     assert!(origin.requests().iter().all(|request| request.target != "/beyond"));
 
     drop(within);
-    wait_until(Duration::from_secs(10), || {
+    wait_until(Duration::from_secs(20), || {
         let Ok(mut client) = Client::try_connect(evener.address()) else { return false };
-        client.start("GET", "/", "", b"");
-        client.try_read("GET").ok().flatten().is_some_and(|answer| answer.status() == 200)
+        client.try_get("/").is_some_and(|answer| answer.status() == 200)
     });
 }
 
@@ -80,7 +81,7 @@ fn an_upstream_that_stops_in_mid_answer_is_cut_at_the_read_timeout() {
     let mut client = evener.connect();
     client.start("GET", "/", "", b"");
     assert!(client.try_read("GET").is_err(), "half an answer does not look whole");
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(25), "{:?}", started.elapsed());
 }
 
 /// The time-out is for silence, not for the whole answer.
@@ -88,11 +89,11 @@ fn an_upstream_that_stops_in_mid_answer_is_cut_at_the_read_timeout() {
 fn a_long_answer_that_keeps_coming_is_not_cut() {
     let mut reply = Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n");
     for _ in 0..8 {
-        reply = reply.then_sleep(Duration::from_millis(120)).then_send("x");
+        reply = reply.then_sleep(Duration::from_millis(500)).then_send("x");
     }
     let origin = Origin::serving(move |_| reply.clone());
     let evener = Evener::start(&format!(
-        "[pools.app]\nupstreams = [\"{}\"]\ntimeouts = {{ read = \"500ms\" }}",
+        "[pools.app]\nupstreams = [\"{}\"]\ntimeouts = {{ read = \"3s\" }}",
         origin.address()
     ));
     assert_eq!(evener.get("/").expect_status(200).body(), "xxxxxxxx");
@@ -140,13 +141,15 @@ fn without_a_queue_a_request_too_many_is_a_503() {
     assert!(answer.header("retry-after").is_some(), "{answer}");
     origin.release();
     first.join().expect_status(200);
+    // The upstream has room again a moment after the last byte.
+    evener.admin().wait_for_rest();
     evener.get("/").expect_status(200);
 }
 
 #[test]
 fn a_queue_keeps_requests_until_there_is_room_and_no_more_than_it_holds() {
     let origin = Origin::answering("ok");
-    let evener = one_at_a_time(&origin, "queue = { max = 2, timeout = \"10s\" }");
+    let evener = one_at_a_time(&origin, "queue = { max = 2, timeout = \"60s\" }");
     origin.hold();
     let first = evener.get_in_background("/");
     origin.wait_for_request();
@@ -157,7 +160,7 @@ fn a_queue_keeps_requests_until_there_is_room_and_no_more_than_it_holds() {
     while refused() < 0.5 {
         extra.push(evener.get_in_background("/"));
         thread::sleep(Duration::from_millis(50));
-        assert!(extra.len() < 50, "nobody is turned away");
+        assert!(extra.len() < 400, "nobody is turned away");
     }
     origin.release();
     first.join().expect_status(200);
@@ -204,7 +207,7 @@ fn a_slow_body_is_a_408_and_nobodys_fault() {
 
     let mut dripping = evener.connect();
     dripping.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n");
-    wait_until(Duration::from_secs(10), || {
+    wait_until(Duration::from_secs(20), || {
         dripping.send_if_open("x");
         dripping.has_bytes_within(Duration::from_millis(50))
     });
@@ -213,7 +216,7 @@ fn a_slow_body_is_a_408_and_nobodys_fault() {
     evener.admin().expect_metric("evener_refusals_total", &["reason=\"request_timeout\""], 2.0);
     let upstream = evener.admin().upstream("app", &origin);
     assert_eq!(upstream["errors"], 0, "{upstream}");
-    wait_until(Duration::from_secs(10), || evener.admin().upstream("app", &origin)["in_flight"] == 0);
+    wait_until(Duration::from_secs(20), || evener.admin().upstream("app", &origin)["in_flight"] == 0);
 }
 
 /// `timeouts.write`: an upstream that takes the connection and reads nothing. It may still answer, for as

@@ -19,7 +19,7 @@ fn in_front_of(origin: &Origin, more: &str) -> Evener {
 fn open(evener: &Evener) -> WebSocket<TcpStream> {
     let stream = TcpStream::connect(evener.address()).expect("connect");
     stream.set_nodelay(true).expect("no delay");
-    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a time-out");
     let url = format!("ws://{}/socket?room=1", evener.address());
     tungstenite::client(url, stream).expect("the upgrade is accepted").0
 }
@@ -68,7 +68,7 @@ fn an_open_websocket_is_in_flight_and_a_closed_one_is_not() {
     assert_eq!(in_flight(), Some(10));
 
     drop(sockets);
-    wait_until(Duration::from_secs(10), || in_flight() == Some(0));
+    wait_until(Duration::from_secs(20), || in_flight() == Some(0));
 }
 
 /// PINGORA.md, rule 11: both read time-outs run on the upgraded stream, unless told otherwise.
@@ -78,21 +78,21 @@ fn a_silent_websocket_outlives_the_timeouts_of_requests() {
     let evener = Evener::start(&format!(
         r#"
         [listeners.http]
-        header_timeout = "300ms"
-        keepalive_timeout = "300ms"
+        header_timeout = "2s"
+        keepalive_timeout = "2s"
         [routes.all]
-        timeout = "400ms"
+        timeout = "2s"
         pool = "app"
         [pools.app]
         upstreams = ["{}"]
-        timeouts = {{ connect = "300ms", read = "300ms", write = "300ms" }}
-        keepalive = {{ idle = "300ms" }}
+        timeouts = {{ connect = "2s", read = "2s", write = "2s" }}
+        keepalive = {{ idle = "2s" }}
         "#,
         origin.address()
     ));
     let mut socket = open(&evener);
     echo(&mut socket, "before");
-    thread::sleep(Duration::from_millis(1200));
+    thread::sleep(Duration::from_millis(4500));
     echo(&mut socket, "after");
 }
 

@@ -9,7 +9,7 @@ use super::server::Server;
 use crate::rig::{Evener, wait_until};
 
 /// Requests that were in flight when wrk hung up end at once; a machine under load may take its time.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What Evener counts of one upstream.
 #[derive(Clone, Copy, Debug)]

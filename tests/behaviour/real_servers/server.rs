@@ -13,7 +13,7 @@ use super::program::{command, kill_group, scripts, signal};
 use crate::rig::{Client, reserve_port, wait_until};
 
 /// To start or to end; Python takes its time on a machine under load.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long Node keeps an idle connection unless told otherwise.
 pub(super) const NODE_KEEP_ALIVE: Duration = Duration::from_secs(5);

@@ -12,7 +12,7 @@ use super::message::Response;
 use super::wire::{Socket, Wire};
 
 /// No play waits longer for an answer: a machine under load is slow, a hang is for ever.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One connection to Evener.
 pub(crate) struct Client {
@@ -59,6 +59,12 @@ impl Client {
         self.wire.socket.write_all(bytes.as_ref()).is_ok()
     }
 
+    /// `GET path`; `None` when the connection is closed before there is an answer.
+    pub(crate) fn try_get(&mut self, path: &str) -> Option<Response> {
+        let is_sent = self.send_if_open(self.head_of("GET", path, "", b""));
+        is_sent.then(|| self.try_read("GET").ok().flatten()).flatten()
+    }
+
     /// Reads the answer to a request with this method.
     #[track_caller]
     pub(crate) fn read(&mut self, method: &str) -> Response {
@@ -89,16 +95,15 @@ impl Client {
 
     /// Sends what [`Self::request`] sends, and does not wait.
     pub(crate) fn start(&mut self, method: &str, path: &str, headers: &str, body: &[u8]) {
-        let mut bytes = format!("{method} {path} HTTP/1.1\r\n{headers}").into_bytes();
-        if !has_host(headers) {
-            bytes.extend_from_slice(format!("Host: {}\r\n", self.address).as_bytes());
-        }
-        if !body.is_empty() {
-            bytes.extend_from_slice(format!("Content-Length: {}\r\n", body.len()).as_bytes());
-        }
-        bytes.extend_from_slice(b"\r\n");
-        bytes.extend_from_slice(body);
-        self.send(bytes);
+        let head = self.head_of(method, path, headers, body);
+        self.send([head.as_bytes(), body].concat());
+    }
+
+    fn head_of(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> String {
+        let host = if has_host(headers) { String::new() } else { format!("Host: {}\r\n", self.address) };
+        let size =
+            if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+        format!("{method} {path} HTTP/1.1\r\n{headers}{host}{size}\r\n")
     }
 
     /// Exactly `count` bytes of whatever comes.

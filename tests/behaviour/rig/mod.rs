@@ -9,6 +9,7 @@
 //! Nothing here uses an HTTP library: a library would repair, or hide, what the plays want to see.
 
 mod client;
+mod default_ports;
 mod evener;
 mod message;
 mod origin;
@@ -17,6 +18,7 @@ mod tests;
 mod wire;
 
 pub(crate) use client::{Background, Client, Load, wait_until};
+pub(crate) use default_ports::DefaultPorts;
 pub(crate) use evener::{Evener, run_to_end, run_to_end_with_environment};
 pub(crate) use message::Response;
 pub(crate) use origin::{Origin, Reply, Request};

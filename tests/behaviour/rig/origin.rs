@@ -13,7 +13,7 @@ use super::ports::reserve_port;
 use super::wire::{Socket, Wire, wrong};
 
 /// No play waits longer for something to reach an origin.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Requests for this path are health probes: counted apart, answered by [`Origin::fall_sick`].
 pub(crate) const HEALTH_PATH: &str = "/healthz";
@@ -201,6 +201,8 @@ struct State {
 #[derive(Default)]
 struct Connection {
     socket: Option<Socket>,
+    /// Whether our end of it is closed.
+    is_closed: bool,
     /// Received, without what turned out to be health probes.
     bytes: Vec<u8>,
 }
@@ -251,7 +253,7 @@ impl Origin {
         self
     }
 
-    /// Closes a connection on which no request has come for this long, as Node does after 5 s.
+    /// Closes a connection on which no further request has come for this long, as Node does after 5 s.
     pub(crate) fn closing_idle_after(self, limit: Duration) -> Self {
         self.shared.lock().idle_limit = Some(limit);
         self
@@ -356,6 +358,12 @@ impl Origin {
     /// Connections that carried anything other than health probes.
     pub(crate) fn connections_seen(&self) -> usize {
         self.shared.lock().connections.iter().filter(|one| !one.bytes.is_empty()).count()
+    }
+
+    /// Waits until our ends of all connections are closed.
+    #[track_caller]
+    pub(crate) fn wait_until_all_are_closed(&self) {
+        self.wait_for(|state| state.connections.iter().all(|one| one.is_closed));
     }
 
     /// Every byte received, health probes left out, connection after connection.
@@ -486,11 +494,18 @@ impl Acceptor {
 
 /// One thread per connection, until the listener is to close.
 fn accept(shared: &Arc<Shared>, acceptor: Acceptor) {
-    while let Ok(socket) = acceptor.accept() {
+    loop {
+        let accepted = acceptor.accept();
         let mut state = shared.lock();
         if !state.listening {
             break;
         }
+        let Ok(socket) = accepted else {
+            // Gone before it was accepted, or no file descriptor is free; the next one may do better.
+            drop(state);
+            thread::sleep(Duration::from_millis(5));
+            continue;
+        };
         let index = state.connections.len();
         let socket_to_cut = socket.try_clone().ok();
         state.connections.push(Connection { socket: socket_to_cut, ..Connection::default() });
@@ -508,6 +523,8 @@ struct Conversation {
     shared: Arc<Shared>,
     wire: Wire,
     index: usize,
+    /// Whether a request is counted as under way.
+    is_answering: bool,
 }
 
 /// What becomes of a connection after a reply.
@@ -522,7 +539,7 @@ impl Conversation {
     fn new(shared: Arc<Shared>, socket: Socket, index: usize) -> Self {
         let tap_to = Arc::clone(&shared);
         let tap = move |bytes: &[u8]| tap_to.lock().connections[index].bytes.extend_from_slice(bytes);
-        Self { shared, wire: Wire::tapped(socket, Box::new(tap)), index }
+        Self { shared, wire: Wire::tapped(socket, Box::new(tap)), index, is_answering: false }
     }
 
     /// Request after request, until one end closes.
@@ -537,13 +554,18 @@ impl Conversation {
             state.tcp_probes += 1;
         }
         drop(state);
-        if matches!(next, Ok(Next::Reset)) {
-            self.wire.into_parts().0.reset();
+        let Self { shared, wire, index, .. } = self;
+        match next {
+            Ok(Next::Reset) => wire.into_parts().0.reset(),
+            _ => drop(wire),
         }
+        shared.lock().connections[index].is_closed = true;
+        shared.changed.notify_all();
     }
 
     fn exchange(&mut self) -> io::Result<Next> {
-        let idle_limit = self.shared.lock().idle_limit;
+        // It is idle between requests; one that is new may wait for its first as long as it takes.
+        let idle_limit = self.shared.lock().idle_limit.filter(|_| self.wire.position() > 0);
         self.wire.socket.set_read_timeout(idle_limit);
         if !self.wire.has_a_byte()? {
             return Ok(Next::Close);
@@ -592,7 +614,7 @@ impl Conversation {
         }
         let reply = self.begin(request);
         let next = self.play(request, &reply);
-        self.shared.lock().under_way -= 1;
+        self.end_of_answer();
         match next {
             Ok(Next::Keep) if self.shared.lock().early => self.linger(),
             Ok(Next::Keep) if wants_close(request) => Ok(Next::Close),
@@ -613,8 +635,17 @@ impl Conversation {
         Ok(if wants_close(probe) { Next::Close } else { next })
     }
 
+    /// Called before the last byte leaves: whoever has read it may send the next request at once, on another
+    /// connection, and would meet this one still counted.
+    fn end_of_answer(&mut self) {
+        if std::mem::take(&mut self.is_answering) {
+            self.shared.lock().under_way -= 1;
+        }
+    }
+
     /// Records the request, waits as long as it is told to, and asks what to do with it.
-    fn begin(&self, request: &Request) -> Reply {
+    fn begin(&mut self, request: &Request) -> Reply {
+        self.is_answering = true;
         let mut state = self.shared.lock();
         state.requests.push(request.clone());
         state.under_way += 1;
@@ -642,6 +673,7 @@ impl Conversation {
                 }
             }
         }
+        self.end_of_answer();
         self.write(piece)?;
         Ok(Next::Keep)
     }

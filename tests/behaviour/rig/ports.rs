@@ -2,19 +2,47 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 /// Below what Linux (32768 up) and macOS (49152 up) hand out by themselves: an outgoing connection, or
 /// a `bind` to port 0 elsewhere, can never take a reserved port.
 const FIRST: u16 = 12_000;
-const COUNT: u16 = 20_000;
+const BLOCKS: u16 = 40;
 
-static NEXT: AtomicU16 = AtomicU16::new(0);
+/// A full run needs some three of these.
+const BLOCK: u16 = 500;
 
-/// A free port on loopback, given out once in this process.
+/// Blocks of ports that are ours as long as this process lives, and what of the last one is not given out.
+///
+/// Whoever listens on the first port of a block owns the others: two runs at a time never meet.
+struct Reserve {
+    claims: Vec<TcpListener>,
+    left: std::ops::Range<u16>,
+}
+
+static RESERVE: Mutex<Reserve> = Mutex::new(Reserve { claims: Vec::new(), left: 0..0 });
+
+/// A free port on loopback, given out once on this machine while this process lives.
 pub(crate) fn reserve_port() -> u16 {
-    (0..COUNT).map(|_| candidate()).find(|&port| is_free(port)).expect("one of twenty thousand ports is free")
+    let mut reserve = RESERVE.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        match reserve.left.next() {
+            Some(port) if is_free(port) => return port,
+            Some(_) => {}
+            None => reserve.claim_block(),
+        }
+    }
+}
+
+impl Reserve {
+    fn claim_block(&mut self) {
+        let bind = |first: u16| TcpListener::bind(("127.0.0.1", first)).ok().map(|claim| (first, claim));
+        let claimed = (0..BLOCKS).map(|number| FIRST + number * BLOCK).find_map(bind);
+        let (first, claim) = claimed.expect("one of forty blocks of ports is free");
+        self.claims.push(claim);
+        self.left = first + 1..first + BLOCK;
+    }
 }
 
 /// An address that takes no connection and refuses none: its queue is full, so a connect never ends.
@@ -26,6 +54,8 @@ pub(crate) fn unreachable_address() -> SocketAddr {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
         runtime.expect("a runtime").block_on(async {
             let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+            // A connection of an earlier run, long closed, may still be remembered on this port.
+            socket.set_reuseaddr(true).expect("reuse the address");
             let address = SocketAddr::from(([127, 0, 0, 1], reserve_port()));
             socket.bind(address).expect("bind");
             let _listener = socket.listen(1).expect("listen");
@@ -41,14 +71,6 @@ pub(crate) fn unreachable_address() -> SocketAddr {
 fn fill_queue(address: SocketAddr) -> Vec<TcpStream> {
     let patience = std::time::Duration::from_millis(200);
     std::iter::from_fn(|| TcpStream::connect_timeout(&address, patience).ok()).take(16).collect()
-}
-
-/// Starts at a place that depends on the process, so that two runs at a time seldom meet.
-fn candidate() -> u16 {
-    let process = u16::try_from(std::process::id() % u32::from(COUNT)).unwrap_or(0);
-    let start = u32::from(process) * 37;
-    let offset = (start + u32::from(NEXT.fetch_add(1, Ordering::Relaxed))) % u32::from(COUNT);
-    FIRST + u16::try_from(offset).unwrap_or(0)
 }
 
 /// On both families, though a machine may lack the second.

@@ -100,7 +100,7 @@ fn a_dying_origin_ends_open_connections() {
     client.start("GET", "/", "", b"");
     origin.wait_for_request();
     origin.die();
-    assert!(client.is_closed_within(Duration::from_secs(5)));
+    assert!(client.is_closed_within(Duration::from_secs(20)));
 }
 
 #[test]
@@ -118,18 +118,18 @@ fn a_reset_is_seen_as_one() {
 
 #[test]
 fn an_idle_connection_is_closed_at_its_limit_and_not_before() {
-    let origin = Origin::answering("a").closing_idle_after(Duration::from_millis(200));
+    let origin = Origin::answering("a").closing_idle_after(Duration::from_secs(2));
     let mut client = connect(&origin);
     client.get("/");
     assert!(!client.is_closed_within(Duration::from_millis(50)));
-    assert!(client.is_closed_within(Duration::from_secs(5)));
+    assert!(client.is_closed_within(Duration::from_secs(20)));
 }
 
 #[test]
 fn a_connection_without_a_byte_is_a_tcp_probe() {
     let origin = Origin::answering("a");
     drop(connect(&origin));
-    wait_until(Duration::from_secs(5), || origin.tcp_probes_seen() == 1);
+    wait_until(Duration::from_secs(20), || origin.tcp_probes_seen() == 1);
     assert_eq!((origin.connections_seen(), origin.requests_seen()), (0, 0));
 }
 
