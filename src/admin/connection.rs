@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use super::problem::Problem;
-use super::routes;
+use super::{drain, routes};
 use crate::control::Control;
 
 /// Connections at a time. Operators and scrapers need a handful; the process's file descriptors are
@@ -57,11 +57,20 @@ impl AdminApp {
         let service = TowerToHyperService::new(self.router.clone());
         let mut connection = pin!(self.connection.serve_connection(TokioIo::new(stream), service));
         let mut shutdown = shutdown.clone();
+        let mut stopping = pin!(async { shutdown.wait_for(|is_stopping| *is_stopping).await.map(drop) });
         // What goes wrong on a connection is the client's to notice; there is nothing to do here.
         tokio::select! {
             _ = connection.as_mut() => return,
-            _ = shutdown.wait_for(|is_stopping| *is_stopping) => {}
-            () = sleep(CONNECTION_AGE_MAX) => {}
+            _ = stopping.as_mut() => {}
+            () = sleep(CONNECTION_AGE_MAX) => {
+                connection.as_mut().graceful_shutdown();
+                // The wait that somebody asked for last is not cut short.
+                tokio::select! {
+                    _ = connection.as_mut() => return,
+                    _ = stopping => {}
+                    () = sleep(drain::WAIT_MAX) => {}
+                }
+            }
         }
         connection.as_mut().graceful_shutdown();
         let _ = timeout(FAREWELL, connection).await;

@@ -10,8 +10,8 @@ use axum::routing::{MethodRouter, get, post};
 use super::guard::{BODY_BYTES_MAX, guard};
 use super::problem::Problem;
 use super::{
-    explain, health_check, infrastructure, lifecycle, metrics, monitoring, next, openapi, pools, reload,
-    stats, status,
+    drain, explain, health_check, infrastructure, lifecycle, metrics, monitoring, next, openapi, pool_edit,
+    pools, reload, stats, status, upstream_edit,
 };
 use crate::control::Control;
 
@@ -29,8 +29,16 @@ pub(super) fn index() -> Vec<Resource> {
         ("/v1/stats", get(stats::show)),
         ("/v1/reload", post(reload::run)),
         ("/v1/pools", get(pools::list)),
-        ("/v1/pools/{pool}", get(pools::show_pool)),
-        ("/v1/pools/{pool}/upstreams/{address}", get(pools::show_upstream)),
+        ("/v1/pools/{pool}", get(pools::show_pool).patch(pool_edit::patch)),
+        (
+            "/v1/pools/{pool}/upstreams",
+            get(pools::list_upstreams).post(upstream_edit::add).put(upstream_edit::replace),
+        ),
+        (
+            "/v1/pools/{pool}/upstreams/{address}",
+            get(pools::show_upstream).patch(upstream_edit::patch).delete(upstream_edit::remove),
+        ),
+        ("/v1/pools/{pool}/upstreams/{address}/drain", post(drain::run)),
         ("/v1/pools/{pool}/next", get(next::show)),
         ("/v1/pools/{pool}/health-check", post(health_check::run)),
         ("/v1/explain", get(explain::show)),
@@ -38,6 +46,7 @@ pub(super) fn index() -> Vec<Resource> {
         ("/api/infrastructure/load-balancer/status", get(infrastructure::status)),
         ("/api/infrastructure/load-balancer/next-server", get(infrastructure::next_server)),
         ("/api/infrastructure/load-balancer/health-check", post(infrastructure::health_check)),
+        ("/api/infrastructure/load-balancer/initialize", post(infrastructure::initialize)),
         ("/api/infrastructure/stats", get(infrastructure::stats)),
         ("/api/monitoring/health", get(monitoring::health)),
         ("/api/monitoring/metrics", get(monitoring::metrics)),

@@ -45,9 +45,7 @@ impl Writer {
             tokio::task::spawn_blocking(move || control.apply(&change, condition.as_ref(), &author));
         match applying.await {
             Ok(applied) => Ok(applied?),
-            Err(error) => Err(Problem::new(500, "internal", "the change ended in the middle")
-                .detail(error.to_string())
-                .help("GET /v1/status shows what runs; please report this as a bug")),
+            Err(error) => Err(Problem::internal(error.to_string())),
         }
     }
 }
@@ -89,7 +87,6 @@ fn author_of(parts: &Parts) -> Result<Author, Problem> {
     Ok(Author { origin: ChangeOrigin::Admin, who: "loopback".to_owned(), why })
 }
 
-#[allow(dead_code)]
 /// A body of JSON that says exactly what `T` has.
 pub(super) struct Said<T>(pub(super) T);
 
@@ -112,7 +109,6 @@ impl<T: DeserializeOwned> FromRequest<Arc<Control>> for Said<T> {
     }
 }
 
-#[allow(dead_code)]
 /// The whole body, within its bounds.
 pub(super) async fn read_body(request: Request, state: &Arc<Control>) -> Result<Bytes, Problem> {
     Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status().as_u16() {
@@ -142,6 +138,20 @@ pub(super) struct AppliedView {
     warnings: Vec<String>,
     /// Whether it survives the process.
     persisted: bool,
+}
+
+/// What was changed, as it is now, and what came of the change.
+#[derive(Debug, Serialize)]
+pub(super) struct Written<T> {
+    #[serde(flatten)]
+    view: T,
+    applied: AppliedView,
+}
+
+impl<T> Written<T> {
+    pub(super) fn new(view: T, applied: Applied) -> Self {
+        Self { view, applied: applied.into() }
+    }
 }
 
 #[derive(Debug, Serialize)]

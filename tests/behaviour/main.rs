@@ -16,6 +16,7 @@ mod forwarding;
 mod health;
 mod lifecycle;
 mod limits;
+mod pool_api;
 mod protocol;
 mod real_servers;
 mod reload;

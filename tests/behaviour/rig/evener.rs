@@ -155,6 +155,19 @@ impl Evener {
         self.admin().json("/v1/status")["generation"].as_u64().expect("a generation")
     }
 
+    /// Stops it, and starts it again in the same folder.
+    pub(crate) fn restart(&mut self) {
+        self.signal("TERM");
+        assert!(self.ends_within(START_DEADLINE).is_some(), "it does not stop");
+        self.process = spawn(&[], &["run", "--config", "evener.toml"], &[], self.folder.path());
+        self.wait_until_ready();
+    }
+
+    /// What a file of its folder says; nothing if it is not there.
+    pub(crate) fn file(&self, name: &str) -> String {
+        fs::read_to_string(self.folder.path().join(name)).unwrap_or_default()
+    }
+
     /// Replaces the configuration file, on the same addresses, and waits until it runs and the first
     /// health checks of new upstreams are done.
     pub(crate) fn reload(&self, configuration: &str) {
@@ -213,6 +226,7 @@ impl Drop for Evener {
 }
 
 /// The side port.
+#[derive(Clone, Copy)]
 pub(crate) struct Admin {
     address: SocketAddr,
 }
@@ -248,6 +262,18 @@ impl Admin {
         let headers =
             if json.is_empty() { "Content-Length: 0\r\n" } else { "Content-Type: application/json\r\n" };
         Client::connect(self.address).request("POST", path, headers, json.as_bytes())
+    }
+
+    /// Any method, with these header lines (each ending in CRLF) and a body of JSON.
+    #[track_caller]
+    pub(crate) fn write(&self, method: &str, path: &str, headers: &str, json: &str) -> Response {
+        let headers = format!("{headers}Content-Type: application/json\r\n");
+        Client::connect(self.address).request(method, path, &headers, json.as_bytes())
+    }
+
+    /// A connection of its own, for those who do not wait for the answer.
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.address)
     }
 
     /// `GET path`, which must be 200 with JSON.
