@@ -82,8 +82,9 @@ impl UpstreamState {
         self.mode.load(Ordering::SeqCst) != Mode::Ready as u8
     }
 
-    /// Requests in flight. When this is 0 after another mode than ready was set, it stays 0: a request
-    /// that was being picked meanwhile is counted, or notices and goes elsewhere.
+    /// Requests in flight. When this is 0 after another mode than ready was set, no request follows: one
+    /// that was being picked meanwhile is counted here, or notices in time and goes elsewhere (and may be
+    /// seen in the count for that moment).
     pub fn in_flight(&self) -> u32 {
         fence(Ordering::SeqCst);
         self.load.in_flight()
