@@ -22,7 +22,7 @@ use tower::ServiceExt;
 use super::auth::Peer;
 use super::impatient::Impatient;
 use super::problem::Problem;
-use super::routes;
+use super::{drain, routes};
 use crate::control::Control;
 use crate::observe::AdminRefusal;
 
@@ -72,11 +72,20 @@ impl AdminApp {
         let connection = self.connection.serve_connection(stream, TowerToHyperService::new(router));
         let mut connection = pin!(connection);
         let mut shutdown = shutdown.clone();
+        let mut stopping = pin!(async { shutdown.wait_for(|is_stopping| *is_stopping).await.map(drop) });
         // What goes wrong on a connection is the client's to notice; there is nothing to do here.
         tokio::select! {
             _ = connection.as_mut() => return,
-            _ = shutdown.wait_for(|is_stopping| *is_stopping) => {}
-            () = sleep(CONNECTION_AGE_MAX) => {}
+            _ = stopping.as_mut() => {}
+            () = sleep(CONNECTION_AGE_MAX) => {
+                connection.as_mut().graceful_shutdown();
+                // The wait that somebody asked for last is not cut short.
+                tokio::select! {
+                    _ = connection.as_mut() => return,
+                    _ = stopping => {}
+                    () = sleep(drain::WAIT_MAX) => {}
+                }
+            }
         }
         connection.as_mut().graceful_shutdown();
         let _ = timeout(FAREWELL, connection).await;

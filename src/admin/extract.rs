@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{self, FromRequest, FromRequestParts, Request};
@@ -12,8 +13,9 @@ use tokio::time::timeout;
 use super::guard::{BODY_BYTES_MAX, BODY_TIMEOUT};
 use super::problem::Problem;
 use crate::balance::StrategyKind;
+use crate::config::read_duration;
 use crate::control::Control;
-use crate::runtime::{Pool, Snapshot};
+use crate::runtime::{Pool, Snapshot, UpstreamState};
 
 /// Least likeness of two words, 0 to 1, for one to be suggested in place of the other.
 const LIKENESS_MIN: f64 = 0.7;
@@ -76,12 +78,18 @@ impl Parameters {
     /// `strategy`, if it is given.
     pub(super) fn take_strategy(&mut self) -> Result<Option<StrategyKind>, Problem> {
         let Some(word) = self.take("strategy")? else { return Ok(None) };
-        let kinds = StrategyKind::ALL;
-        let found = kinds.into_iter().find(|kind| kind.name() == word);
-        found.map(Some).ok_or_else(|| {
-            let names = kinds.map(StrategyKind::name);
-            Problem::bad_parameter(format!("there is no strategy `{word}`"), suggest(&word, &names))
-        })
+        read_strategy(&word).map(Some).map_err(|(detail, help)| Problem::bad_parameter(detail, help))
+    }
+
+    /// A duration with its unit, `0s` to `most`, if it is given.
+    pub(super) fn take_duration(
+        &mut self,
+        name: &'static str,
+        most: Duration,
+    ) -> Result<Option<Duration>, Problem> {
+        let Some(text) = self.take(name)? else { return Ok(None) };
+        let wrong = |(detail, help)| Problem::bad_parameter(format!("`{name}`: {detail}"), help);
+        read_duration(&text, most).map(Some).map_err(wrong)
     }
 
     /// Nothing may be left: what we do not know, we do not ignore.
@@ -135,8 +143,31 @@ pub(super) fn find_pool<'a>(snapshot: &'a Snapshot, name: &str) -> Result<&'a Po
     snapshot.pool_named(name).ok_or_else(|| Problem::unknown_pool(name))
 }
 
+/// The upstream of this address, spelled in any way that means the same.
+pub(super) fn find_upstream(
+    snapshot: &Snapshot,
+    pool: &str,
+    address: &str,
+) -> Result<Arc<UpstreamState>, Problem> {
+    let upstream = find_pool(snapshot, pool)?.upstreams().iter().find(|upstream| upstream.is_at(address));
+    upstream.map(|upstream| upstream.state.clone()).ok_or_else(|| Problem::unknown_upstream(pool, address))
+}
+
+/// The strategy of this name.
+///
+/// # Errors
+///
+/// What is wrong, and what would be right.
+pub(super) fn read_strategy(word: &str) -> Result<StrategyKind, (String, String)> {
+    let kinds = StrategyKind::ALL;
+    kinds.into_iter().find(|kind| kind.name() == word).ok_or_else(|| {
+        let names = kinds.map(StrategyKind::name);
+        (format!("there is no strategy `{word}`"), suggest(word, &names))
+    })
+}
+
 /// `did you mean …?`, or all words that would do.
-fn suggest(word: &str, known: &[&str]) -> String {
+pub(super) fn suggest(word: &str, known: &[&str]) -> String {
     let likeness = |other: &&&str| strsim::jaro_winkler(word, other);
     let nearest = known.iter().max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
     match nearest.filter(|nearest| likeness(nearest) >= LIKENESS_MIN) {

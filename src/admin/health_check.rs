@@ -6,8 +6,9 @@ use std::time::Duration;
 use axum::extract::State;
 use tokio::time::timeout;
 
-use super::answer::Json;
+use super::answer::Tagged;
 use super::extract::{Nothing, Path, find_pool};
+use super::pools::tagged_pool;
 use super::problem::Problem;
 use super::views::PoolView;
 use crate::control::Control;
@@ -21,11 +22,10 @@ pub(super) async fn run(
     State(control): State<Arc<Control>>,
     Path(pool): Path<String>,
     _: Nothing,
-) -> Result<Json<PoolView>, Problem> {
+) -> Result<Tagged<PoolView>, Problem> {
     probe(&control, &pool).await?;
     // What runs may have been replaced meanwhile.
-    let snapshot = control.runtime().snapshot();
-    Ok(Json(PoolView::of(find_pool(&snapshot, &pool)?, &control)))
+    tagged_pool(&control, &pool)
 }
 
 /// Probes all upstreams of a pool, and returns when all have answered.

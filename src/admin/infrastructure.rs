@@ -4,14 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::answer::Json;
 use super::extract::{Nothing, Parameters, find_pool};
+use super::member::{self, resolve};
+use super::pool_edit::strategy_edit;
 use super::problem::Problem;
 use super::views::{Figures, Standing, UpstreamFigures, now_utc, preview, standings};
-use crate::config::UpstreamAddress;
-use crate::control::Control;
+use super::write::{Said, Writer};
+use crate::config::{PoolEdit, UpstreamAddress};
+use crate::control::{Change, Control};
 use crate::observe::Reason;
 use crate::runtime::{Pool, Snapshot};
 
@@ -59,6 +62,44 @@ pub(super) async fn health_check(
     parameters.finish()?;
     let pool = choose_pool(&control.runtime().snapshot(), name.as_deref())?.config.name.clone();
     super::health_check::probe(&control, &pool).await?;
+    let snapshot = control.runtime().snapshot();
+    Ok(Json(BalancerView::of(find_pool(&snapshot, &pool)?, control.runtime().now())))
+}
+
+/// Who serves from now on.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Initialization {
+    servers: Vec<String>,
+    strategy: Option<String>,
+    hash: Option<serde_json::Value>,
+    pool: Option<String>,
+}
+
+/// `POST /api/infrastructure/load-balancer/initialize` — these servers in place of all, by this strategy.
+pub(super) async fn initialize(
+    State(control): State<Arc<Control>>,
+    writer: Writer,
+    Said(Initialization { servers, strategy, hash, pool }): Said<Initialization>,
+) -> Result<Json<BalancerView>, Problem> {
+    if servers.is_empty() {
+        return Err(Problem::wrong_value(
+            "`servers` is empty",
+            "name at least one: [\"http://10.0.1.10:8080\"]",
+        ));
+    }
+    let pool = choose_pool(&control.runtime().snapshot(), pool.as_deref())?.config.name.clone();
+    let strategy = match (strategy, &hash) {
+        (Some(strategy), hash) => Some(strategy_edit(&strategy, hash.as_ref())?),
+        (None, None) => None,
+        (None, Some(_)) => {
+            let help = "add \"strategy\": \"consistent_hash\", or leave `hash` out";
+            return Err(Problem::wrong_value("`hash` is given without `strategy`", help));
+        }
+    };
+    let servers = resolve(servers.iter().map(|server| member::at(server)).collect()).await?;
+    let edits = std::iter::once(PoolEdit::Replace(servers)).chain(strategy).collect();
+    writer.apply(&control, Change::Edit { pool: pool.clone(), edits }).await?;
     let snapshot = control.runtime().snapshot();
     Ok(Json(BalancerView::of(find_pool(&snapshot, &pool)?, control.runtime().now())))
 }

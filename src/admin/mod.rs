@@ -9,7 +9,9 @@
 //! - `GET /livez`, `/readyz`, and with a body `/health`, `/health/ready`
 //! - `GET /metrics` for Prometheus
 //! - `GET /v1/status`, `/v1/stats`
-//! - `GET /v1/pools`, `/v1/pools/{pool}`, `/v1/pools/{pool}/upstreams/{address}`
+//! - `GET /v1/pools`, `/v1/pools/{pool}`, `/v1/pools/{pool}/upstreams`, `…/upstreams/{address}`
+//! - `PATCH /v1/pools/{pool}`, `POST` and `PUT …/upstreams`, `PATCH` and `DELETE …/upstreams/{address}`
+//! - `POST /v1/pools/{pool}/upstreams/{address}/drain?wait=`
 //! - `GET /v1/pools/{pool}/next`, `POST /v1/pools/{pool}/health-check`
 //! - `GET /v1/explain?host=&method=&path=&header=`
 //! - `GET /openapi.json`: all of this, machine-readable
@@ -28,6 +30,7 @@ mod audit;
 mod auth;
 mod brake;
 mod connection;
+mod drain;
 mod explain;
 mod extract;
 mod guard;
@@ -35,10 +38,13 @@ mod health_check;
 mod impatient;
 mod infrastructure;
 mod lifecycle;
+mod member;
 mod metrics;
 mod monitoring;
 mod next;
 mod openapi;
+mod pieces;
+mod pool_edit;
 mod pools;
 mod problem;
 mod reload;
@@ -47,6 +53,7 @@ mod stats;
 mod status;
 #[cfg(test)]
 mod tests;
+mod upstream_edit;
 mod views;
 mod write;
 

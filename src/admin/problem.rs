@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde::Serialize;
 
 use super::answer;
-use crate::config::{CannotEdit, LoadError, Mistake};
+use crate::config::{CannotEdit, LoadError, Mistake, resolved_address};
 use crate::control::Rejected;
 
 /// `Content-Type` of every refusal.
@@ -93,9 +93,35 @@ impl Problem {
     pub(super) fn unknown_upstream(pool: &str, address: &str) -> Self {
         Self::new(404, "unknown_upstream", "no upstream has this address")
             .detail(format!("pool `{pool}` has no upstream `{address}`"))
-            .help(format!(
-                "GET /v1/pools/{pool} lists them; the port must match too, and in a path `/` is written %2F"
-            ))
+            .help(match resolved_address(address) {
+                Some(_) => format!("GET /v1/pools/{pool} lists them; the port must match too"),
+                None => format!(
+                    "GET /v1/pools/{pool} lists them; upstreams are known by the address that their name was resolved to, such as 127.0.0.1:9001, [::1]:9001 or unix:%2Frun%2Fapp.sock"
+                ),
+            })
+    }
+
+    /// A value in the body of the request that cannot be used.
+    pub(super) fn wrong_value(detail: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::new(422, "wrong_value", "a value of the request is wrong").detail(detail).help(help)
+    }
+
+    /// An upstream that cannot be added.
+    pub(super) fn wrong_member(why: &CannotEdit) -> Self {
+        let help = match why {
+            CannotEdit::Wrong { help, .. } => help.as_str(),
+            CannotEdit::UnknownUpstream(_) | CannotEdit::AlreadyThere(_) => {
+                "GET /v1/pools lists all upstreams"
+            }
+        };
+        Self::wrong_value(why.to_string(), help)
+    }
+
+    /// We are at fault.
+    pub(super) fn internal(detail: impl Into<String>) -> Self {
+        Self::new(500, "internal", "the request ended in the middle")
+            .detail(detail)
+            .help("GET /v1/status shows what runs; please report this as a bug")
     }
 
     /// The request, or its body, was not complete in time.

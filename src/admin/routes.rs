@@ -12,8 +12,8 @@ use super::auth::Access;
 use super::guard::{BODY_BYTES_MAX, Door, guard};
 use super::problem::Problem;
 use super::{
-    explain, health_check, infrastructure, lifecycle, metrics, monitoring, next, openapi, pools, reload,
-    stats, status,
+    drain, explain, health_check, infrastructure, lifecycle, metrics, monitoring, next, openapi, pool_edit,
+    pools, reload, stats, status, upstream_edit,
 };
 use crate::control::Control;
 
@@ -40,8 +40,18 @@ pub(super) fn index() -> Vec<Resource> {
         ("/v1/stats", GUARDED, get(stats::show)),
         ("/v1/reload", GUARDED, post(reload::run)),
         ("/v1/pools", GUARDED, get(pools::list)),
-        ("/v1/pools/{pool}", GUARDED, get(pools::show_pool)),
-        ("/v1/pools/{pool}/upstreams/{address}", GUARDED, get(pools::show_upstream)),
+        ("/v1/pools/{pool}", GUARDED, get(pools::show_pool).patch(pool_edit::patch)),
+        (
+            "/v1/pools/{pool}/upstreams",
+            GUARDED,
+            get(pools::list_upstreams).post(upstream_edit::add).put(upstream_edit::replace),
+        ),
+        (
+            "/v1/pools/{pool}/upstreams/{address}",
+            Access::Guarded { operate: &[Method::PATCH] },
+            get(pools::show_upstream).patch(upstream_edit::patch).delete(upstream_edit::remove),
+        ),
+        ("/v1/pools/{pool}/upstreams/{address}/drain", OPERATE, post(drain::run)),
         ("/v1/pools/{pool}/next", GUARDED, get(next::show)),
         ("/v1/pools/{pool}/health-check", OPERATE, post(health_check::run)),
         ("/v1/explain", GUARDED, get(explain::show)),
@@ -49,6 +59,7 @@ pub(super) fn index() -> Vec<Resource> {
         ("/api/infrastructure/load-balancer/status", GUARDED, get(infrastructure::status)),
         ("/api/infrastructure/load-balancer/next-server", GUARDED, get(infrastructure::next_server)),
         ("/api/infrastructure/load-balancer/health-check", OPERATE, post(infrastructure::health_check)),
+        ("/api/infrastructure/load-balancer/initialize", GUARDED, post(infrastructure::initialize)),
         ("/api/infrastructure/stats", GUARDED, get(infrastructure::stats)),
         ("/api/monitoring/health", GUARDED, get(monitoring::health)),
         ("/api/monitoring/metrics", GUARDED, get(monitoring::metrics)),

@@ -1,7 +1,7 @@
 //! The whole router, asked as a client would ask, on a runtime that was built from a small file.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -93,6 +93,16 @@ impl Api {
             config::parse_with_warnings(&source, &environment).unwrap_or_else(|report| panic!("{report}"));
         let loaded = config::Loaded { source, config, warnings };
         let start = Start::from_file("/etc/evener/evener.toml".into(), loaded).unwrap();
+        let runtime = Arc::new(Runtime::new(start.config.clone(), start.generation, 0, None));
+        let control = Arc::new(Control::new(runtime, start));
+        Self { router: routes::router(control.clone()), control }
+    }
+
+    /// As it is when started without a file: what is changed is kept in memory.
+    fn without_file(text: &str) -> Self {
+        let source = config::Source { name: "text".into(), text: text.into(), folder: PathBuf::new() };
+        let config = config::parse(&source, &|_| None).unwrap_or_else(|report| panic!("{report}"));
+        let start = Start::from_arguments(config);
         let runtime = Arc::new(Runtime::new(start.config.clone(), start.generation, 0, None));
         let control = Arc::new(Control::new(runtime, start));
         Self { router: routes::router(control.clone()), control }
@@ -301,11 +311,17 @@ fn the_document_and_the_router_have_the_same_paths() {
 #[tokio::test]
 async fn the_document_and_the_router_have_the_same_methods() {
     let api = Api::up(TWO_POOLS);
+    let mut described: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (path, method) in operations() {
-        let allowed = api.ask(Method::DELETE, &concrete(&path), &[], "").await.expect(405);
-        let expected = if method == Method::GET { "GET,HEAD" } else { "POST" };
-        assert_eq!(allowed.header("allow"), expected, "{path}");
-        assert_eq!(allowed.problem(), "wrong_method");
+        let methods = described.entry(path).or_default();
+        methods.insert(method.to_string());
+        methods.extend((method == Method::GET).then(|| Method::HEAD.to_string()));
+    }
+    for (path, expected) in described {
+        let answer = api.ask(Method::TRACE, &concrete(&path), &[], "").await.expect(405);
+        let allowed: BTreeSet<String> = answer.header("allow").split(',').map(str::to_owned).collect();
+        assert_eq!(allowed, expected, "{path}");
+        assert_eq!(answer.problem(), "wrong_method");
     }
 }
 
@@ -923,6 +939,306 @@ async fn a_handler_can_know_who_asks() {
         let expected = Identity { name: name.into(), scope, peer };
         assert_eq!(api.send(request).await.expect(200).body, format!("{expected:?}"));
     }
+}
+
+const FIRST: &str = "/v1/pools/app/upstreams/127.0.0.1:9001";
+
+impl Api {
+    async fn write(&self, method: Method, path: &str, json: &str) -> Answer {
+        self.ask(method, path, &[("content-type", "application/json")], json).await
+    }
+
+    fn generation(&self) -> u64 {
+        self.runtime().snapshot().generation
+    }
+}
+
+/// The answer of each write is as the document says, and says the same as a look afterwards.
+#[tokio::test]
+async fn every_answer_to_a_write_is_as_the_document_says() {
+    let api = Api::without_file(TWO_POOLS);
+    let many = "/v1/pools/app/upstreams";
+    let whole = r#"{"upstreams": ["127.0.0.1:9001", {"address": "127.0.0.1:9005", "max_connections": 4}]}"#;
+    let document = document();
+    for (method, described, path, json, status) in [
+        (Method::PATCH, "/v1/pools/{pool}", "/v1/pools/app", r#"{"strategy": "random_two"}"#, 200),
+        (Method::POST, "/v1/pools/{pool}/upstreams", many, r#""127.0.0.1:9005""#, 201),
+        (Method::POST, "/v1/pools/{pool}/upstreams", many, r#"[{"address": "http://127.0.0.1:9006"}]"#, 201),
+        (Method::PUT, "/v1/pools/{pool}/upstreams", many, whole, 200),
+        (
+            Method::PATCH,
+            "/v1/pools/{pool}/upstreams/{address}",
+            FIRST,
+            r#"{"weight": 2, "state": "drain"}"#,
+            200,
+        ),
+    ] {
+        let answer = api.write(method.clone(), path, json).await.expect(status);
+        let operation = &document["paths"][described][method.as_str().to_ascii_lowercase()];
+        let schema = &operation["responses"][status.to_string()]["content"]["application/json"]["schema"];
+        let mut said = answer.json();
+        assert_fits(&said, schema, path);
+        assert_eq!(said["applied"]["generation"], api.generation(), "{path}");
+        assert_eq!(said["applied"]["persisted"], false);
+        said.as_object_mut().unwrap().remove("applied");
+        let seen = api.get(path).await.expect(200);
+        assert_eq!(answer.header("etag"), seen.header("etag"));
+        if path != many {
+            assert_eq!(said, seen.json());
+        }
+    }
+    let answer = api.write(Method::DELETE, FIRST, "").await.expect(200);
+    assert_fits(&answer.json(), &schema("Removed"), "removed");
+    let body =
+        r#"{"servers": ["http://127.0.0.1:9007"], "strategy": "consistent_hash", "hash": {"path": true}}"#;
+    let path = "/api/infrastructure/load-balancer/initialize";
+    let answer = api.write(Method::POST, path, body).await.expect(200).json();
+    assert_fits(&answer, &schema("Balancer"), "balancer");
+    assert_eq!((&answer["pool"], &answer["strategy"]), (&"app".into(), &"consistent_hash".into()));
+    let drained = api.post("/v1/pools/app/upstreams/127.0.0.1:9007/drain").await.expect(200);
+    assert_fits(&drained.json(), &schema("Drain"), "drain");
+    assert_eq!(drained.json()["safe_to_stop"], true);
+}
+
+#[tokio::test]
+async fn who_says_what_an_upstream_is_like_is_told() {
+    let api = Api::without_file(TWO_POOLS);
+    let second = "/v1/pools/app/upstreams/[::1]:9002";
+    assert_eq!(api.json(FIRST).await["source"], "arguments");
+    api.write(Method::PATCH, FIRST, r#"{"weight": 7}"#).await.expect(200);
+    assert_eq!(api.json(FIRST).await["source"], "override");
+    assert_eq!(api.json(second).await["source"], "arguments");
+    api.write(Method::PATCH, FIRST, r#"{"weight": 1}"#).await.expect(200);
+    assert_eq!(api.json(FIRST).await["source"], "arguments", "as it was");
+}
+
+#[tokio::test]
+async fn what_changes_nothing_is_no_change() {
+    let api = Api::without_file(TWO_POOLS);
+    let tag = api.get("/v1/pools/app").await.header("etag").to_owned();
+    for (path, json) in [
+        (FIRST, r#"{"weight": 1, "state": "ready"}"#),
+        ("/v1/pools/app", r#"{"strategy": "least_connections"}"#),
+    ] {
+        let answer = api.write(Method::PATCH, path, json).await.expect(200);
+        assert_eq!((&answer.json()["applied"]["changed"], answer.header("etag")), (&false.into(), &*tag));
+    }
+    assert_eq!(api.generation(), 1);
+}
+
+const MANY: &str = "/v1/pools/app/upstreams";
+const INITIALIZE: &str = "/api/infrastructure/load-balancer/initialize";
+
+/// Method, path, body; then status, tail of the problem's type, and part of its help.
+type Refused = (Method, &'static str, &'static str, u16, &'static str, &'static str);
+
+static REFUSED: &[Refused] = &[
+    (
+        Method::PATCH,
+        "/v1/pools/nobody",
+        r#"{"strategy": "round_robin"}"#,
+        404,
+        "unknown_pool",
+        "GET /v1/pools",
+    ),
+    (Method::PATCH, "/v1/pools/app", "{}", 422, "bad_body", "/openapi.json"),
+    (
+        Method::PATCH,
+        "/v1/pools/app",
+        r#"{"strategy": "least_conn"}"#,
+        422,
+        "wrong_value",
+        "did you mean `least_connections`?",
+    ),
+    (Method::PATCH, "/v1/pools/app", r#"{"strategy": "consistent_hash"}"#, 422, "wrong_value", "client_ip"),
+    (
+        Method::PATCH,
+        "/v1/pools/app",
+        r#"{"strategy": "random_two", "hash": {"path": true}}"#,
+        422,
+        "wrong_value",
+        "leave `hash` out",
+    ),
+    (
+        Method::PATCH,
+        "/v1/pools/app",
+        r#"{"strategy": "consistent_hash", "hash": {"ip": true}}"#,
+        422,
+        "wrong_value",
+        "client_ip",
+    ),
+    (Method::PATCH, "/v1/pools/app", r#"{"strategy": 5}"#, 422, "bad_body", "/openapi.json"),
+    (Method::PATCH, FIRST, "{}", 422, "wrong_value", "say `weight`"),
+    (Method::PATCH, FIRST, r#"{"weight": 1001}"#, 422, "wrong_value", "0 to 1000"),
+    (Method::PATCH, FIRST, r#"{"weight": -1}"#, 422, "bad_body", "/openapi.json"),
+    (Method::PATCH, FIRST, r#"{"weight": "5"}"#, 422, "bad_body", "/openapi.json"),
+    (Method::PATCH, FIRST, r#"{"wieght": 5}"#, 422, "bad_body", "/openapi.json"),
+    (Method::PATCH, FIRST, r#"{"state": "maintenence"}"#, 422, "wrong_value", "did you mean `maintenance`?"),
+    (Method::PATCH, FIRST, "weight: 5", 422, "bad_body", "/openapi.json"),
+    (
+        Method::PATCH,
+        "/v1/pools/app/upstreams/127.0.0.1:9",
+        r#"{"weight": 5}"#,
+        404,
+        "unknown_upstream",
+        "the port must match",
+    ),
+    (
+        Method::PATCH,
+        "/v1/pools/app/upstreams/localhost:9001",
+        r#"{"weight": 5}"#,
+        404,
+        "unknown_upstream",
+        "their name was resolved to",
+    ),
+    (
+        Method::PATCH,
+        "/v1/pools/nobody/upstreams/127.0.0.1:9001",
+        r#"{"weight": 5}"#,
+        404,
+        "unknown_pool",
+        "GET /v1/pools",
+    ),
+    (
+        Method::DELETE,
+        "/v1/pools/app/upstreams/127.0.0.1:9",
+        "",
+        404,
+        "unknown_upstream",
+        "the port must match",
+    ),
+    (Method::DELETE, FIRST, r#"{"really": true}"#, 422, "unknown_member", "leave the body out"),
+    (Method::POST, MANY, r#""127.0.0.1:9001""#, 409, "already_there", "PATCH it"),
+    (Method::POST, MANY, "[]", 422, "wrong_value", "at least one"),
+    (Method::POST, MANY, r#""127.0.0.1:8080""#, 422, "wrong_value", "its port differs from the listener's"),
+    (Method::POST, MANY, r#""127.0.0.1""#, 422, "wrong_value", "127.0.0.1:80"),
+    (Method::POST, MANY, r#""https://127.0.0.1:443""#, 422, "wrong_value", "without TLS"),
+    (Method::POST, MANY, r#""not there.example:1""#, 422, "wrong_value", "host:port"),
+    (
+        Method::POST,
+        MANY,
+        r#"{"address": "127.0.0.1:1", "max_connections": 0}"#,
+        422,
+        "wrong_value",
+        "leave it out for no limit",
+    ),
+    (Method::POST, MANY, r#"{"address": "127.0.0.1:1", "tls": true}"#, 422, "bad_body", "/openapi.json"),
+    (Method::POST, "/v1/pools/nobody/upstreams", r#""127.0.0.1:1""#, 404, "unknown_pool", "GET /v1/pools"),
+    (
+        Method::PUT,
+        MANY,
+        r#"[{"address": "127.0.0.1:1", "backup": true}]"#,
+        422,
+        "wrong_value",
+        "one that is none",
+    ),
+    (Method::PUT, MANY, r#"["127.0.0.1:1", "http://127.0.0.1:1/"]"#, 409, "already_there", "PATCH it"),
+    (Method::PUT, MANY, "{}", 422, "bad_body", "/openapi.json"),
+    (Method::POST, INITIALIZE, r#"{"servers": []}"#, 422, "wrong_value", "at least one"),
+    (Method::POST, INITIALIZE, r#"{"servers": ["https://127.0.0.1:1"]}"#, 422, "wrong_value", "without TLS"),
+    (Method::POST, INITIALIZE, r#"{"servers": ["http://127.0.0.1:1/app"]}"#, 422, "wrong_value", "host:port"),
+    (Method::POST, INITIALIZE, r#"{"servers": ["ftp://127.0.0.1:1"]}"#, 422, "wrong_value", "host:port"),
+    (
+        Method::POST,
+        INITIALIZE,
+        r#"{"servers": ["http://127.0.0.1:1"], "strategy": "fastest"}"#,
+        422,
+        "wrong_value",
+        "round_robin",
+    ),
+    (
+        Method::POST,
+        INITIALIZE,
+        r#"{"servers": ["http://127.0.0.1:1"], "pool": "nobody"}"#,
+        404,
+        "unknown_pool",
+        "GET /v1/pools",
+    ),
+    (
+        Method::POST,
+        INITIALIZE,
+        r#"{"servers": ["http://127.0.0.1:1"], "hash": {"path": true}}"#,
+        422,
+        "wrong_value",
+        "consistent_hash",
+    ),
+    (
+        Method::POST,
+        "/v1/pools/app/upstreams/127.0.0.1:9/drain",
+        "",
+        404,
+        "unknown_upstream",
+        "the port must match",
+    ),
+    (Method::POST, "/v1/pools/app/upstreams/127.0.0.1:9001/drain?wait=5", "", 400, "bad_parameter", "\"5s\""),
+    (
+        Method::POST,
+        "/v1/pools/app/upstreams/127.0.0.1:9001/drain?wait=11m",
+        "",
+        400,
+        "bad_parameter",
+        "at most 10m",
+    ),
+    (
+        Method::POST,
+        "/v1/pools/app/upstreams/127.0.0.1:9001/drain?wiat=5s",
+        "",
+        400,
+        "bad_parameter",
+        "did you mean `wait`?",
+    ),
+];
+
+/// Each refusal says what to do, and changes nothing.
+#[tokio::test]
+async fn a_write_that_cannot_be_is_refused_with_help() {
+    let api = Api::without_file(TWO_POOLS);
+    for (method, path, json, status, kind, help) in REFUSED {
+        let answer = api.write(method.clone(), path, json).await;
+        assert_eq!(answer.status, *status, "{method} {path} {json}: {}", answer.body);
+        assert_eq!(answer.problem(), *kind, "{method} {path} {json}: {}", answer.body);
+        let told = answer.json();
+        assert!(told["help"].as_str().unwrap().contains(help), "{method} {path} {json}: {told}");
+        assert_eq!(api.generation(), 1, "{method} {path} {json}");
+    }
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    assert_eq!(api.ask(Method::PATCH, FIRST, &form, "weight=5").await.expect(415).problem(), "not_json");
+}
+
+#[tokio::test]
+async fn an_edit_on_a_condition_is_made_when_it_holds() {
+    let api = Api::without_file(TWO_POOLS);
+    let write = async |tag: &str, weight: u16| {
+        let headers = [("content-type", "application/json"), ("if-match", tag)];
+        api.ask(Method::PATCH, FIRST, &headers, &format!("{{\"weight\": {weight}}}")).await
+    };
+    let of_the_pool = api.get(FIRST).await.header("etag").to_owned();
+    let of_all = api.get("/v1/pools").await.header("etag").to_owned();
+    assert_ne!(of_the_pool, of_all);
+    write(&of_all, 2).await.expect(200);
+    for stale in [&of_all, &of_the_pool] {
+        let answer = write(stale, 3).await.expect(412);
+        assert_eq!(answer.problem(), "changed_meanwhile");
+        write(answer.json()["etag"].as_str().unwrap(), 3).await.expect(200);
+        write("*", 2).await.expect(200);
+    }
+    assert_eq!(api.json(FIRST).await["weight"], 2);
+}
+
+#[tokio::test]
+async fn what_was_removed_while_busy_is_not_forgotten() {
+    let api = Api::without_file(TWO_POOLS);
+    let mut tried = Tiers::default();
+    let held = api.runtime().snapshot();
+    let path = "/v1/pools/people/upstreams/127.0.0.1:9003";
+    let chosen = held.pool_named("people").unwrap().pick(Duration::ZERO, 0, 0, &mut tried).ok().unwrap();
+    assert_eq!(api.write(Method::DELETE, path, "").await.expect(200).json()["in_flight"], 1);
+    api.write(Method::POST, "/v1/pools/people/upstreams", r#""127.0.0.1:9003""#).await.expect(201);
+    let drained = api.post(&format!("{path}/drain")).await.expect(200).json();
+    assert_eq!((&drained["in_flight"], &drained["in_flight_elsewhere"]), (&0.into(), &1.into()));
+    assert_eq!(drained["safe_to_stop"], false);
+    drop((chosen, held));
+    assert_eq!(api.post(&format!("{path}/drain")).await.expect(200).json()["safe_to_stop"], true);
 }
 
 /// A connection to a fresh side port, and the switch that stops it.

@@ -46,9 +46,7 @@ impl Writer {
             tokio::task::spawn_blocking(move || control.apply(&change, condition.as_ref(), &author));
         match applying.await {
             Ok(applied) => Ok(applied?),
-            Err(error) => Err(Problem::new(500, "internal", "the change ended in the middle")
-                .detail(error.to_string())
-                .help("GET /v1/status shows what runs; please report this as a bug")),
+            Err(error) => Err(Problem::internal(error.to_string())),
         }
     }
 }
@@ -88,7 +86,6 @@ fn reason_in(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     Ok(why.map(|why| why.chars().take(REASON_CHARACTERS_MAX).collect()))
 }
 
-#[allow(dead_code)]
 /// A body of JSON that says exactly what `T` has.
 pub(super) struct Said<T>(pub(super) T);
 
@@ -130,6 +127,20 @@ pub(super) struct AppliedView {
     warnings: Vec<String>,
     /// Whether it survives the process.
     persisted: bool,
+}
+
+/// What was changed, as it is now, and what came of the change.
+#[derive(Debug, Serialize)]
+pub(super) struct Written<T> {
+    #[serde(flatten)]
+    view: T,
+    applied: AppliedView,
+}
+
+impl<T> Written<T> {
+    pub(super) fn new(view: T, applied: Applied) -> Self {
+        Self { view, applied: applied.into() }
+    }
 }
 
 #[derive(Debug, Serialize)]

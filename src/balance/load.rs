@@ -92,8 +92,9 @@ impl Load {
         if waiting(self.hot.flights.load(Ordering::Relaxed)) == 0 {
             self.hot.progress_us.store(micros(now), Ordering::Relaxed);
         }
-        in_flight(self.hot.flights.fetch_add(ONE_WAITING | ONE_IN_FLIGHT, Ordering::Relaxed))
-            .saturating_add(1)
+        // Whoever begins looks afterwards whether it still may, and whoever forbids it looks at this count
+        // afterwards (`runtime`): in one order for all, so that one of the two sees the other.
+        in_flight(self.hot.flights.fetch_add(ONE_WAITING | ONE_IN_FLIGHT, Ordering::SeqCst)).saturating_add(1)
     }
 
     /// The upstream answered well; `latency` is the time to the first byte, `in_flight_at_begin` what

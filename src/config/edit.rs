@@ -1,6 +1,7 @@
 //! Changes one pool the way an operator does: by name, without a file. Checked like the file's own words.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -30,6 +31,8 @@ pub enum PoolEdit {
     Weight(UpstreamAddress, u64),
     /// What the operator wants of an upstream.
     Mode(UpstreamAddress, Mode),
+    /// No new requests for an upstream: drains it, unless it is in maintenance already.
+    Drain(UpstreamAddress),
 }
 
 /// An upstream as somebody names it: not checked yet.
@@ -143,6 +146,20 @@ pub fn resolved_address(text: &str) -> Option<UpstreamAddress> {
     }
 }
 
+/// Reads a duration with its unit, zero (`0s`) to `most`.
+///
+/// # Errors
+///
+/// What is wrong, and what would be right.
+pub fn read_duration(text: &str, most: Duration) -> Result<Duration, (String, String)> {
+    let duration = values::duration(text, Duration::ZERO).map_err(|wrong| (wrong.message, wrong.help))?;
+    if duration > most {
+        let most = values::duration_text(most);
+        return Err((format!("`{}` is too long", values::shown(text)), format!("write at most {most}")));
+    }
+    Ok(duration)
+}
+
 impl UpstreamConfig {
     /// With every default.
     pub fn at(address: UpstreamAddress) -> Self {
@@ -194,6 +211,13 @@ fn apply(pool: &mut PoolConfig, edit: &PoolEdit) -> Result<(), CannotEdit> {
         }
         PoolEdit::Mode(address, mode) => {
             member(pool, address)?.mode = *mode;
+            Ok(())
+        }
+        PoolEdit::Drain(address) => {
+            let upstream = member(pool, address)?;
+            if upstream.mode == Mode::Ready {
+                upstream.mode = Mode::Drain;
+            }
             Ok(())
         }
     }

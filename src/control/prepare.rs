@@ -9,7 +9,8 @@ use super::overrides::{self, Override};
 use super::store::Store;
 use super::{Applied, Author, Change, Control, Dropped, Rejected, Reset, Running, Writer};
 use crate::config::{self, Config, LoadError, PoolEdit, Report};
-use crate::runtime::{Pool, Snapshot};
+use crate::health::Mode;
+use crate::runtime::{Pool, Snapshot, Upstream};
 
 /// What would run after a change.
 pub(super) struct Next {
@@ -50,7 +51,7 @@ impl Control {
                 self.with_text(store, text, &running.overrides, "replace".to_owned()).map(Some)
             }
             Change::RollBack(generation) => self.roll_back(writer, &running, *generation).map(Some),
-            Change::Edit { pool, edits } => self.edit(&running, pool, edits, author).map(Some),
+            Change::Edit { pool, edits } => self.edit(&running, pool, edits, author),
             Change::DropOverrides => Ok(Some(Next {
                 text: running.text.clone(),
                 file: running.file.clone(),
@@ -137,7 +138,7 @@ impl Control {
         name: &str,
         edits: &[PoolEdit],
         author: &Author,
-    ) -> Result<Next, Rejected> {
+    ) -> Result<Option<Next>, Rejected> {
         let mut config = (*self.runtime.snapshot().config).clone();
         let unknown = || Rejected::UnknownPool(name.to_owned());
         let listeners = std::mem::take(&mut config.listeners);
@@ -145,12 +146,16 @@ impl Control {
         let in_file = running.file.pools.iter().find(|pool| pool.name == name).ok_or_else(unknown)?;
         let edited = config::edit(pool, edits, &listeners)
             .map_err(|why| Rejected::CannotEdit { pool: name.to_owned(), why })?;
+        if edited == **pool {
+            return Ok(None);
+        }
         let what = format!("edit pool {name}: {}", describe(edits));
         let overrides = overrides::difference(in_file, &edited, &running.overrides, author).into();
         *pool = Arc::new(edited);
         config.listeners = listeners;
         let (text, file) = (running.text.clone(), running.file.clone());
-        Ok(Next { text, file, config, overrides, dropped: Vec::new(), warnings: Vec::new(), what })
+        let (dropped, warnings) = (Vec::new(), Vec::new());
+        Ok(Some(Next { text, file, config, overrides, dropped, warnings, what }))
     }
 }
 
@@ -208,6 +213,7 @@ fn describe(edits: &[PoolEdit]) -> String {
         PoolEdit::Remove(address) => format!("remove {address}"),
         PoolEdit::Weight(address, weight) => format!("weight of {address} {weight}"),
         PoolEdit::Mode(address, mode) => format!("state of {address} {}", mode.word()),
+        PoolEdit::Drain(address) => format!("drain {address}"),
     };
     edits.iter().map(describe).collect::<Vec<_>>().join("; ")
 }
@@ -268,6 +274,23 @@ pub(super) fn forget(before: &Snapshot, after: &Snapshot, now: Duration) -> Vec<
             }
             note("ejection", "ejection is off");
         }
+        if forget_old_verdicts(old, pool) {
+            note("health", "nobody was asked during maintenance");
+        }
     }
     reset
+}
+
+/// What checks said before a maintenance says nothing about what comes out of it: traffic waits for the
+/// first one after it. `false`: nobody came out of one.
+fn forget_old_verdicts(before: &Pool, after: &Pool) -> bool {
+    let in_maintenance =
+        before.upstreams().iter().filter(|upstream| upstream.config.mode == Mode::Maintenance);
+    let were: HashSet<_> = in_maintenance.map(|upstream| Arc::as_ptr(&upstream.state)).collect();
+    let is_back = |upstream: &&Upstream| {
+        upstream.is_checked
+            && upstream.config.mode != Mode::Maintenance
+            && were.contains(&Arc::as_ptr(&upstream.state))
+    };
+    after.upstreams().iter().filter(is_back).map(|upstream| upstream.state.verdict.forget()).count() > 0
 }

@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 use crate::config::{HealthCheckConfig, ProbeConfig, UpstreamAddress};
 use crate::control::{Control, ProbeNow};
 use crate::health::{Health, Mode, Transition, next_probe_in};
-use crate::runtime::{LastCheck, Runtime, Snapshot, UpstreamState};
+use crate::runtime::{LastCheck, Runtime, Snapshot, Upstream, UpstreamState};
 
 /// Probes under way at a time: enough for a first round of thousands, few enough not to use up the
 /// process's file descriptors (the usual limit is 1 024).
@@ -94,7 +94,9 @@ impl Prober {
         for pool in snapshot.pools() {
             let Some(check) = &pool.config.health_check else { continue };
             let (check, starts_slowly) = (Arc::new(check.clone()), !pool.config.slow_start.is_zero());
-            for upstream in pool.upstreams() {
+            // Who comes back from maintenance is new here, and asked at once.
+            let asked = |upstream: &&Upstream| upstream.config.mode != Mode::Maintenance;
+            for upstream in pool.upstreams().iter().filter(asked) {
                 let subject = Subject { state: upstream.state.clone(), check: check.clone(), starts_slowly };
                 let key = Arc::as_ptr(&upstream.state).addr();
                 let watch = match before.remove(&key) {
@@ -195,9 +197,7 @@ impl Asker {
     async fn keep_asking(self: Arc<Self>, subject: Arc<Subject>, mut round: Option<Arc<FirstRound>>) {
         let Subject { state, check, .. } = &*subject;
         loop {
-            if state.mode() != Mode::Maintenance {
-                self.probe(&subject).await;
-            }
+            self.probe(&subject).await;
             round.take();
             let wait = next_probe_in(&state.verdict, check.interval, check.fast_interval, fastrand::u64(..));
             tokio::time::sleep(wait).await;

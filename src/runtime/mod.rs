@@ -12,6 +12,7 @@
 
 mod build;
 mod lease;
+mod leaving;
 mod listener;
 mod pool;
 mod queue;
@@ -30,7 +31,9 @@ pub use queue::{Place, Queue};
 pub use readiness::{Phase, Readiness};
 pub use upstream::{LastCheck, Upstream, UpstreamState};
 
-use crate::config::{Config, RouteConfig};
+use leaving::Leaving;
+
+use crate::config::{Config, RouteConfig, UpstreamAddress};
 use crate::observe::{AccessLog, ProcessMetrics, RouteMetrics};
 use crate::route::{RequestHead, RouteTable};
 
@@ -47,6 +50,7 @@ pub struct Runtime {
     pub readiness: Readiness,
     /// One line per request, if wanted.
     pub access_log: Option<AccessLog>,
+    leaving: Leaving,
 }
 
 impl Runtime {
@@ -69,6 +73,7 @@ impl Runtime {
             metrics: Arc::default(),
             readiness: Readiness::default(),
             access_log,
+            leaving: Leaving::default(),
         }
     }
 
@@ -104,8 +109,15 @@ impl Runtime {
     /// Called by [`Control`](crate::control::Control) and nobody else.
     pub(crate) fn publish(&self, next: Snapshot) {
         let next = Arc::new(next);
-        self.current.store(next.clone());
+        let before = self.current.swap(next.clone());
         next.set_modes();
+        self.leaving.note(&before, &next);
+    }
+
+    /// Upstreams of this address that were removed, from any pool, and to which a request may still be
+    /// under way.
+    pub fn leaving(&self, address: &UpstreamAddress) -> Vec<Arc<UpstreamState>> {
+        self.leaving.at(address)
     }
 
     /// Time since the runtime's epoch: the `now` of all floors below.

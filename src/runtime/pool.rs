@@ -108,10 +108,14 @@ impl Pool {
         Err(NoPick::Nobody)
     }
 
-    /// `None` when another thread was faster.
+    /// `None` when another thread was faster, an operator's among them.
     fn take(&self, tier: usize, offset: usize, now: Duration, tried: &mut Tiers) -> Option<Chosen> {
         let index = self.tiers.get(tier)?.range.start + offset;
-        let lease = Lease::take(&self.upstreams.get(index)?.state, &self.state, now)?;
+        let state = &self.upstreams.get(index)?.state;
+        let lease = Lease::take(state, &self.state, now)?;
+        if state.is_closed() {
+            return None;
+        }
         tried.get_mut(tier)?.insert(offset);
         Some(Chosen { index, lease })
     }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering, fence};
 use std::time::{Duration, SystemTime};
 
 use crate::balance::{Candidate, Load};
-use crate::config::{UpstreamAddress, UpstreamConfig};
+use crate::config::{UpstreamAddress, UpstreamConfig, resolved_address};
 use crate::health::{Ejection, Facts, Mode, Verdict, WhyNot, eligibility};
 use crate::observe::UpstreamMetrics;
 
@@ -77,6 +77,19 @@ impl UpstreamState {
         self.mode.store(mode as u8, Ordering::Relaxed);
     }
 
+    /// Whether no new request may begin, as of a moment after [`Load::begin`].
+    pub(super) fn is_closed(&self) -> bool {
+        self.mode.load(Ordering::SeqCst) != Mode::Ready as u8
+    }
+
+    /// Requests in flight. When this is 0 after another mode than ready was set, no request follows: one
+    /// that was being picked meanwhile is counted here, or notices in time and goes elsewhere (and may be
+    /// seen in the count for that moment).
+    pub fn in_flight(&self) -> u32 {
+        fence(Ordering::SeqCst);
+        self.load.in_flight()
+    }
+
     /// The latest health check.
     pub fn last_check(&self) -> Option<LastCheck> {
         self.last_check.lock().ok().and_then(|check| check.clone())
@@ -91,6 +104,13 @@ impl UpstreamState {
 }
 
 impl Upstream {
+    /// Whether this is its address, in any spelling that means the same: `127.0.0.1:9001`,
+    /// `http://127.0.0.1:9001`, `[0::1]:9001`. A host name is not: its address may be another one by now.
+    pub fn is_at(&self, address: &str) -> bool {
+        let bare = address.strip_prefix("http://").map_or(address, |rest| rest.trim_end_matches('/'));
+        resolved_address(bare).is_some_and(|address| address == self.config.address)
+    }
+
     /// Whether a new request may go here at `now`, and if not, why.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ mod health;
 mod lifecycle;
 mod limits;
 mod openapi;
+mod pool_api;
 mod protocol;
 mod real_servers;
 mod reload;

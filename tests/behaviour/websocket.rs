@@ -8,7 +8,7 @@ use tungstenite::{Message, WebSocket};
 
 use crate::rig::{Evener, Origin, Reply, wait_until};
 
-fn echoing() -> Origin {
+pub(crate) fn echoing() -> Origin {
     Origin::serving(Reply::echo_web_socket)
 }
 
@@ -16,7 +16,7 @@ fn in_front_of(origin: &Origin, more: &str) -> Evener {
     Evener::start(&format!("[pools.app]\nupstreams = [\"{}\"]\n{more}", origin.address()))
 }
 
-fn open(evener: &Evener) -> WebSocket<TcpStream> {
+pub(crate) fn open(evener: &Evener) -> WebSocket<TcpStream> {
     let stream = TcpStream::connect(evener.address()).expect("connect");
     stream.set_nodelay(true).expect("no delay");
     stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a time-out");
@@ -24,7 +24,7 @@ fn open(evener: &Evener) -> WebSocket<TcpStream> {
     tungstenite::client(url, stream).expect("the upgrade is accepted").0
 }
 
-fn echo(socket: &mut WebSocket<TcpStream>, text: &str) {
+pub(crate) fn echo(socket: &mut WebSocket<TcpStream>, text: &str) {
     socket.send(Message::text(text)).expect("send");
     assert_eq!(socket.read().expect("an echo"), Message::text(text));
 }

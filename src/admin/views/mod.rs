@@ -13,8 +13,8 @@ use std::time::{Duration, SystemTime};
 pub(super) use figures::{Figures, ListenerFigures, PoolFigures, RouteFigures, UpstreamFigures};
 pub(super) use health::{Condition, HealthView};
 pub(super) use pick::{PickView, preview};
-pub(super) use pool::PoolView;
-pub(super) use upstream::{CandidateView, Standing, UpstreamView, standing_of, standings};
+pub(super) use pool::{PoolView, upstreams};
+pub(super) use upstream::{CandidateView, Sources, Standing, UpstreamView, standing_of, standings};
 
 pub(super) use crate::observe::utc;
 

@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{UpstreamView, milliseconds, standings};
+use super::{Sources, Standing, UpstreamView, milliseconds, standings};
 use crate::config::{HealthCheckConfig, ProbeConfig};
-use crate::control::Control;
 use crate::runtime::Pool;
 
 /// Everything about one pool.
@@ -53,8 +52,7 @@ struct HealthCheckView {
 }
 
 impl PoolView {
-    pub(in crate::admin) fn of(pool: &Pool, control: &Control) -> Self {
-        let now = control.runtime().now();
+    pub(in crate::admin) fn of(pool: &Pool, sources: &Sources<'_>, now: Duration) -> Self {
         let standings = standings(pool, now);
         let config = &pool.config;
         Self {
@@ -74,13 +72,17 @@ impl PoolView {
                 max_ejected: policy.max_ejected,
             }),
             health_check: config.health_check.as_ref().map(HealthCheckView::of),
-            upstreams: upstreams(&standings, control, now),
+            upstreams: upstreams(&standings, sources, now),
         }
     }
 }
 
-fn upstreams(standings: &[super::Standing<'_>], control: &Control, now: Duration) -> Vec<UpstreamView> {
-    standings.iter().map(|standing| UpstreamView::of(*standing, control, now)).collect()
+pub(in crate::admin) fn upstreams(
+    standings: &[Standing<'_>],
+    sources: &Sources<'_>,
+    now: Duration,
+) -> Vec<UpstreamView> {
+    standings.iter().map(|standing| UpstreamView::of(*standing, sources, now)).collect()
 }
 
 fn in_flight(pool: &Pool) -> u64 {

@@ -1,11 +1,12 @@
 //! One upstream: in full, and as a candidate of one pick.
 
+use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
 use super::{UpstreamFigures, milliseconds, utc};
-use crate::control::{Control, Source};
+use crate::control::{Override, Running, Source};
 use crate::health::{EjectionState, WhyNot};
 use crate::runtime::{LastCheck, Pool, Upstream};
 
@@ -45,9 +46,7 @@ pub(in crate::admin) fn standing_of<'a>(
     address: &str,
     now: Duration,
 ) -> Option<Standing<'a>> {
-    let socket = address.parse::<std::net::SocketAddr>();
-    let wanted = socket.map_or_else(|_| address.to_owned(), |socket| socket.to_string());
-    standings(pool, now).into_iter().find(|standing| standing.upstream.config.address.to_string() == wanted)
+    standings(pool, now).into_iter().find(|standing| standing.upstream.is_at(address))
 }
 
 /// Everything about one upstream.
@@ -91,11 +90,13 @@ struct CheckView {
 }
 
 impl UpstreamView {
-    pub(in crate::admin) fn of(standing: Standing<'_>, control: &Control, now: Duration) -> Self {
+    pub(in crate::admin) fn of(standing: Standing<'_>, sources: &Sources<'_>, now: Duration) -> Self {
         let Upstream { config, state, .. } = standing.upstream;
         let figures = UpstreamFigures::of(standing.upstream);
+        let address = config.address.to_string();
         Self {
-            address: config.address.to_string(),
+            source: sources.of(&state.pool, &address),
+            address,
             pool: state.pool.clone(),
             weight: config.weight,
             state: state.mode().word(),
@@ -116,7 +117,6 @@ impl UpstreamView {
             last_check: state.last_check().map(CheckView::from),
             consecutive_failures: state.ejection.consecutive_failures(),
             backup: config.backup,
-            source: source_of(control),
         }
     }
 }
@@ -128,11 +128,25 @@ impl From<LastCheck> for CheckView {
     }
 }
 
-/// Who brought the upstream in.
-fn source_of(control: &Control) -> &'static str {
-    match control.source() {
-        Source::File(_) => "file",
-        Source::Arguments => "arguments",
+/// Who says what upstreams are like: looked up once for a whole answer.
+pub(in crate::admin) struct Sources<'r> {
+    start: &'static str,
+    /// Pool and address of those that were added or changed at run time.
+    overridden: HashSet<(&'r str, &'r str)>,
+}
+
+impl<'r> Sources<'r> {
+    pub(in crate::admin) fn new(source: &Source, running: &'r Running) -> Self {
+        let start = match source {
+            Source::File(_) => "file",
+            Source::Arguments => "arguments",
+        };
+        let about = |one: &'r Override| Some((one.pool.as_str(), one.upstream.as_deref()?));
+        Self { start, overridden: running.overrides.iter().filter_map(about).collect() }
+    }
+
+    fn of(&self, pool: &str, address: &str) -> &'static str {
+        if self.overridden.contains(&(pool, address)) { "override" } else { self.start }
     }
 }
 

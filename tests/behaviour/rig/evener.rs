@@ -169,6 +169,19 @@ impl Evener {
         self.admin().json("/v1/status")["generation"].as_u64().expect("a generation")
     }
 
+    /// Stops it, and starts it again in the same folder.
+    pub(crate) fn restart(&mut self) {
+        self.signal("TERM");
+        assert!(self.ends_within(START_DEADLINE).is_some(), "it does not stop");
+        self.process = spawn(&[], &["run", "--config", "evener.toml"], &[], self.folder.path());
+        self.wait_until_ready();
+    }
+
+    /// What a file of its folder says; nothing if it is not there.
+    pub(crate) fn file(&self, name: &str) -> String {
+        fs::read_to_string(self.folder.path().join(name)).unwrap_or_default()
+    }
+
     /// Replaces the configuration file, on the same addresses, and waits until it runs and the first
     /// health checks of new upstreams are done.
     pub(crate) fn reload(&self, configuration: &str) {
@@ -228,6 +241,7 @@ impl Drop for Evener {
 }
 
 /// The side port.
+#[derive(Clone)]
 pub(crate) struct Admin {
     address: SocketAddr,
     token: Option<String>,
@@ -298,18 +312,11 @@ impl Admin {
         self.connect().request("POST", path, &self.with_token(headers), json.as_bytes())
     }
 
-    /// Any request with a body of JSON (none for null) and these header lines, each ending in CRLF.
+    /// Any method, with these header lines (each ending in CRLF) and a body of JSON.
     #[track_caller]
-    pub(crate) fn send_json(
-        &self,
-        method: &str,
-        path: &str,
-        headers: &str,
-        json: &serde_json::Value,
-    ) -> Response {
-        let body = if json.is_null() { String::new() } else { json.to_string() };
-        let headers = self.with_token(&format!("Content-Type: application/json\r\n{headers}"));
-        self.connect().request(method, path, &headers, body.as_bytes())
+    pub(crate) fn write(&self, method: &str, path: &str, headers: &str, json: &str) -> Response {
+        let headers = self.with_token(&format!("{headers}Content-Type: application/json\r\n"));
+        self.connect().request(method, path, &headers, json.as_bytes())
     }
 
     /// `GET path`, which must be 200 with JSON.
