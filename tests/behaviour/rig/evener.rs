@@ -1,5 +1,7 @@
 //! The binary under test, as a child process.
 
+mod again;
+
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
