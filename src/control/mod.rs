@@ -277,7 +277,7 @@ impl Control {
         let overrides = (next.overrides != writer.stored_overrides).then_some(&*next.overrides);
         match change {
             Change::Edit { .. } | Change::DropOverrides | Change::RollBack(_) => {
-                store.write(text, overrides)?
+                store.write(text, overrides)?;
             }
             // The next start comes to the same conclusion from the old overrides and the new file.
             Change::Reload | Change::ReloadIfEdited | Change::Replace(_) => {

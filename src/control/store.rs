@@ -86,8 +86,8 @@ impl Store {
         let before =
             text.as_ref().filter(|_| overrides.is_some()).and_then(|text| fs::read(&text.place).ok());
         let place = text.as_ref().map(|text| text.place.clone());
-        text.map_or(Ok(()), |text| self.take_place(text))?;
-        let written = overrides.map_or(Ok(()), |overrides| self.take_place(overrides));
+        text.map_or(Ok(()), put_in_place)?;
+        let written = overrides.map_or(Ok(()), put_in_place);
         if let (Err(_), Some(place), Some(before)) = (&written, place, before) {
             // It fitted a moment ago. If it does not now, the error says that something is wrong with the disk.
             let _ = replace(&place, &before);
@@ -110,11 +110,11 @@ impl Store {
         });
         staged.map_err(|error| Rejected::CannotPersist { path, error })
     }
+}
 
-    fn take_place(&self, staged: Staged) -> Result<(), Rejected> {
-        let path = staged.place.clone();
-        staged.take_place().map_err(|error| Rejected::CannotPersist { path, error })
-    }
+fn put_in_place(staged: Staged) -> Result<(), Rejected> {
+    let path = staged.place.clone();
+    staged.take_place().map_err(|error| Rejected::CannotPersist { path, error })
 }
 
 /// What was changed at run time must not be lost silently, so a start with a broken file ends here.

@@ -143,11 +143,11 @@ fn writers(
     for (origin, weights) in origins.iter().zip(weights) {
         let (path, weights) =
             (format!("/v1/pools/app/upstreams/{}", origin.address_in_a_path()), weights.clone());
-        let patch = move |number| {
+        let weigh = move |number| {
             let body = format!("{{\"weight\": {}}}", weight_number(number));
             request("PATCH", &path, "Content-Type: application/json\r\n", &body)
         };
-        writers.push(Background::run(move || weights.run(address, patch)));
+        writers.push(Background::run(move || weights.run(address, weigh)));
     }
     writers
 }

@@ -364,10 +364,10 @@ fn a_history_that_does_not_fit_costs_no_reload() {
 #[ignore = "needs PUT /v1/config"]
 fn a_full_disk_refuses_the_change_and_nothing_else() {
     let origin = Origin::answering("ok");
-    let mut evener = Evener::start_with_small_files(&pool(&[&origin], ""), 128);
+    let mut evener = Evener::start_with_small_files(&pool(&[&origin], ""), 24);
     let text = evener.file("evener.toml").expect("a file");
     let load = Load::on(evener.address(), 2);
-    let large = text.clone() + &"# filler, and more of it\n".repeat(20_000);
+    let large = text.clone() + &"# filler, and more of it\n".repeat(1_800);
     let any = "If-Match: *\r\nContent-Type: application/toml\r\n";
     let refused = evener.admin().write("PUT", "/v1/config", any, &large).expect_status(507).json();
     assert!(refused["help"].as_str().is_some_and(|help| help.contains("ulimit -f")), "{refused}");

@@ -120,7 +120,7 @@ fn a_websocket_fails_over_to_an_upstream_that_is_there() {
     }
 }
 
-/// caddy#5471, #6420, #7222, apisix#12217: a reload of the pool cut its WebSockets, or lost count of them.
+/// caddy#5471, #6420, #7222, apisix#12217: a reload of the pool cut its upgraded connections, or lost count of them.
 #[test]
 fn a_websocket_outlives_a_reload_of_its_pool() {
     let origin = echoing();
