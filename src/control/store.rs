@@ -1,7 +1,8 @@
 //! Where what is changed at run time is kept: the file, the overrides beside it, the history beside that.
 //!
 //! Every file is replaced whole: written beside the old one, flushed to the disk, renamed over it. So a
-//! crash at any moment, or a full disk, leaves either the old file or the new one.
+//! crash at any moment, or a full disk, leaves either the old file or the new one. Where two files change,
+//! both are written before the first is renamed.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions};
