@@ -1,5 +1,6 @@
 //! What signals do: HUP reloads · TERM and INT drain and stop, a second one stops at once · QUIT and
-//! USR2 are for upgrades, which this version does not have, and are ignored.
+//! USR2 are for upgrades, which this version does not have, and are ignored · XFSZ, a file that may not grow,
+//! fails the write and not the process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,10 +17,19 @@ use crate::server::DRAIN_POLL;
 /// A HUP that came before anybody waited for it. Without a handler it would end the process.
 static EARLY_HUP: std::sync::LazyLock<Arc<AtomicBool>> = std::sync::LazyLock::new(Arc::default);
 
-/// Installs the handler for HUP; called first thing in `main`.
+/// Installs the handler for HUP, and one for XFSZ; called first thing in `main`.
 pub fn survive_hangup() {
     if let Err(error) = signal_hook::flag::register(signal_hook::consts::SIGHUP, EARLY_HUP.clone()) {
         tracing::warn!(%error, "cannot handle SIGHUP, it will end the process");
+    }
+    survive_full_files();
+}
+
+/// A write beyond the largest file size of the process (`ulimit -f`) ends it, unless somebody handles the
+/// signal; then the write fails, and whoever made it says so.
+fn survive_full_files() {
+    if let Err(error) = signal_hook::flag::register(libc::SIGXFSZ, Arc::default()) {
+        tracing::warn!(%error, "cannot handle SIGXFSZ, a write beyond `ulimit -f` will end the process");
     }
 }
 

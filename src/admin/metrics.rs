@@ -46,6 +46,7 @@ fn view_upstream(standing: Standing<'_>) -> UpstreamView<'_> {
         address: upstream.config.address.to_string(),
         metrics: &upstream.state.metrics,
         in_flight: upstream.state.load.in_flight(),
+        is_checked: upstream.is_checked,
         // Whoever is not asked cannot be down.
         up: !upstream.is_checked || upstream.state.verdict.health() == Health::Up,
         eligible: standing.why_not.is_none(),

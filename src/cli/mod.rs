@@ -90,10 +90,29 @@ fn check(file: &Path) -> ExitCode {
     match config::load(file) {
         Ok(loaded) => {
             warn(&loaded.warnings);
-            println!("{} is valid: {}", file.display(), loaded.config.summary());
-            ExitCode::SUCCESS
+            let summary = loaded.config.summary();
+            // A start would refuse a file whose overrides cannot be read.
+            match Start::from_file(file.to_owned(), loaded) {
+                Ok(start) => {
+                    println!("{} is valid: {summary}", file.display());
+                    tell_overrides(&start);
+                    ExitCode::SUCCESS
+                }
+                Err(broken) => refuse(&Failure::Refused(broken)),
+            }
         }
         Err(error) => refuse(&Failure::Refused(error.to_string())),
+    }
+}
+
+/// What was changed at run time under this file, if anything was.
+fn tell_overrides(start: &Start) {
+    let (holding, ending) = (start.overrides(), start.dropped.len());
+    if holding + ending > 0 {
+        println!("with what was changed at run time: {holding} in force, {ending} ended by this file");
+    }
+    for dropped in &start.dropped {
+        println!("  ends: {dropped}");
     }
 }
 
@@ -109,6 +128,9 @@ fn run(arguments: &Run) -> ExitCode {
         Err(failure) => return refuse(&failure),
     };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %config.summary(), "starting");
+    if start.overrides() > 0 {
+        tracing::info!(overrides = start.overrides(), "changed at run time, not as in the file");
+    }
     for dropped in &start.dropped {
         dropped.tell();
     }

@@ -113,17 +113,23 @@ pub fn check_members(pool: &PoolConfig, listeners: &[ListenerConfig]) -> Result<
         let message = "every upstream of the pool would be a backup";
         return Err(wrong(message, "keep, or add, one that is none"));
     }
-    for member in members {
-        if let Some(listener) =
-            listeners.iter().find(|listener| upstream::is_circle(&member.address, listener.address))
-        {
-            return Err(wrong(
-                format!("{} is listener `{}`: requests would go in circles", member.address, listener.name),
-                "name the server behind Evener; its port differs from the listener's",
-            ));
-        }
-    }
-    Ok(())
+    members.iter().try_for_each(|member| check_circle(&member.address, listeners))
+}
+
+/// Whether an upstream is somebody else than ourselves.
+///
+/// # Errors
+///
+/// It is one of `listeners`.
+pub fn check_circle(address: &UpstreamAddress, listeners: &[ListenerConfig]) -> Result<(), CannotEdit> {
+    let Some(listener) = listeners.iter().find(|listener| upstream::is_circle(address, listener.address))
+    else {
+        return Ok(());
+    };
+    Err(wrong(
+        format!("{address} is listener `{}`: requests would go in circles", listener.name),
+        "name the server behind Evener; its port differs from the listener's",
+    ))
 }
 
 /// Reads the address of an upstream: `host:port`, `http://host:port`, `[::1]:port` or `unix:/path`. A host

@@ -43,7 +43,8 @@ use ipnet::IpNet;
 
 pub use check::{parse, parse_with_warnings};
 pub use edit::{
-    CannotEdit, NewUpstream, PoolEdit, check_members, edit, read_address, read_duration, resolved_address,
+    CannotEdit, NewUpstream, PoolEdit, check_circle, check_members, edit, read_address, read_duration,
+    resolved_address,
 };
 pub use report::{Mistake, Report};
 pub use source::{LoadError, Loaded, Source, Unreadable};

@@ -106,6 +106,14 @@ pub struct Dropped {
     pub why: String,
 }
 
+impl fmt::Display for Dropped {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pool, upstream, setting, value, why } = self;
+        let upstream = upstream.as_deref().map(|address| format!(", upstream {address}")).unwrap_or_default();
+        write!(formatter, "pool `{pool}`{upstream}: `{setting}` {value}: {why}")
+    }
+}
+
 impl Dropped {
     /// Says so in the log.
     pub fn tell(&self) {
@@ -197,7 +205,7 @@ fn advice(path: &std::path::Path, error: &std::io::Error) -> String {
     let folder = path.parent().unwrap_or(path).display();
     match error.kind() {
         ErrorKind::PermissionDenied => {
-            format!("let the user that runs Evener write to {folder}; the change was not applied")
+            format!("let the user that runs Evener write to {folder}, and own what it replaces there; the change was not applied")
         }
         ErrorKind::ReadOnlyFilesystem => format!(
             "{folder} is read-only (a config map?): change the file where it is kept, or run from a folder that can be written; the change was not applied"
@@ -206,6 +214,15 @@ fn advice(path: &std::path::Path, error: &std::io::Error) -> String {
             format!(
                 "make room on the disk that holds {folder}; the change was not applied, and the file is as it was"
             )
+        }
+        ErrorKind::FileTooLarge => {
+            "raise the largest file size of the process (`ulimit -f`); the change was not applied, and the file is as it was".to_owned()
+        }
+        ErrorKind::ResourceBusy => format!(
+            "a file that is mounted by itself cannot be replaced: mount {folder} instead; the change was not applied"
+        ),
+        ErrorKind::AlreadyExists => {
+            format!("remove what stands in the way in {folder}; the change was not applied, and the file is as it was")
         }
         _ => format!("check {folder} and its disk, then try again; the change was not applied"),
     }

@@ -9,23 +9,30 @@
 //! ```
 //!
 //! The folder is made with the first change. Where it cannot be written, the history is kept in memory
-//! alone, and the log says so once: a reload must not fail for that.
+//! alone, and the log says so once: a reload must not fail for that. Lines are not flushed one by one, so a
+//! power cut may cost the latest; texts are, since one may be the only copy of what was overwritten.
 
-use std::collections::{HashSet, VecDeque};
-use std::fs::{self, OpenOptions};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::overrides::Override;
-use super::store::replace;
+use super::store::{NEW_SUFFIX, replace};
 
-/// Generations that are remembered: a day of busy operators, and then some. At most 200 texts of 4 MiB.
+/// Generations that are remembered: a day of busy operators, and then some.
 pub const ENTRIES_MAX: usize = 200;
 
-/// Distinct texts that are remembered at least, however many small changes come between them.
+/// Bytes of all distinct texts that are remembered, in memory and on the disk; the present one and the one
+/// before are kept whatever their size. A configuration has 4 MiB at most, and few have one.
+const TEXT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Distinct texts that are remembered at least, however many small changes come between them, as long as
+/// they are within [`TEXT_BYTES_MAX`].
 const TEXTS_MIN: usize = 20;
 
 /// Lines of the journal before it is written anew without the forgotten ones.
@@ -73,10 +80,14 @@ pub(super) struct NewEntry {
 pub(super) struct History {
     folder: Option<PathBuf>,
     entries: VecDeque<Entry>,
+    /// The highest number that was ever given out, as far as we know.
+    latest: u64,
     /// Entries that are in the journal; the first change writes those before it, too.
     written: usize,
     /// Lines of the journal on the disk.
     lines: usize,
+    /// Texts that are on the disk and are what their names say.
+    stored: HashSet<String>,
     has_failed: bool,
 }
 
@@ -84,20 +95,27 @@ impl History {
     /// What `folder` holds; nothing is made there yet. `None`: in memory only.
     pub(super) fn open(folder: Option<PathBuf>) -> Self {
         let mut history = Self { folder, ..Self::default() };
-        let Some(journal) = history.journal() else { return history };
-        let text = fs::read_to_string(journal).unwrap_or_default();
-        history.lines = text.lines().count();
-        let entries = text.lines().filter_map(|line| serde_json::from_str::<Entry>(line).ok());
-        let mut texts = std::collections::HashMap::new();
-        for mut entry in entries {
+        let journal = history.journal().and_then(|journal| fs::read(journal).ok()).unwrap_or_default();
+        // A crash may have torn a line in the middle of a character.
+        let journal = String::from_utf8_lossy(&journal);
+        history.lines = journal.lines().count();
+        let mut texts = HashMap::new();
+        for mut entry in journal.lines().filter_map(|line| serde_json::from_str::<Entry>(line).ok()) {
+            history.latest = history.latest.max(entry.generation);
             let read = || history.read_text(&entry.text_hash).map(Arc::<str>::from);
             let Some(text) = texts.entry(entry.text_hash.clone()).or_insert_with(read) else { continue };
             entry.text = text.clone();
+            history.stored.insert(entry.text_hash.clone());
             history.entries.push_back(entry);
         }
         history.written = history.entries.len();
         history.forget_old();
         history
+    }
+
+    /// The highest number that was ever given to a generation; 0: none yet.
+    pub(super) fn latest_generation(&self) -> u64 {
+        self.latest
     }
 
     /// All that is remembered, oldest first.
@@ -110,9 +128,14 @@ impl History {
         self.entries.iter().rev().find(|entry| entry.generation == generation)
     }
 
-    /// The latest one.
+    /// The latest one, whether it ran or not.
     pub(super) fn last(&self) -> Option<&Entry> {
         self.entries.back()
+    }
+
+    /// The latest one that ran.
+    pub(super) fn last_that_ran(&self) -> Option<&Entry> {
+        self.entries.iter().rev().find(|entry| entry.generation > 0)
     }
 
     /// Remembers one more, in memory; [`History::save`] writes it.
@@ -123,14 +146,22 @@ impl History {
         let text_hash = same.map_or_else(|| hash_of(&text), |same| same.text_hash.clone());
         let text = same.map_or(text, |same| same.text.clone());
         let origin = origin.to_owned();
+        self.latest = self.latest.max(generation);
         self.entries.push_back(Entry { generation, at, origin, who, why, what, overrides, text_hash, text });
         self.forget_old();
+    }
+
+    /// As [`History::save`], if anything was ever written.
+    pub(super) fn save_if_begun(&mut self) {
+        if self.lines > 0 {
+            self.save();
+        }
     }
 
     /// Writes what is not on the disk yet. Failing at it is no reason to refuse a change.
     pub(super) fn save(&mut self) {
         let Some(folder) = self.folder.clone() else { return };
-        match self.try_save() {
+        match self.try_save(&folder) {
             Ok(()) => self.has_failed = false,
             Err(error) if !self.has_failed => {
                 self.has_failed = true;
@@ -140,82 +171,135 @@ impl History {
         }
     }
 
-    fn try_save(&mut self) -> io::Result<()> {
-        let (Some(folder), Some(journal)) = (&self.folder, self.journal()) else { return Ok(()) };
-        fs::create_dir_all(folder)?;
-        let new: Vec<&Entry> = self.entries.iter().skip(self.written).collect();
+    fn try_save(&mut self, folder: &Path) -> io::Result<()> {
+        let new: Vec<Entry> = self.entries.iter().skip(self.written).cloned().collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        make_folder(folder)?;
         for entry in &new {
-            let path = folder.join(format!("{}.toml", entry.text_hash));
-            if !path.exists() {
-                replace(&path, entry.text.as_bytes())?;
-            }
+            self.save_text(folder, entry)?;
         }
         if self.lines + new.len() > LINES_MAX {
-            return self.compact();
+            return self.compact(folder);
         }
-        let mut lines = String::new();
-        // A crash may have torn the last line; an empty line keeps it from spoiling this one.
-        lines.push('\n');
-        for entry in &new {
-            lines.push_str(&serde_json::to_string(entry)?);
-            lines.push('\n');
-        }
-        let mut file = OpenOptions::new().create(true).append(true).open(journal)?;
-        file.write_all(lines.as_bytes())?;
+        append(&journal_in(folder), &lines_of(&new)?)?;
         self.lines += new.len() + 1;
         self.written = self.entries.len();
         Ok(())
     }
 
-    /// Writes the journal anew, and removes the texts that nobody names any more.
-    fn compact(&mut self) -> io::Result<()> {
-        let (Some(folder), Some(journal)) = (&self.folder, self.journal()) else { return Ok(()) };
-        let mut lines = String::new();
-        for entry in &self.entries {
-            lines.push_str(&serde_json::to_string(entry)?);
-            lines.push('\n');
+    fn save_text(&mut self, folder: &Path, entry: &Entry) -> io::Result<()> {
+        let path = text_in(folder, &entry.text_hash);
+        if !self.stored.contains(&entry.text_hash) || !path.exists() {
+            replace(&path, entry.text.as_bytes())?;
+            self.stored.insert(entry.text_hash.clone());
         }
-        replace(&journal, lines.as_bytes())?;
+        Ok(())
+    }
+
+    /// Writes the journal anew, and removes the texts that nobody names any more.
+    fn compact(&mut self, folder: &Path) -> io::Result<()> {
+        replace(&journal_in(folder), lines_of(&self.entries)?.as_bytes())?;
         let named: HashSet<&str> = self.entries.iter().map(|entry| entry.text_hash.as_str()).collect();
+        self.stored.retain(|hash| named.contains(hash.as_str()));
+        self.written = self.entries.len();
+        self.lines = self.entries.len();
         for file in fs::read_dir(folder)?.flatten() {
-            let name = file.file_name();
-            let hash = name.to_str().and_then(|name| name.strip_suffix(".toml"));
-            if hash.is_some_and(|hash| !named.contains(hash)) {
+            if is_left_over(&file.file_name().to_string_lossy(), &named) {
                 fs::remove_file(file.path())?;
             }
         }
-        self.written = self.entries.len();
-        self.lines = self.entries.len();
         Ok(())
     }
 
     /// Forgets the oldest small changes first, so that a burst of them does not push out every text.
     fn forget_old(&mut self) {
         while self.entries.len() > ENTRIES_MAX {
-            let texts: HashSet<&str> = self.entries.iter().map(|entry| entry.text_hash.as_str()).collect();
-            let last_of_its_text = |index: usize| {
-                let hash = self.entries.get(index).map(|entry| &entry.text_hash);
-                !self.entries.iter().skip(index + 1).any(|later| Some(&later.text_hash) == hash)
-            };
-            let spare = |&index: &usize| texts.len() > TEXTS_MIN || !last_of_its_text(index);
-            let index = (0..self.entries.len()).find(spare).unwrap_or(0);
-            self.entries.remove(index);
-            if index < self.written {
-                self.written -= 1;
-            }
+            self.forget(self.least_needed());
+        }
+        while self.text_bytes() > TEXT_BYTES_MAX && self.texts().len() > 2 {
+            self.forget(0);
         }
     }
 
+    fn forget(&mut self, index: usize) {
+        self.entries.remove(index);
+        if index < self.written {
+            self.written -= 1;
+        }
+    }
+
+    /// The oldest entry that is not the last of its text, unless there are texts enough.
+    fn least_needed(&self) -> usize {
+        if self.texts().len() > TEXTS_MIN {
+            return 0;
+        }
+        let mut seen_later = HashSet::new();
+        let newest_first = self.entries.iter().enumerate().rev();
+        let repeats = newest_first.filter(|(_, entry)| !seen_later.insert(entry.text_hash.as_str()));
+        repeats.last().map_or(0, |(index, _)| index)
+    }
+
+    /// Every text that is remembered, once, by its name.
+    fn texts(&self) -> HashMap<&str, &str> {
+        self.entries.iter().map(|entry| (entry.text_hash.as_str(), &*entry.text)).collect()
+    }
+
+    fn text_bytes(&self) -> usize {
+        self.texts().values().map(|text| text.len()).sum()
+    }
+
     fn journal(&self) -> Option<PathBuf> {
-        Some(self.folder.as_ref()?.join("journal.jsonl"))
+        self.folder.as_deref().map(journal_in)
     }
 
     /// `None` when the text is missing or is not what its name says.
     fn read_text(&self, hash: &str) -> Option<String> {
         let is_name = hash.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let path = self.folder.as_ref().filter(|_| is_name)?.join(format!("{hash}.toml"));
-        fs::read_to_string(path).ok().filter(|text| hash_of(text) == hash)
+        let folder = self.folder.as_deref().filter(|_| is_name)?;
+        fs::read_to_string(text_in(folder, hash)).ok().filter(|text| hash_of(text) == hash)
     }
+}
+
+fn journal_in(folder: &Path) -> PathBuf {
+    folder.join("journal.jsonl")
+}
+
+fn text_in(folder: &Path, hash: &str) -> PathBuf {
+    folder.join(format!("{hash}.toml"))
+}
+
+/// For us alone: the configuration file itself may be nobody else's to read.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+fn lines_of<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> io::Result<String> {
+    let mut lines = String::new();
+    for entry in entries {
+        lines.push_str(&serde_json::to_string(entry)?);
+        lines.push('\n');
+    }
+    Ok(lines)
+}
+
+/// Adds all of it or nothing. A crash may have torn the last line; an empty one keeps it from spoiling these.
+fn append(journal: &Path, lines: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().create(true).append(true).open(journal)?;
+    let before = file.metadata()?.len();
+    let written = file.write_all(format!("\n{lines}").as_bytes());
+    if written.is_err() {
+        // What is not whole is not read anyway.
+        let _ = file.set_len(before);
+    }
+    written
+}
+
+/// A text that no entry names, or what a crash left of a file that was being written.
+fn is_left_over(name: &str, named: &HashSet<&str>) -> bool {
+    let is_forgotten = name.strip_suffix(".toml").is_some_and(|hash| !named.contains(hash));
+    is_forgotten || name.starts_with('.') && name.ends_with(NEW_SUFFIX)
 }
 
 /// SHA-256, for names that mean the same in every version of this program.
@@ -223,3 +307,6 @@ fn hash_of(text: &str) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
     digest.as_ref().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,6 +102,21 @@ struct Writer {
     refused_text: Option<String>,
 }
 
+impl Writer {
+    /// Brings what lies beside the file up to date with what the process began with. A process that changes
+    /// nothing, and whose predecessors did not, leaves nothing behind.
+    fn settle(&mut self, running: &Running) {
+        self.history.save_if_begun();
+        let Some(store) = self.store.as_ref().filter(|_| running.overrides != self.stored_overrides) else {
+            return;
+        };
+        match store.write(None, Some(&running.overrides)) {
+            Ok(()) => self.stored_overrides = running.overrides.clone(),
+            Err(rejected) => tracing::warn!(reason = %rejected, "overrides not updated on the disk"),
+        }
+    }
+}
+
 impl Control {
     /// Controls `runtime`, which runs the configuration of `start`.
     pub fn new(runtime: Arc<Runtime>, start: Start) -> Self {
@@ -109,7 +124,8 @@ impl Control {
         runtime.metrics.config_changed(crate::observe::ChangeOrigin::Start, ChangeResult::Applied);
         runtime.metrics.config_applied(first, SystemTime::now());
         let (probe_now, requests) = mpsc::unbounded_channel();
-        let Start { source, running, writer, .. } = start;
+        let Start { source, running, mut writer, .. } = start;
+        writer.settle(&running);
         Self {
             runtime,
             source,
@@ -255,27 +271,20 @@ impl Control {
         condition: Option<&Condition>,
         next: &Next,
     ) -> Result<(), Rejected> {
+        let writes_text = self.may_write_text(writer, change, condition, next)?;
         let Some(store) = &writer.store else { return Ok(()) };
-        let running = self.running.load();
-        let writes_text = !matches!(change, Change::Reload | Change::ReloadIfEdited);
-        if writes_text && next.text != running.text {
-            let on_disk = store.text().ok();
-            if condition != Some(&Condition::Exists) && on_disk.as_deref() != Some(&running.text) {
-                return Err(Rejected::FileEdited(store.file.clone()));
-            }
-            self.keep_edited_text(&mut writer.history, on_disk);
-            store.write_text(&next.text)?;
-        }
-        if next.overrides == writer.stored_overrides {
-            return Ok(());
-        }
-        let written = store.write_overrides(&next.overrides);
+        let text = writes_text.then_some(&*next.text);
+        let overrides = (next.overrides != writer.stored_overrides).then_some(&*next.overrides);
         match change {
-            Change::Edit { .. } | Change::DropOverrides | Change::RollBack(_) => written?,
+            Change::Edit { .. } | Change::DropOverrides | Change::RollBack(_) => {
+                store.write(text, overrides)?;
+            }
             // The next start comes to the same conclusion from the old overrides and the new file.
             Change::Reload | Change::ReloadIfEdited | Change::Replace(_) => {
-                if let Err(rejected) = written {
+                store.write(text, None)?;
+                if let Err(rejected) = store.write(None, overrides) {
                     tracing::warn!(reason = %rejected, "overrides not updated on the disk");
+                    return Ok(());
                 }
             }
         }
@@ -283,21 +292,33 @@ impl Control {
         Ok(())
     }
 
-    /// A text that somebody wrote into the file and that never ran is overwritten on demand, not lost.
-    fn keep_edited_text(&self, history: &mut History, on_disk: Option<String>) {
+    /// Whether the file gets a new text. One that somebody wrote into it meanwhile is overwritten on demand
+    /// only, and then not lost.
+    fn may_write_text(
+        &self,
+        writer: &mut Writer,
+        change: &Change,
+        condition: Option<&Condition>,
+        next: &Next,
+    ) -> Result<bool, Rejected> {
+        let Some(store) = &writer.store else { return Ok(false) };
         let running = self.running.load();
-        if let Some(text) = on_disk.filter(|text| **text != *running.text) {
-            history.push(NewEntry {
-                generation: 0,
-                at: utc(SystemTime::now()),
-                origin: "file",
-                who: "unknown".to_owned(),
-                why: None,
-                what: "edit of the file that never ran".to_owned(),
-                overrides: running.overrides.clone(),
-                text: text.into(),
-            });
+        let concerns_text = match change {
+            Change::Replace(_) => true,
+            Change::RollBack(_) => next.text != running.text,
+            Change::Reload | Change::ReloadIfEdited | Change::Edit { .. } | Change::DropOverrides => false,
+        };
+        let on_disk = concerns_text.then(|| store.text_as_it_is()).flatten();
+        if !concerns_text || on_disk.as_deref() == Some(&next.text) {
+            return Ok(false);
         }
+        if on_disk.as_deref() != Some(&running.text) {
+            if condition != Some(&Condition::Exists) {
+                return Err(Rejected::FileEdited(store.file.clone()));
+            }
+            keep_edited_text(&mut writer.history, &running, on_disk);
+        }
+        Ok(true)
     }
 
     /// Cannot fail: from here on the change is made.
@@ -365,6 +386,25 @@ impl Control {
             }
         }
     }
+}
+
+/// A text that never ran, on the disk before it is overwritten in the file.
+fn keep_edited_text(history: &mut History, running: &Running, on_disk: Option<String>) {
+    let Some(text) = on_disk else { return };
+    let is_kept = history.last().is_some_and(|last| last.generation == 0 && *last.text == *text);
+    if !is_kept {
+        history.push(NewEntry {
+            generation: 0,
+            at: utc(SystemTime::now()),
+            origin: "file",
+            who: "unknown".to_owned(),
+            why: None,
+            what: "edit of the file that never ran".to_owned(),
+            overrides: running.overrides.clone(),
+            text: text.into(),
+        });
+    }
+    history.save();
 }
 
 fn tell_applied(applied: &Applied, author: &Author) {

@@ -6,9 +6,10 @@
 //! ```
 //!
 //! An override is one setting of one pool or upstream. They are not a journal of what was done but the
-//! difference that is left: [`difference`] compares what the file says with what runs.
+//! difference that is left: [`difference`] compares what the file says with what runs. They are kept in one
+//! order, by pool, upstream and setting, so that the same ones are equal wherever they come from.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -17,7 +18,8 @@ use serde_json::{Map, Value, json};
 use super::{Author, Dropped};
 use crate::balance::StrategyKind;
 use crate::config::{
-    Config, HashKey, ListenerConfig, PoolConfig, UpstreamConfig, check_members, resolved_address,
+    Config, HashKey, ListenerConfig, PoolConfig, UpstreamConfig, check_circle, check_members, limits,
+    resolved_address,
 };
 use crate::health::Mode;
 use crate::observe::utc;
@@ -45,7 +47,7 @@ pub struct Override {
 }
 
 /// What can be overridden.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Setting {
     /// Of a pool: `{"strategy": "…", "hash": {…}}`.
@@ -68,6 +70,11 @@ impl Setting {
     /// Of an upstream, apart from being there.
     const OF_UPSTREAMS: [Self; 4] = [Self::Weight, Self::MaxConnections, Self::Backup, Self::State];
 
+    /// Whether it says who is a member of a pool, or who a backup.
+    const fn is_about_membership(self) -> bool {
+        matches!(self, Self::Added | Self::Removed | Self::Backup)
+    }
+
     /// The word in files and answers.
     pub const fn word(self) -> &'static str {
         match self {
@@ -78,6 +85,53 @@ impl Setting {
             Self::MaxConnections => "max_connections",
             Self::Backup => "backup",
             Self::State => "state",
+        }
+    }
+}
+
+/// The overrides of a file, in their order.
+///
+/// # Errors
+///
+/// Says which of them means nothing, or that there are two of one.
+pub(super) fn checked(mut overrides: Vec<Override>) -> Result<Vec<Override>, String> {
+    sort(&mut overrides);
+    if let Some(wrong) = overrides.iter().find(|one| !one.means_something()) {
+        let what = if wrong.upstream.is_some() { " of an upstream" } else { "" };
+        let (setting, value) = (wrong.setting.word(), &wrong.value);
+        return Err(format!("{}: `{value}` is no value of `{setting}`{what}", wrong.of_whom()));
+    }
+    let twice = overrides.windows(2).find_map(|pair| match pair {
+        [one, next] if key_of(one) == key_of(next) => Some(one),
+        _ => None,
+    });
+    match twice {
+        Some(twice) => Err(format!("{}: `{}` is there twice", twice.of_whom(), twice.setting.word())),
+        None => Ok(overrides),
+    }
+}
+
+impl Override {
+    fn means_something(&self) -> bool {
+        let Some(address) = &self.upstream else {
+            return self.setting == Setting::Strategy && read_strategy(&self.value).is_some();
+        };
+        // One spelling for each address, or else nobody finds it.
+        let Some(known) = resolved_address(address).filter(|known| known.to_string() == *address) else {
+            return false;
+        };
+        match self.setting {
+            Setting::Strategy => false,
+            Setting::Added => added(address, &self.value).is_some(),
+            Setting::Removed => self.value == Value::Bool(true),
+            setting => put_setting(&mut UpstreamConfig::at(known), setting, &self.value).is_some(),
+        }
+    }
+
+    fn of_whom(&self) -> String {
+        match &self.upstream {
+            Some(address) => format!("pool `{}`, upstream {address}", self.pool),
+            None => format!("pool `{}`", self.pool),
         }
     }
 }
@@ -98,6 +152,7 @@ pub(super) fn difference(
         }
         all.push(new);
     }
+    sort(&mut all);
     all
 }
 
@@ -112,7 +167,7 @@ pub(super) fn reconcile(file: &Config, overrides: &[Override]) -> (Config, Vec<O
     }
     for pool in &mut running.pools {
         let Some(about_it) = by_pool.remove(pool.name.as_str()) else { continue };
-        let (changed, held, ended) = reconcile_pool(pool, &about_it, &file.listeners);
+        let (changed, held, ended) = reconcile_pool(pool, about_it, &file.listeners);
         if !held.is_empty() {
             *pool = std::sync::Arc::new(changed);
         }
@@ -122,35 +177,144 @@ pub(super) fn reconcile(file: &Config, overrides: &[Override]) -> (Config, Vec<O
     for gone in by_pool.into_values().flatten() {
         dropped.push(end(gone, "the file has no such pool any more"));
     }
+    sort(&mut kept);
+    dropped.sort_by(|one, other| {
+        (&one.pool, &one.upstream, one.setting).cmp(&(&other.pool, &other.upstream, other.setting))
+    });
     (running, kept, dropped)
 }
 
 fn reconcile_pool(
     base: &PoolConfig,
-    overrides: &[&Override],
+    overrides: Vec<&Override>,
     listeners: &[ListenerConfig],
 ) -> (PoolConfig, Vec<Override>, Vec<Dropped>) {
-    let mut pool = base.clone();
-    let (mut held, mut ended) = (Vec::new(), Vec::new());
-    for &one in overrides {
-        let now = value_in(base, one.upstream.as_deref(), one.setting);
-        if now == one.file {
-            match put(&mut pool, one) {
-                Ok(()) => held.push(one.clone()),
-                Err(why) => ended.push(end(one, &why)),
-            }
-        } else if now.as_ref() == Some(&one.value) {
-            ended.push(end(one, "the file says the same now"));
-        } else {
-            ended.push(end(one, &file_says(now.as_ref())));
+    let file = InFile::of(base);
+    let (mut holding, mut ended) = (Vec::new(), Vec::new());
+    for one in overrides {
+        match file.contradicts(one) {
+            None => holding.push(one),
+            Some(why) => ended.push(end(one, &why)),
         }
     }
-    // Together they may be impossible with the new file: a listener where an upstream is, for one.
+    let (mut pool, mut held, mut failed) = put_all(base, &holding, listeners);
+    // Together they may be impossible with the new file: only backups are left, for one. Without those that
+    // say who is a member it is as possible as the file.
     if let Err(why) = check_members(&pool, listeners) {
-        ended.extend(held.iter().map(|one| end(one, &format!("with the new file, {why}"))));
-        return (base.clone(), Vec::new(), ended);
+        let (members, others): (Vec<_>, Vec<_>) =
+            holding.iter().partition(|one| one.setting.is_about_membership());
+        ended.extend(members.into_iter().map(|one| end(one, &format!("with the new file, {why}"))));
+        (pool, held, failed) = put_all(base, &others, listeners);
     }
-    (pool, held, ended)
+    ended.extend(failed);
+    let known_in_file = |one: &Override| Override { file: file.value_of(one), ..one.clone() };
+    (pool, held.into_iter().map(known_in_file).collect(), ended)
+}
+
+/// What the file says of a pool.
+struct InFile<'a> {
+    pool: &'a PoolConfig,
+    upstreams: HashMap<String, &'a UpstreamConfig>,
+}
+
+impl<'a> InFile<'a> {
+    fn of(pool: &'a PoolConfig) -> Self {
+        let upstreams = pool.upstreams.iter().map(|upstream| (upstream.address.to_string(), upstream));
+        Self { pool, upstreams: upstreams.collect() }
+    }
+
+    /// The value that an override replaces.
+    fn value_of(&self, one: &Override) -> Option<Value> {
+        let Some(address) = &one.upstream else { return Some(strategy_of(self.pool)) };
+        let upstream = self.upstreams.get(address)?;
+        Some(match one.setting {
+            Setting::Added | Setting::Removed => member(upstream),
+            setting => setting_of(upstream, setting),
+        })
+    }
+
+    /// Why an override ends, if it does.
+    fn contradicts(&self, one: &Override) -> Option<String> {
+        let now = self.value_of(one);
+        // A file cannot say what an operator wants of an upstream, so it says nothing else either.
+        let is_beyond_it = one.setting == Setting::State && now.is_some();
+        if is_beyond_it || now == one.file {
+            return None;
+        }
+        let agrees =
+            if one.setting == Setting::Removed { now.is_none() } else { now.as_ref() == Some(&one.value) };
+        Some(if agrees { "the file says the same now".to_owned() } else { file_says(now.as_ref()) })
+    }
+}
+
+/// A pool with its overrides, those that hold, and those that cannot.
+fn put_all<'o>(
+    base: &PoolConfig,
+    overrides: &[&'o Override],
+    listeners: &[ListenerConfig],
+) -> (PoolConfig, Vec<&'o Override>, Vec<Dropped>) {
+    let mut putting = Putting::into(base, overrides);
+    let (mut held, mut failed) = (Vec::new(), Vec::new());
+    let mut in_turn = overrides.to_vec();
+    // Members come before what is said of them.
+    in_turn.sort_by_key(|one| one.setting);
+    for one in in_turn {
+        match putting.put(one, listeners) {
+            Ok(()) => held.push(one),
+            Err(why) => failed.push(end(one, &why)),
+        }
+    }
+    (putting.pool, held, failed)
+}
+
+/// A pool on the way to what its overrides make of it.
+struct Putting {
+    pool: PoolConfig,
+    /// Where in the pool an address is.
+    places: HashMap<String, usize>,
+}
+
+impl Putting {
+    /// Without those that are removed.
+    fn into(base: &PoolConfig, overrides: &[&Override]) -> Self {
+        let removed = overrides.iter().filter(|one| one.setting == Setting::Removed);
+        let removed: HashSet<&str> = removed.filter_map(|one| one.upstream.as_deref()).collect();
+        let (mut pool, mut places) = (base.clone(), HashMap::new());
+        pool.upstreams.retain(|upstream| {
+            let address = upstream.address.to_string();
+            let stays = !removed.contains(address.as_str());
+            if stays {
+                places.insert(address, places.len());
+            }
+            stays
+        });
+        Self { pool, places }
+    }
+
+    /// Makes an override hold. The error is why it cannot.
+    fn put(&mut self, one: &Override, listeners: &[ListenerConfig]) -> Result<(), String> {
+        let nonsense = || format!("`{}` is no value of `{}`", one.value, one.setting.word());
+        match (one.setting, one.upstream.as_deref()) {
+            (Setting::Strategy, None) => {
+                (self.pool.strategy, self.pool.hash) = read_strategy(&one.value).ok_or_else(nonsense)?;
+            }
+            (Setting::Added, Some(address)) => {
+                let upstream = added(address, &one.value).ok_or_else(nonsense)?;
+                check_circle(&upstream.address, listeners)
+                    .map_err(|why| format!("with the new file, {why}"))?;
+                self.places.insert(address.to_owned(), self.pool.upstreams.len());
+                self.pool.upstreams.push(upstream);
+            }
+            (Setting::Removed, Some(_)) => {}
+            (Setting::Strategy, Some(_)) | (_, None) => return Err(nonsense()),
+            (setting, Some(address)) => {
+                let place = self.places.get(address).and_then(|&place| self.pool.upstreams.get_mut(place));
+                let upstream = place.ok_or("the pool has no such upstream any more")?;
+                put_setting(upstream, setting, &one.value).ok_or_else(nonsense)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn file_says(now: Option<&Value>) -> String {
@@ -211,37 +375,6 @@ fn pool_difference(base: &PoolConfig, running: &PoolConfig, author: &Author) -> 
     found
 }
 
-/// What a pool says about a setting.
-fn value_in(pool: &PoolConfig, upstream: Option<&str>, setting: Setting) -> Option<Value> {
-    let Some(address) = upstream else { return Some(strategy_of(pool)) };
-    let upstream = pool.upstreams.iter().find(|one| one.address.to_string() == address)?;
-    Some(match setting {
-        Setting::Added | Setting::Removed => member(upstream),
-        _ => setting_of(upstream, setting),
-    })
-}
-
-/// Makes an override hold. The error is why it cannot.
-fn put(pool: &mut PoolConfig, one: &Override) -> Result<(), String> {
-    let nonsense = || format!("`{}` is no value of `{}`", one.value, one.setting.word());
-    let Some(address) = one.upstream.as_deref() else {
-        return put_strategy(pool, &one.value).ok_or_else(nonsense);
-    };
-    match one.setting {
-        Setting::Strategy => return Err(nonsense()),
-        Setting::Added => pool.upstreams.push(added(address, &one.value).ok_or_else(nonsense)?),
-        Setting::Removed => pool.upstreams.retain(|upstream| upstream.address.to_string() != address),
-        setting => {
-            let mut members = pool.upstreams.iter_mut();
-            let upstream = members
-                .find(|upstream| upstream.address.to_string() == address)
-                .ok_or("the pool has no such upstream")?;
-            put_setting(upstream, setting, &one.value).ok_or_else(nonsense)?;
-        }
-    }
-    Ok(())
-}
-
 fn added(address: &str, value: &Value) -> Option<UpstreamConfig> {
     let mut upstream = UpstreamConfig::at(resolved_address(address)?);
     for (name, value) in value.as_object()? {
@@ -254,12 +387,12 @@ fn added(address: &str, value: &Value) -> Option<UpstreamConfig> {
 fn put_setting(upstream: &mut UpstreamConfig, setting: Setting, value: &Value) -> Option<()> {
     match setting {
         Setting::Weight => {
-            let weight = u16::try_from(value.as_u64()?).ok()?;
-            upstream.weight = Some(weight).filter(|&weight| weight <= crate::config::limits::WEIGHT_MAX)?;
+            let weight = u16::try_from(value.as_u64()?).ok();
+            upstream.weight = weight.filter(|&weight| weight <= limits::WEIGHT_MAX)?;
         }
         Setting::MaxConnections => {
-            let limit = u32::try_from(value.as_u64()?).ok()?;
-            upstream.max_connections = Some(limit).filter(|&limit| limit > 0);
+            let limit = value.as_u64().filter(|&limit| limit <= limits::UPSTREAM_CONNECTIONS_MAX)?;
+            upstream.max_connections = u32::try_from(limit).ok().filter(|&limit| limit > 0);
         }
         Setting::Backup => upstream.backup = value.as_bool()?,
         Setting::State => upstream.mode = Mode::from_word(value.as_str()?)?,
@@ -299,20 +432,26 @@ fn strategy_of(pool: &PoolConfig) -> Value {
     }
 }
 
-fn put_strategy(pool: &mut PoolConfig, value: &Value) -> Option<()> {
-    let word = value.get("strategy")?.as_str()?;
+/// A strategy, with what it hashes if it does.
+fn read_strategy(value: &Value) -> Option<(StrategyKind, Option<HashKey>)> {
+    let table =
+        value.as_object().filter(|table| table.keys().all(|key| key == "strategy" || key == "hash"))?;
+    let word = table.get("strategy")?.as_str()?;
     let kind = StrategyKind::ALL.into_iter().find(|kind| kind.name() == word)?;
-    let hash = match value.get("hash") {
+    let hash = match table.get("hash") {
         Some(hash) => Some(HashKey::from_json(hash)?),
         None => None,
     };
-    if (kind == StrategyKind::ConsistentHash) != hash.is_some() {
-        return None;
-    }
-    (pool.strategy, pool.hash) = (kind, hash);
-    Some(())
+    ((kind == StrategyKind::ConsistentHash) == hash.is_some()).then_some((kind, hash))
 }
 
 fn key_of(one: &Override) -> (&str, Option<&str>, Setting) {
     (&one.pool, one.upstream.as_deref(), one.setting)
 }
+
+fn sort(overrides: &mut [Override]) {
+    overrides.sort_by(|one, other| key_of(one).cmp(&key_of(other)));
+}
+
+#[cfg(test)]
+mod tests;

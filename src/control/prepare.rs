@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::overrides::{self, Override};
 use super::store::Store;
 use super::{Applied, Author, Change, Control, Dropped, Rejected, Reset, Running, Writer};
-use crate::config::{self, Config, LoadError, PoolEdit, Report};
+use crate::config::{self, CannotEdit, Config, LoadError, PoolEdit, Report};
 use crate::health::Mode;
 use crate::runtime::{Pool, Snapshot, Upstream};
 
@@ -52,6 +52,9 @@ impl Control {
             }
             Change::RollBack(generation) => self.roll_back(writer, &running, *generation).map(Some),
             Change::Edit { pool, edits } => self.edit(&running, pool, edits, author),
+            Change::DropOverrides if running.overrides.is_empty() && writer.stored_overrides.is_empty() => {
+                Ok(None)
+            }
             Change::DropOverrides => Ok(Some(Next {
                 text: running.text.clone(),
                 file: running.file.clone(),
@@ -151,12 +154,26 @@ impl Control {
         }
         let what = format!("edit pool {name}: {}", describe(edits));
         let overrides = overrides::difference(in_file, &edited, &running.overrides, author).into();
+        let grows = edited.upstreams.len() > pool.upstreams.len();
         *pool = Arc::new(edited);
+        if grows && let Some(why) = too_many_upstreams(&config) {
+            return Err(Rejected::CannotEdit { pool: name.to_owned(), why });
+        }
         config.listeners = listeners;
         let (text, file) = (running.text.clone(), running.file.clone());
         let (dropped, warnings) = (Vec::new(), Vec::new());
         Ok(Some(Next { text, file, config, overrides, dropped, warnings, what }))
     }
+}
+
+/// The same limit as for a file.
+fn too_many_upstreams(config: &Config) -> Option<CannotEdit> {
+    let (found, most) =
+        (config.pools.iter().map(|pool| pool.upstreams.len()).sum::<usize>(), config::limits::UPSTREAMS_MAX);
+    (found > most).then(|| CannotEdit::Wrong {
+        message: format!("all pools together would have {found} upstreams, at most {most} are possible"),
+        help: "remove some that are not needed first".to_owned(),
+    })
 }
 
 /// Entries of texts that never ran have the number 0.
@@ -264,8 +281,13 @@ pub(super) fn forget(before: &Snapshot, after: &Snapshot, now: Duration) -> Vec<
         if old.config.strategy != pool.config.strategy {
             note("rotation", "the strategy is another one");
         }
-        if old.config.health_check.is_some() && pool.config.health_check.is_none() {
-            pool.upstreams().iter().for_each(|upstream| upstream.state.verdict.forget());
+        let (was_checked, is_checked) =
+            (old.config.health_check.is_some(), pool.config.health_check.is_some());
+        if was_checked != is_checked {
+            // Also when checks begin: the last probe of an old one may have come in after it ended.
+            pool.upstreams().iter().for_each(|upstream| upstream.state.forget_checks());
+        }
+        if was_checked && !is_checked {
             note("health", "health checks are off");
         }
         if old.config.ejection.is_some() && pool.config.ejection.is_none() {

@@ -51,6 +51,11 @@ impl Start {
         })
     }
 
+    /// How many overrides are in force.
+    pub fn overrides(&self) -> usize {
+        self.running.overrides.len()
+    }
+
     /// From the command line or the environment; nothing that is changed later outlives the process.
     pub fn from_arguments(config: Config) -> Self {
         let history = History::open(None);
@@ -70,9 +75,9 @@ fn first(
     file: Arc<Config>,
     overrides: Arc<[overrides::Override]>,
 ) -> Running {
-    let last = writer.history.last();
+    let before = writer.history.latest_generation();
+    let last = writer.history.last_that_ran().filter(|last| last.generation == before);
     let is_same = last.is_some_and(|last| last.text == text && last.overrides == overrides);
-    let before = writer.history.entries().map(|entry| entry.generation).max().unwrap_or(0);
     let generation = if is_same { before } else { before + 1 };
     if !is_same {
         writer.history.push(NewEntry {

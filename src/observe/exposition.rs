@@ -57,6 +57,8 @@ pub struct UpstreamView<'a> {
     pub metrics: &'a UpstreamMetrics,
     /// Attempts under way.
     pub in_flight: u32,
+    /// Whether it has health checks; without, there is nothing to count.
+    pub is_checked: bool,
     /// Whether its health checks pass (or it has none).
     pub up: bool,
     /// Whether it may be picked now.
@@ -260,7 +262,7 @@ fn upstream_families(view: &View<'_>) -> Vec<MetricFamily> {
         counters(
             "evener_health_checks_total",
             "Health checks, by whether they passed.",
-            upstreams().flat_map(health_checks),
+            upstreams().filter(|one| one.is_checked).flat_map(health_checks),
         ),
     ]
 }
@@ -272,14 +274,15 @@ struct Named<'a> {
     address: &'a str,
     metrics: &'a UpstreamMetrics,
     in_flight: u32,
+    is_checked: bool,
     up: bool,
     eligible: bool,
 }
 
 impl UpstreamView<'_> {
     fn named<'a>(&'a self, pool: &'a str) -> Named<'a> {
-        let Self { address, metrics, in_flight, up, eligible } = self;
-        Named { pool, address, metrics, in_flight: *in_flight, up: *up, eligible: *eligible }
+        let &Self { ref address, metrics, in_flight, is_checked, up, eligible } = self;
+        Named { pool, address, metrics, in_flight, is_checked, up, eligible }
     }
 }
 
@@ -478,6 +481,7 @@ mod tests {
                 address: address.to_owned(),
                 metrics: &self.upstream,
                 in_flight: 2,
+                is_checked: true,
                 up: true,
                 eligible: false,
             };

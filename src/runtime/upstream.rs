@@ -95,6 +95,14 @@ impl UpstreamState {
         self.last_check.lock().ok().and_then(|check| check.clone())
     }
 
+    /// Forgets what health checks said.
+    pub fn forget_checks(&self) {
+        self.verdict.forget();
+        if let Ok(mut last) = self.last_check.lock() {
+            *last = None;
+        }
+    }
+
     /// Remembers the latest health check, for those who look.
     pub fn set_last_check(&self, check: LastCheck) {
         if let Ok(mut last) = self.last_check.lock() {

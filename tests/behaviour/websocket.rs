@@ -119,3 +119,22 @@ fn a_websocket_fails_over_to_an_upstream_that_is_there() {
         echo(&mut socket, "hello");
     }
 }
+
+/// caddy#5471, #6420, #7222, apisix#12217: a reload of the pool cut its upgraded connections, or lost count of them.
+#[test]
+fn a_websocket_outlives_a_reload_of_its_pool() {
+    let origin = echoing();
+    let evener = in_front_of(&origin, "");
+    let in_flight = || evener.admin().upstream("app", &origin)["in_flight"].as_u64();
+    let mut socket = open(&evener);
+    echo(&mut socket, "before");
+
+    evener.reload(&format!(
+        "[pools.app]\nupstreams = [\"{}\"]\ntimeouts = {{ read = \"7s\" }}",
+        origin.address()
+    ));
+    echo(&mut socket, "after");
+    assert_eq!(in_flight(), Some(1));
+    drop(socket);
+    wait_until(Duration::from_secs(10), || in_flight() == Some(0));
+}

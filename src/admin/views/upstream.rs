@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{UpstreamFigures, milliseconds, utc};
 use crate::control::{Override, Running, Source};
-use crate::health::{EjectionState, WhyNot};
+use crate::health::{EjectionState, Health, WhyNot};
 use crate::runtime::{LastCheck, Pool, Upstream};
 
 /// An upstream and whether it may be picked, at one moment.
@@ -91,7 +91,7 @@ struct CheckView {
 
 impl UpstreamView {
     pub(in crate::admin) fn of(standing: Standing<'_>, sources: &Sources<'_>, now: Duration) -> Self {
-        let Upstream { config, state, .. } = standing.upstream;
+        let Upstream { config, state, is_checked } = standing.upstream;
         let figures = UpstreamFigures::of(standing.upstream);
         let address = config.address.to_string();
         Self {
@@ -100,7 +100,7 @@ impl UpstreamView {
             pool: state.pool.clone(),
             weight: config.weight,
             state: state.mode().word(),
-            health: state.verdict.health().word(),
+            health: if *is_checked { state.verdict.health() } else { Health::Unknown }.word(),
             ejected_until: ejected_until(state.ejection.state(now), now),
             eligible: standing.why_not.is_none(),
             why_not: standing.why_not.map(WhyNot::text),
@@ -114,7 +114,7 @@ impl UpstreamView {
                 p50: figures.figures.latency_ms.p50,
                 p99: figures.figures.latency_ms.p99,
             },
-            last_check: state.last_check().map(CheckView::from),
+            last_check: state.last_check().filter(|_| *is_checked).map(CheckView::from),
             consecutive_failures: state.ejection.consecutive_failures(),
             backup: config.backup,
         }

@@ -1,5 +1,7 @@
 //! The binary under test, as a child process.
 
+mod again;
+
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -167,19 +169,6 @@ impl Evener {
     /// Counts the configurations that ran, from 1.
     pub(crate) fn generation(&self) -> u64 {
         self.admin().json("/v1/status")["generation"].as_u64().expect("a generation")
-    }
-
-    /// Stops it, and starts it again in the same folder.
-    pub(crate) fn restart(&mut self) {
-        self.signal("TERM");
-        assert!(self.ends_within(START_DEADLINE).is_some(), "it does not stop");
-        self.process = spawn(&[], &["run", "--config", "evener.toml"], &[], self.folder.path());
-        self.wait_until_ready();
-    }
-
-    /// What a file of its folder says; nothing if it is not there.
-    pub(crate) fn file(&self, name: &str) -> String {
-        fs::read_to_string(self.folder.path().join(name)).unwrap_or_default()
     }
 
     /// Replaces the configuration file, on the same addresses, and waits until it runs and the first
