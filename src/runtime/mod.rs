@@ -18,7 +18,8 @@ mod queue;
 mod readiness;
 mod upstream;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
@@ -37,6 +38,9 @@ use crate::route::{RequestHead, RouteTable};
 /// The running state, replaced whole.
 pub struct Runtime {
     current: ArcSwap<Snapshot>,
+    /// Snapshots that requests may still hold. Freeing a large one takes milliseconds, so it is not left to
+    /// whichever request happens to be the last.
+    retired: Mutex<Vec<Arc<Snapshot>>>,
     /// Listeners are fixed when the process starts, in the order of the configuration.
     listeners: Vec<Arc<Listener>>,
     /// Time is counted from here; floors below take it as an argument.
@@ -61,9 +65,10 @@ impl Runtime {
             .collect();
         let epoch = Instant::now();
         let first = Snapshot::build(config, generation, None, epoch.elapsed(), random);
-        first.set_modes();
+        set_modes(first.pools());
         Self {
             current: ArcSwap::from_pointee(first),
+            retired: Mutex::default(),
             listeners,
             epoch,
             metrics: Arc::default(),
@@ -104,8 +109,19 @@ impl Runtime {
     /// Called by [`Control`](crate::control::Control) and nobody else.
     pub(crate) fn publish(&self, next: Snapshot) {
         let next = Arc::new(next);
-        self.current.store(next.clone());
-        next.set_modes();
+        let before = self.current.swap(next.clone());
+        set_modes(next.pools_changed_since(&before).map(|(_, pool)| pool));
+        if let Ok(mut retired) = self.retired.lock() {
+            retired.push(before);
+        }
+    }
+
+    /// Frees the snapshots that no request holds any more; from time to time, and on no thread of the
+    /// traffic's.
+    pub fn free_retired(&self) {
+        let free = |snapshot: &mut Arc<Snapshot>| Arc::strong_count(snapshot) == 1;
+        let unused = self.retired.lock().map(|mut retired| retired.extract_if(.., free).collect::<Vec<_>>());
+        drop(unused);
     }
 
     /// Time since the runtime's epoch: the `now` of all floors below.
@@ -151,6 +167,8 @@ pub struct Snapshot {
     table: Arc<RouteTable>,
     routes: Vec<Arc<Route>>,
     pools: Vec<Arc<Pool>>,
+    /// Indexes of pools by name.
+    places: Arc<HashMap<String, usize>>,
 }
 
 /// One route with its counters.
@@ -178,15 +196,14 @@ impl Route {
     }
 }
 
-impl Snapshot {
-    /// Hands what operators want of upstreams to their live state, for pools that this snapshot changed.
-    fn set_modes(&self) {
-        let changed = self.pools().filter(|pool| pool.since == self.generation);
-        for upstream in changed.flat_map(Pool::upstreams) {
-            upstream.state.set_mode(upstream.config.mode);
-        }
+/// Hands what operators want of upstreams to their live state.
+fn set_modes<'a>(pools: impl Iterator<Item = &'a Pool>) {
+    for upstream in pools.flat_map(Pool::upstreams) {
+        upstream.state.set_mode(upstream.config.mode);
     }
+}
 
+impl Snapshot {
     /// The most specific route that takes this request.
     pub fn find_route(&self, head: &RequestHead<'_>) -> Option<usize> {
         self.table.find(head)
@@ -214,6 +231,31 @@ impl Snapshot {
 
     /// The pool of this name.
     pub fn pool_named(&self, name: &str) -> Option<&Pool> {
-        self.pools().find(|pool| pool.config.name == name)
+        self.pool(self.pool_index(name)?)
+    }
+
+    /// Its place among [`Snapshot::pools`], and so among the configuration's.
+    pub fn pool_index(&self, name: &str) -> Option<usize> {
+        self.places.get(name).copied()
+    }
+
+    /// Pools that are not what they were in `before`, each with what it was. Those that are cost nothing but
+    /// a look at two pointers.
+    pub fn pools_changed_since<'a>(
+        &'a self,
+        before: &'a Self,
+    ) -> impl Iterator<Item = (Option<&'a Pool>, &'a Pool)> {
+        let in_place =
+            |index, pool| before.pools.get(index).is_some_and(|old| std::ptr::eq(Arc::as_ptr(old), pool));
+        let moved_or_changed = self.pools().enumerate().filter(move |&(index, pool)| !in_place(index, pool));
+        moved_or_changed
+            .map(|(_, pool)| (before.pool_named(&pool.config.name), pool))
+            .filter(|&(old, pool)| old.is_none_or(|old| !std::ptr::eq(old, pool)))
+    }
+
+    /// Pools of `before` that are no more.
+    pub fn pools_gone_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a Pool> {
+        let has_same = Arc::ptr_eq(&self.places, &before.places);
+        before.pools().filter(move |pool| !has_same && self.pool_index(&pool.config.name).is_none())
     }
 }

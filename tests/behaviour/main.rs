@@ -21,4 +21,5 @@ mod real_servers;
 mod reload;
 mod rig;
 mod routing;
+mod watch;
 mod websocket;

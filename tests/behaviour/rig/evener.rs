@@ -55,11 +55,23 @@ impl Evener {
         Self::launch(configuration, &[])
     }
 
+    /// As [`Self::start`], for plays about watching the file: elsewhere a save waits for its HUP.
+    pub(crate) fn start_watching(configuration: &str) -> Self {
+        let evener = Self::launch_with(configuration, &[], &[]);
+        evener.wait_until_ready();
+        evener
+    }
+
     fn launch(configuration: &str, wrapper: &[&str]) -> Self {
+        Self::launch_with(configuration, wrapper, &["--no-watch"])
+    }
+
+    fn launch_with(configuration: &str, wrapper: &[&str], more: &[&str]) -> Self {
         let table = with_addresses(configuration);
         let folder = tempfile::tempdir().expect("a temporary folder");
         fs::write(folder.path().join("evener.toml"), toml::to_string(&table).expect("TOML")).expect("write");
-        let process = spawn(wrapper, &["run", "--config", "evener.toml"], &[], folder.path());
+        let process =
+            spawn(wrapper, &[&["run", "--config", "evener.toml"], more].concat(), &[], folder.path());
         let (address, admin) = addresses_in(&table);
         Self { process, folder, address, admin }
     }
@@ -177,11 +189,20 @@ impl Evener {
     }
 
     fn rewrite(&self, configuration: &str) {
+        fs::write(self.file(), self.text(configuration)).expect("write");
+    }
+
+    /// The configuration file.
+    pub(crate) fn file(&self) -> PathBuf {
+        self.folder.path().join("evener.toml")
+    }
+
+    /// A configuration on the addresses of this process, as its file would say it.
+    pub(crate) fn text(&self, configuration: &str) -> String {
         let mut table = with_addresses(configuration);
         table["listeners"]["http"]["address"] = self.address.to_string().into();
         table["admin"]["address"] = self.admin.to_string().into();
-        let file = self.folder.path().join("evener.toml");
-        fs::write(file, toml::to_string(&table).expect("TOML")).expect("write");
+        toml::to_string(&table).expect("TOML")
     }
 
     /// How it ended, if it did within `time`.
@@ -234,6 +255,12 @@ impl Admin {
     #[track_caller]
     pub(crate) fn send_with(&self, method: &str, path: &str, headers: &str) -> Response {
         Client::connect(self.address).request(method, path, headers, b"")
+    }
+
+    /// As [`Self::send_with`], with a body.
+    #[track_caller]
+    pub(crate) fn send_body_with(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Response {
+        Client::connect(self.address).request(method, path, headers, body)
     }
 
     pub(crate) fn try_get(&self, path: &str) -> Option<Response> {
