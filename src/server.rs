@@ -17,7 +17,7 @@ use pingora::services::listening::Service;
 use crate::admin;
 use crate::balance::TICK;
 use crate::config::Config;
-use crate::control::{Control, Start};
+use crate::control::{self, Control, Start};
 use crate::observe::AccessLog;
 use crate::probe::Prober;
 use crate::proxy::{Proxy, TrafficApp};
@@ -56,12 +56,12 @@ impl std::fmt::Display for CannotBind {
     }
 }
 
-/// Runs until a signal ends it.
+/// Runs until a signal ends it. `follows_file`: whatever is saved to the configuration file runs.
 ///
 /// # Errors
 ///
 /// An address is taken or may not be bound.
-pub fn run(start: Start, access_log: Option<AccessLog>) -> Result<(), CannotBind> {
+pub fn run(start: Start, access_log: Option<AccessLog>, follows_file: bool) -> Result<(), CannotBind> {
     let config = start.config.clone();
     for address in config.listeners.iter().map(|listener| listener.address).chain([config.admin.address]) {
         can_bind(address)?;
@@ -78,6 +78,9 @@ pub fn run(start: Start, access_log: Option<AccessLog>) -> Result<(), CannotBind
     server.add_service(background_service("health checks", Prober::new(control.clone())));
     server.add_service(background_service("learning", Learner(runtime.clone())));
     server.add_service(background_service("listening", Greeter(runtime.clone())));
+    if follows_file {
+        server.add_service(background_service("file watch", FileFollower(control.clone())));
+    }
     server.run(RunArgs { shutdown_signal: Box::new(Signals::new(control)) });
     runtime.flush_access_log();
     Ok(())
@@ -109,7 +112,7 @@ fn server_conf(config: &Config) -> ServerConf {
     }
 }
 
-/// Folds what was measured into what the strategies go by.
+/// Folds what was measured into what the strategies go by, and clears away what is not needed any more.
 struct Learner(Arc<Runtime>);
 
 #[async_trait]
@@ -123,9 +126,23 @@ impl BackgroundService for Learner {
                     for pool in self.0.snapshot().pools() {
                         pool.tick(self.0.now());
                     }
+                    self.0.free_retired();
                 }
                 _ = shutdown.wait_for(|is_stopping| *is_stopping) => return,
             }
+        }
+    }
+}
+
+/// Applies what is saved to the configuration file.
+struct FileFollower(Arc<Control>);
+
+#[async_trait]
+impl BackgroundService for FileFollower {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        tokio::select! {
+            () = control::follow_file(self.0.clone()) => {}
+            _ = shutdown.wait_for(|is_stopping| *is_stopping) => {}
         }
     }
 }

@@ -70,10 +70,14 @@ impl ShutdownSignalWatch for Signals {
 }
 
 impl Signals {
+    /// On a thread that may wait for the disk; nobody waits for it, so that the next signal is heard.
     fn reload(&self) {
-        self.control.runtime().reopen_access_log();
-        // Control says what came of it, in the log.
-        let _ = self.control.apply(&Change::Reload, None, &Author::file("SIGHUP"));
+        let control = self.control.clone();
+        tokio::task::spawn_blocking(move || {
+            control.runtime().reopen_access_log();
+            // Control says what came of it, in the log.
+            let _ = control.apply(&Change::Reload, None, &Author::file("SIGHUP"));
+        });
     }
 
     /// Readiness fails first, so that traffic is sent elsewhere while we still accept it.

@@ -59,6 +59,9 @@ struct Run {
     /// Without a file: how to choose among upstreams [default: `round_robin`].
     #[arg(long, requires = "to", value_parser = strategy)]
     strategy: Option<StrategyKind>,
+    /// Do not follow the configuration file; SIGHUP and the side port still reload it.
+    #[arg(long)]
+    no_watch: bool,
 }
 
 /// Why there is nothing to run.
@@ -134,7 +137,7 @@ fn run(arguments: &Run) -> ExitCode {
     for dropped in &start.dropped {
         dropped.tell();
     }
-    match server::run(start, access_log) {
+    match server::run(start, access_log, !arguments.no_watch) {
         Ok(()) => ExitCode::SUCCESS,
         Err(cannot_bind) => {
             eprintln!("error: {cannot_bind}");

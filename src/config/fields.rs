@@ -14,6 +14,7 @@
 use std::cell::{OnceCell, RefCell};
 use std::ops::Range;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -105,7 +106,7 @@ pub(super) struct Value<'t> {
     pub span: Range<usize>,
     inner: &'t DeValue<'t>,
     /// The key's path with `*` for names: `pools.*.timeouts`.
-    path: String,
+    path: Rc<str>,
     /// Whether it is an element of the list that the path names.
     in_list: bool,
 }
@@ -257,9 +258,10 @@ impl<'t> Value<'t> {
         }
         #[cfg(test)]
         self.desk.asked.borrow_mut().insert(format!("{}.*", self.path));
+        let path: Rc<str> = format!("{}.*", self.path).into();
         let entry = |(key, value): (&'t Spanned<DeString<'t>>, _)| {
             let key = Key { text: key.get_ref(), span: key.span() };
-            (key, self.child(value, format!("{}.*", self.path), false))
+            (key, self.child(value, path.clone(), false))
         };
         let mut entries: Vec<_> = table.iter().map(entry).collect();
         entries.sort_by_key(|(key, _)| key.span.start);
@@ -271,7 +273,7 @@ impl<'t> Value<'t> {
         read.map_or_else(|wrong| self.refuse(wrong), Some)
     }
 
-    fn child(&self, value: &'t Spanned<DeValue<'t>>, path: String, in_list: bool) -> Self {
+    fn child(&self, value: &'t Spanned<DeValue<'t>>, path: Rc<str>, in_list: bool) -> Self {
         Self { desk: self.desk, span: value.span(), inner: value.get_ref(), path, in_list }
     }
 
@@ -332,7 +334,7 @@ pub(super) struct Fields<'t> {
     /// Where the table begins: its heading or its braces.
     pub span: Range<usize>,
     table: &'t DeTable<'t>,
-    path: String,
+    path: Rc<str>,
     /// The table in messages: `a pool`, `timeouts`.
     what: &'static str,
     known: RefCell<Vec<&'static str>>,
@@ -342,7 +344,7 @@ pub(super) struct Fields<'t> {
 impl<'t> Fields<'t> {
     /// Reads the whole file as a table.
     pub(super) fn of_file<T>(desk: &'t Desk<'t>, root: &'t DeTable<'t>, read: impl FnOnce(&Self) -> T) -> T {
-        let fields = Self::new(desk, root, 0..0, String::new(), "the file");
+        let fields = Self::new(desk, root, 0..0, "".into(), "the file");
         let answer = read(&fields);
         fields.refuse_unknown_keys();
         answer
@@ -352,7 +354,7 @@ impl<'t> Fields<'t> {
         desk: &'t Desk<'t>,
         table: &'t DeTable<'t>,
         span: Range<usize>,
-        path: String,
+        path: Rc<str>,
         what: &'static str,
     ) -> Self {
         let (known, later) = (RefCell::default(), RefCell::default());
@@ -381,14 +383,18 @@ impl<'t> Fields<'t> {
 
     /// The value of this key, if given.
     pub(super) fn get(&self, key: &'static str) -> Option<Value<'t>> {
-        let path = if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
         #[cfg(test)]
-        self.desk.asked.borrow_mut().insert(path.clone());
+        self.desk.asked.borrow_mut().insert(self.path_of(key));
         if !self.known.borrow().contains(&key) {
             self.known.borrow_mut().push(key);
         }
         let value = self.table.get(key)?;
+        let path = self.path_of(key).into();
         Some(Value { desk: self.desk, span: value.span(), inner: value.get_ref(), path, in_list: false })
+    }
+
+    fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     /// Whether this key is not given at all.

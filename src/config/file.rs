@@ -3,6 +3,7 @@
 //! A syntax error does not end the reading. What the TOML reader had to guess around an error is not
 //! judged any further: one slip must not look like five.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use toml::de::{DeTable, DeValue, Error};
@@ -12,33 +13,43 @@ use super::report::Wrong;
 use super::values::shown;
 
 /// A text as TOML, together with what is wrong with it as such.
-pub(super) struct ConfigFile {
+pub(super) struct ConfigFile<'t> {
     /// The text, with lines blanked that would have hidden everything below them; same length.
-    readable: String,
+    readable: Cow<'t, str>,
     /// What is no TOML, with its place.
     pub mistakes: Vec<(Range<usize>, Wrong)>,
     /// Parts that say nothing reliable.
     pub unreliable: Vec<Range<usize>>,
 }
 
-impl ConfigFile {
-    pub(super) fn read(text: &str) -> Self {
-        let mut file = Self { readable: text.to_owned(), mistakes: Vec::new(), unreliable: Vec::new() };
+impl<'t> ConfigFile<'t> {
+    /// Also answers with what the text says, unless lines had to be blanked: reading takes most of the time
+    /// of a check.
+    pub(super) fn read(text: &'t str) -> (Self, Option<DeTable<'t>>) {
+        let mut file = Self { readable: Cow::Borrowed(text), mistakes: Vec::new(), unreliable: Vec::new() };
+        let (root, errors) = DeTable::parse_recoverable(text);
+        if errors.is_empty() {
+            return (file, Some(root.into_inner()));
+        }
+        file.read_broken(text);
+        (file, None)
+    }
+
+    fn read_broken(&mut self, text: &str) {
         for _ in 0..BLANKED_LINES_MAX {
-            let (root, errors) = DeTable::parse_recoverable(&file.readable);
+            let (root, errors) = DeTable::parse_recoverable(&self.readable);
             let swallowed = swallowing_value(root.get_ref(), &errors);
             let hiding = errors.iter().filter(|error| error.message().starts_with(NO_VALUE));
             let hiding = hiding.map(|error| line_around(text, place_of(error, text).start)).next();
             match (swallowed, hiding) {
-                (None, Some(line)) => file.blank(text, line, &errors),
+                (None, Some(line)) => self.blank(text, line, &errors),
                 (swallowed, _) => {
-                    file.keep(text, &errors, swallowed);
+                    self.keep(text, &errors, swallowed);
                     break;
                 }
             }
         }
-        file.mistakes.sort_by_key(|(place, _)| place.start);
-        file
+        self.mistakes.sort_by_key(|(place, _)| place.start);
     }
 
     /// The tables and values, best effort where there are mistakes.
@@ -61,7 +72,7 @@ impl ConfigFile {
         }
         self.unreliable.push(line.clone());
         let blanks = " ".repeat(line.len());
-        self.readable.replace_range(line, &blanks);
+        self.readable.to_mut().replace_range(line, &blanks);
     }
 
     /// Notes one error per line, and only the unclosed value where one swallowed the rest of the file.

@@ -97,6 +97,11 @@ impl Unreadable {
         Self { path: path.to_owned(), error }
     }
 
+    /// What is in the way, in a few words.
+    pub fn reason(&self) -> String {
+        self.phrase_and_help().0
+    }
+
     /// What to do about it.
     pub fn help(&self) -> String {
         self.phrase_and_help().1

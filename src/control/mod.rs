@@ -7,7 +7,7 @@
 //!
 //! `change.rs` says what can be asked for and answered, `prepare.rs` turns a change into what would run,
 //! `overrides.rs` decides between file and operator, `store.rs` and `history.rs` keep both on the disk.
-//! `start.rs` is the same for the first configuration.
+//! `start.rs` is the same for the first configuration; `watch.rs` asks for a reload when the file is saved.
 
 mod change;
 mod history;
@@ -15,18 +15,20 @@ mod overrides;
 mod prepare;
 mod start;
 mod store;
+mod watch;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 pub use change::{Applied, Author, Change, Condition, Dropped, Rejected, Reset};
 pub use history::{ENTRIES_MAX as HISTORY_ENTRIES_MAX, Entry as HistoryEntry};
 pub use overrides::{Override, Setting};
 pub use start::Start;
+pub use watch::follow_file;
 
 use crate::config::Config;
 use crate::observe::{ChangeResult, utc};
@@ -86,7 +88,7 @@ pub struct Control {
     running: ArcSwap<Running>,
     refusal: ArcSwap<Option<Refusal>>,
     writer: Mutex<Writer>,
-    generation: watch::Sender<u64>,
+    generation: tokio::sync::watch::Sender<u64>,
     probe_now: mpsc::UnboundedSender<ProbeNow>,
     probe_requests: Mutex<Option<mpsc::UnboundedReceiver<ProbeNow>>>,
 }
@@ -133,7 +135,7 @@ impl Control {
             running: ArcSwap::from_pointee(running),
             refusal: ArcSwap::from_pointee(None),
             writer: Mutex::new(writer),
-            generation: watch::Sender::new(first),
+            generation: tokio::sync::watch::Sender::new(first),
             probe_now,
             probe_requests: Mutex::new(Some(requests)),
         }
@@ -180,7 +182,7 @@ impl Control {
     }
 
     /// Changes with every generation; for those who follow the snapshot.
-    pub fn generations(&self) -> watch::Receiver<u64> {
+    pub fn generations(&self) -> tokio::sync::watch::Receiver<u64> {
         self.generation.subscribe()
     }
 

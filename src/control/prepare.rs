@@ -1,6 +1,6 @@
 //! From a change to what would run: reads, checks and compares, and touches nothing.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,15 +36,19 @@ impl Control {
     ) -> Result<Option<Next>, Rejected> {
         let running = self.running();
         match change {
-            Change::Reload => self.reload(writer, &running).map(Some),
+            Change::Reload => {
+                let store = writer.store.as_ref().ok_or(Rejected::NoFile)?;
+                let text = config::Source::read(&store.file).map_err(Rejected::Invalid)?.text;
+                self.reload(writer, &running, text).map(Some)
+            }
             Change::ReloadIfEdited => {
                 let store = writer.store.as_ref().ok_or(Rejected::NoFile)?;
                 // A file that is gone for a moment, while an editor replaces it, is no edit.
-                let Ok(text) = store.text() else { return Ok(None) };
-                if *text == *running.text || Some(&text) == writer.refused_text.as_ref() {
+                let Ok(source) = config::Source::read(&store.file) else { return Ok(None) };
+                if *source.text == *running.text || Some(&source.text) == writer.refused_text.as_ref() {
                     return Ok(None);
                 }
-                self.reload(writer, &running).map(Some)
+                self.reload(writer, &running, source.text).map(Some)
             }
             Change::Replace(text) => {
                 let store = writer.store.as_ref().ok_or(Rejected::NoFile)?;
@@ -67,11 +71,10 @@ impl Control {
         }
     }
 
-    fn reload(&self, writer: &mut Writer, running: &Running) -> Result<Next, Rejected> {
+    fn reload(&self, writer: &mut Writer, running: &Running, text: String) -> Result<Next, Rejected> {
         let store = writer.store.as_ref().ok_or(Rejected::NoFile)?;
-        let source = config::Source::read(&store.file).map_err(Rejected::Invalid)?;
-        let next = self.with_text(store, &source.text, &running.overrides, "reload".to_owned());
-        writer.refused_text = next.is_err().then_some(source.text);
+        let next = self.with_text(store, &text, &running.overrides, "reload".to_owned());
+        writer.refused_text = next.is_err().then_some(text);
         next
     }
 
@@ -142,11 +145,14 @@ impl Control {
         edits: &[PoolEdit],
         author: &Author,
     ) -> Result<Option<Next>, Rejected> {
-        let mut config = (*self.runtime.snapshot().config).clone();
+        let snapshot = self.runtime.snapshot();
+        let mut config = (*snapshot.config).clone();
         let unknown = || Rejected::UnknownPool(name.to_owned());
         let listeners = std::mem::take(&mut config.listeners);
-        let pool = config.pools.iter_mut().find(|pool| pool.name == name).ok_or_else(unknown)?;
-        let in_file = running.file.pools.iter().find(|pool| pool.name == name).ok_or_else(unknown)?;
+        // The file and what runs have the same pools in the same order; overrides are about their members.
+        let index = snapshot.pool_index(name).ok_or_else(unknown)?;
+        let pool = config.pools.get_mut(index).ok_or_else(unknown)?;
+        let in_file = running.file.pools.get(index).filter(|pool| pool.name == name).ok_or_else(unknown)?;
         let edited = config::edit(pool, edits, &listeners)
             .map_err(|why| Rejected::CannotEdit { pool: name.to_owned(), why })?;
         if edited == **pool {
@@ -210,9 +216,13 @@ fn share_what_is_same(next: &mut Config, before: &Config) {
 }
 
 fn share<T: PartialEq>(next: &mut [Arc<T>], before: &[Arc<T>], name: impl Fn(&T) -> &str) {
-    let known: std::collections::HashMap<&str, &Arc<T>> = before.iter().map(|one| (name(one), one)).collect();
-    for one in next {
-        if let Some(&same) = known.get(name(one)).filter(|before| ***before == *one) {
+    // Made when one is not in the place that it had.
+    let known = std::cell::OnceCell::new();
+    let by_name = || before.iter().map(|one| (name(one), one)).collect::<HashMap<&str, &Arc<T>>>();
+    for (index, one) in next.iter_mut().enumerate() {
+        let in_place = before.get(index).filter(|old| Arc::ptr_eq(old, one) || name(old) == name(one));
+        let old = in_place.or_else(|| known.get_or_init(by_name).get(name(one)).copied());
+        if let Some(same) = old.filter(|old| !Arc::ptr_eq(old, one) && ***old == **one) {
             *one = same.clone();
         }
     }
@@ -235,19 +245,17 @@ fn describe(edits: &[PoolEdit]) -> String {
     edits.iter().map(describe).collect::<Vec<_>>().join("; ")
 }
 
-/// Who stayed, came and went. Pools that were taken over as they were cost nothing but a look.
+/// Who stayed, came and went.
 pub(super) fn compare(before: &Snapshot, after: &Snapshot) -> Applied {
     let mut applied = Applied { generation: after.generation, changed: true, ..Applied::default() };
-    let names: HashSet<&str> = after.pools().map(|pool| pool.config.name.as_str()).collect();
-    for pool in after.pools() {
-        match before.pool_named(&pool.config.name) {
-            Some(same) if same.since == pool.since => applied.carried += pool.upstreams().len(),
-            changed => compare_pool(changed, pool, &mut applied),
-        }
+    for (old, pool) in after.pools_changed_since(before) {
+        compare_pool(old, pool, &mut applied);
     }
-    for gone in before.pools().filter(|pool| !names.contains(pool.config.name.as_str())) {
+    for gone in after.pools_gone_since(before) {
         applied.removed.extend(gone.upstreams().iter().map(|upstream| named(gone, upstream)));
     }
+    let all: usize = after.pools().map(|pool| pool.upstreams().len()).sum();
+    applied.carried = all - applied.added.len();
     applied
 }
 
@@ -255,13 +263,8 @@ fn compare_pool(before: Option<&Pool>, after: &Pool, applied: &mut Applied) {
     let old = before.map(Pool::upstreams).unwrap_or_default();
     let known: HashSet<_> = old.iter().map(|upstream| Arc::as_ptr(&upstream.state)).collect();
     let stays: HashSet<_> = after.upstreams().iter().map(|upstream| Arc::as_ptr(&upstream.state)).collect();
-    for upstream in after.upstreams() {
-        if known.contains(&Arc::as_ptr(&upstream.state)) {
-            applied.carried += 1;
-        } else {
-            applied.added.push(named(after, upstream));
-        }
-    }
+    let new = after.upstreams().iter().filter(|upstream| !known.contains(&Arc::as_ptr(&upstream.state)));
+    applied.added.extend(new.map(|upstream| named(after, upstream)));
     let gone = old.iter().filter(|upstream| !stays.contains(&Arc::as_ptr(&upstream.state)));
     applied.removed.extend(gone.map(|upstream| named(after, upstream)));
 }
@@ -273,8 +276,8 @@ fn named(pool: &Pool, upstream: &crate::runtime::Upstream) -> (String, config::U
 /// Forgets what has lost its meaning, and says so.
 pub(super) fn forget(before: &Snapshot, after: &Snapshot, now: Duration) -> Vec<Reset> {
     let mut reset = Vec::new();
-    for pool in after.pools().filter(|pool| pool.since == after.generation) {
-        let Some(old) = before.pool_named(&pool.config.name) else { continue };
+    for (old, pool) in after.pools_changed_since(before) {
+        let Some(old) = old else { continue };
         let mut note = |what, why: &str| {
             reset.push(Reset { pool: pool.config.name.clone(), what, why: why.to_owned() });
         };

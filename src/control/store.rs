@@ -41,12 +41,8 @@ impl Store {
         with_suffix(&self.file, ".history")
     }
 
-    /// What the configuration file says now.
-    pub(super) fn text(&self) -> io::Result<String> {
-        fs::read_to_string(&self.file)
-    }
-
-    /// The same, whatever is wrong with it; `None`: there is no file that can be read.
+    /// What the configuration file says now, whatever is wrong with it; `None`: there is none that can be
+    /// read.
     pub(super) fn text_as_it_is(&self) -> Option<String> {
         fs::read(&self.file).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }

@@ -13,7 +13,7 @@
 mod http;
 mod tcp;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 use crate::config::{HealthCheckConfig, ProbeConfig, UpstreamAddress};
 use crate::control::{Control, ProbeNow};
 use crate::health::{Health, Mode, Transition, next_probe_in};
-use crate::runtime::{LastCheck, Runtime, Snapshot, Upstream, UpstreamState};
+use crate::runtime::{LastCheck, Pool, Runtime, Snapshot, Upstream, UpstreamState};
 
 /// Probes under way at a time: enough for a first round of thousands, few enough not to use up the
 /// process's file descriptors (the usual limit is 1 024).
@@ -62,14 +62,30 @@ struct Subject {
     starts_slowly: bool,
 }
 
-/// The probing of one upstream.
+/// The probing of one upstream; ends when dropped.
 struct Watch {
     subject: Arc<Subject>,
     task: JoinHandle<()>,
 }
 
-/// By the address of the state, which each watch keeps alive; states are told apart by identity.
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Of one pool, by the address of the state, which each watch keeps alive; states are told apart by
+/// identity.
 type Watches = HashMap<usize, Watch>;
+
+/// The watches of one pool, as it is since a generation.
+struct PoolWatches {
+    since: u64,
+    upstreams: Watches,
+}
+
+/// By the pool's name.
+type WatchList = HashMap<String, PoolWatches>;
 
 /// Held by every probe of the first round; when the last one lets go, the round is done.
 struct FirstRound(Arc<Runtime>);
@@ -88,32 +104,39 @@ impl Prober {
         Self { control, asker: Arc::new(Asker { runtime, connector, permits }) }
     }
 
-    /// Starts what is new or changed, ends what is gone.
+    /// Starts what is new or changed, ends what is gone. Pools that are as they were keep their watches.
     fn follow(&self, snapshot: &Snapshot, watches: &mut WatchList, round: Option<&Arc<FirstRound>>) {
-        let mut before = std::mem::take(&mut watches.0);
         for pool in snapshot.pools() {
-            let Some(check) = &pool.config.health_check else { continue };
-            let (check, starts_slowly) = (Arc::new(check.clone()), !pool.config.slow_start.is_zero());
-            // Who comes back from maintenance is new here, and asked at once.
-            let asked = |upstream: &&Upstream| upstream.config.mode != Mode::Maintenance;
-            for upstream in pool.upstreams().iter().filter(asked) {
-                let subject = Subject { state: upstream.state.clone(), check: check.clone(), starts_slowly };
-                let key = Arc::as_ptr(&upstream.state).addr();
-                let watch = match before.remove(&key) {
-                    Some(watch) if watch.subject.is_asked_like(&subject) => watch,
-                    changed => {
-                        if let Some(old) = changed {
-                            old.task.abort();
-                        }
-                        self.watch(subject, round.cloned())
-                    }
-                };
-                watches.0.insert(key, watch);
+            let name = pool.config.name.as_str();
+            let before = watches.get_mut(name);
+            if before.as_ref().is_some_and(|watched| watched.since == pool.since) {
+                continue;
             }
+            let known = before.map(|watched| std::mem::take(&mut watched.upstreams)).unwrap_or_default();
+            let upstreams = self.follow_pool(pool, known, round);
+            watches.insert(name.to_owned(), PoolWatches { since: pool.since, upstreams });
         }
-        for (_, watch) in before {
-            watch.task.abort();
+        if watches.len() > snapshot.pools().len() {
+            let names: HashSet<&str> = snapshot.pools().map(|pool| pool.config.name.as_str()).collect();
+            watches.retain(|name, _| names.contains(name.as_str()));
         }
+    }
+
+    /// The watches of a pool that is new or changed; what is left of `before` ends.
+    fn follow_pool(&self, pool: &Pool, mut before: Watches, round: Option<&Arc<FirstRound>>) -> Watches {
+        let mut watches = Watches::default();
+        let Some(check) = pool.config.health_check.clone().map(Arc::new) else { return watches };
+        let starts_slowly = !pool.config.slow_start.is_zero();
+        // Who comes back from maintenance is new here, and asked at once.
+        let asked = |upstream: &&Upstream| upstream.config.mode != Mode::Maintenance;
+        for upstream in pool.upstreams().iter().filter(asked) {
+            let subject = Subject { state: upstream.state.clone(), check: check.clone(), starts_slowly };
+            let key = Arc::as_ptr(&upstream.state).addr();
+            let same = before.remove(&key).filter(|watch| watch.subject.is_asked_like(&subject));
+            // Asked in another way, it is asked at once; until then the verdict stands.
+            watches.insert(key, same.unwrap_or_else(|| self.watch(subject, round.cloned())));
+        }
+        watches
     }
 
     fn watch(&self, subject: Subject, round: Option<Arc<FirstRound>>) -> Watch {
@@ -124,12 +147,9 @@ impl Prober {
 
     /// Probes a whole pool and tells when it is done.
     fn probe_pool(&self, request: ProbeNow, watches: &WatchList) {
-        let members: Vec<_> = watches
-            .0
-            .values()
-            .filter(|watch| watch.subject.state.pool == request.pool)
-            .map(|watch| watch.subject.clone())
-            .collect();
+        let of_pool = watches.get(&request.pool);
+        let members = of_pool.map(|of_pool| of_pool.upstreams.values()).into_iter().flatten();
+        let members: Vec<_> = members.map(|watch| watch.subject.clone()).collect();
         let asker = self.asker.clone();
         tokio::spawn(async move {
             let probes: Vec<_> = members
@@ -145,18 +165,6 @@ impl Prober {
             // Nobody waits any more if the operator has gone away.
             let _ = request.done.send(());
         });
-    }
-}
-
-/// The watches, which end with the prober.
-#[derive(Default)]
-struct WatchList(Watches);
-
-impl Drop for WatchList {
-    fn drop(&mut self) {
-        for watch in self.0.values() {
-            watch.task.abort();
-        }
     }
 }
 

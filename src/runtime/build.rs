@@ -1,5 +1,6 @@
 //! The one place where a configuration becomes running state.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -28,19 +29,27 @@ impl Snapshot {
         now: Duration,
         random: u64,
     ) -> Self {
-        let making = Making { generation, previous: previous.map(Known::of), now, random };
-        let pools = config.pools.iter().map(|pool| making.pool(pool)).collect();
-        let routes: Vec<Arc<Route>> =
-            config.routes.iter().map(|route| making.route(route, config.listeners.len())).collect();
-        let table = table(&routes, previous);
-        Self { generation, table, routes, pools, config: Arc::new(config) }
+        let making = Making { generation, previous, known: OnceCell::new(), now, random };
+        let pools: Vec<Arc<Pool>> =
+            config.pools.iter().enumerate().map(|(index, pool)| making.pool(index, pool)).collect();
+        let listeners = config.listeners.len();
+        let routes: Vec<Arc<Route>> = config
+            .routes
+            .iter()
+            .enumerate()
+            .map(|(index, route)| making.route(index, route, listeners))
+            .collect();
+        let (table, places) = (table(&routes, previous), places(&pools, previous));
+        Self { generation, table, routes, pools, places, config: Arc::new(config) }
     }
 }
 
 /// One building of a snapshot.
 struct Making<'a> {
     generation: u64,
-    previous: Option<Known<'a>>,
+    previous: Option<&'a Snapshot>,
+    /// Made when something is not in the place that it had; a change of one finds all in their places.
+    known: OnceCell<Known<'a>>,
     now: Duration,
     random: u64,
 }
@@ -60,13 +69,31 @@ impl<'a> Known<'a> {
     }
 }
 
-impl Making<'_> {
-    fn pool(&self, config: &Arc<PoolConfig>) -> Arc<Pool> {
-        let before = self.previous.as_ref().and_then(|known| known.pools.get(config.name.as_str()));
-        match before {
+impl<'a> Making<'a> {
+    fn pool(&self, index: usize, config: &Arc<PoolConfig>) -> Arc<Pool> {
+        match self.pool_before(index, config) {
             Some(same) if Arc::ptr_eq(&same.config, config) => Arc::clone(same),
-            before => Arc::new(self.changed_pool(config, before.map(|pool| &***pool))),
+            before => Arc::new(self.changed_pool(config, before.map(|pool| &**pool))),
         }
+    }
+
+    fn pool_before(&self, index: usize, config: &Arc<PoolConfig>) -> Option<&'a Arc<Pool>> {
+        let previous = self.previous?;
+        let in_place = previous.pools.get(index);
+        let is_it = |pool: &&Arc<Pool>| Arc::ptr_eq(&pool.config, config) || pool.config.name == config.name;
+        in_place.filter(is_it).or_else(|| self.known(previous).pools.get(config.name.as_str()).copied())
+    }
+
+    fn route_before(&self, index: usize, config: &Arc<RouteConfig>) -> Option<&'a Arc<Route>> {
+        let previous = self.previous?;
+        let in_place = previous.routes.get(index);
+        let is_it =
+            |route: &&Arc<Route>| Arc::ptr_eq(&route.config, config) || route.config.name == config.name;
+        in_place.filter(is_it).or_else(|| self.known(previous).routes.get(config.name.as_str()).copied())
+    }
+
+    fn known(&self, previous: &'a Snapshot) -> &Known<'a> {
+        self.known.get_or_init(|| Known::of(previous))
     }
 
     fn changed_pool(&self, config: &Arc<PoolConfig>, before: Option<&Pool>) -> Pool {
@@ -113,9 +140,8 @@ impl Making<'_> {
             .collect()
     }
 
-    fn route(&self, config: &Arc<RouteConfig>, listeners: usize) -> Arc<Route> {
-        let before = self.previous.as_ref().and_then(|known| known.routes.get(config.name.as_str()));
-        let metrics = match before {
+    fn route(&self, index: usize, config: &Arc<RouteConfig>, listeners: usize) -> Arc<Route> {
+        let metrics = match self.route_before(index, config) {
             Some(same) if Arc::ptr_eq(&same.config, config) => return Arc::clone(same),
             Some(changed) => changed.metrics.clone(),
             None => Arc::new(RouteMetrics::new(listeners)),
@@ -134,6 +160,18 @@ fn table(routes: &[Arc<Route>], previous: Option<&Snapshot>) -> Arc<RouteTable> 
         || Arc::new(RouteTable::new(routes.iter().map(|route| route.config.matcher.clone()))),
         |same| same.table.clone(),
     )
+}
+
+/// Where each pool is, by name; made anew only when pools came, went or moved.
+fn places(pools: &[Arc<Pool>], previous: Option<&Snapshot>) -> Arc<HashMap<String, usize>> {
+    let is_same = |old: &&Snapshot| {
+        let names_itself = |(old, new): (&Arc<Pool>, &Arc<Pool>)| {
+            Arc::ptr_eq(old, new) || old.config.name == new.config.name
+        };
+        old.pools.len() == pools.len() && old.pools.iter().zip(pools).all(names_itself)
+    };
+    let anew = || pools.iter().enumerate().map(|(index, pool)| (pool.config.name.clone(), index)).collect();
+    previous.filter(is_same).map_or_else(|| Arc::new(anew()), |same| same.places.clone())
 }
 
 /// The same in every generation, so that a reload keeps the connections.

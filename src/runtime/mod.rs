@@ -19,7 +19,8 @@ mod queue;
 mod readiness;
 mod upstream;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
@@ -40,6 +41,9 @@ use crate::route::{RequestHead, RouteTable};
 /// The running state, replaced whole.
 pub struct Runtime {
     current: ArcSwap<Snapshot>,
+    /// Snapshots that requests may still hold. Freeing a large one takes milliseconds, so it is not left to
+    /// whichever request happens to be the last.
+    retired: Mutex<Vec<Arc<Snapshot>>>,
     /// Listeners are fixed when the process starts, in the order of the configuration.
     listeners: Vec<Arc<Listener>>,
     /// Time is counted from here; floors below take it as an argument.
@@ -65,9 +69,10 @@ impl Runtime {
             .collect();
         let epoch = Instant::now();
         let first = Snapshot::build(config, generation, None, epoch.elapsed(), random);
-        first.set_modes();
+        set_modes(first.pools());
         Self {
             current: ArcSwap::from_pointee(first),
+            retired: Mutex::default(),
             listeners,
             epoch,
             metrics: Arc::default(),
@@ -110,14 +115,25 @@ impl Runtime {
     pub(crate) fn publish(&self, next: Snapshot) {
         let next = Arc::new(next);
         let before = self.current.swap(next.clone());
-        next.set_modes();
+        set_modes(next.pools_changed_since(&before).map(|(_, pool)| pool));
         self.leaving.note(&before, &next);
+        if let Ok(mut retired) = self.retired.lock() {
+            retired.push(before);
+        }
     }
 
     /// Upstreams of this address that were removed, from any pool, and to which a request may still be
     /// under way.
     pub fn leaving(&self, address: &UpstreamAddress) -> Vec<Arc<UpstreamState>> {
         self.leaving.at(address)
+    }
+
+    /// Frees the snapshots that no request holds any more; from time to time, and on no thread of the
+    /// traffic's.
+    pub fn free_retired(&self) {
+        let free = |snapshot: &mut Arc<Snapshot>| Arc::strong_count(snapshot) == 1;
+        let unused = self.retired.lock().map(|mut retired| retired.extract_if(.., free).collect::<Vec<_>>());
+        drop(unused);
     }
 
     /// Time since the runtime's epoch: the `now` of all floors below.
@@ -163,6 +179,8 @@ pub struct Snapshot {
     table: Arc<RouteTable>,
     routes: Vec<Arc<Route>>,
     pools: Vec<Arc<Pool>>,
+    /// Indexes of pools by name.
+    places: Arc<HashMap<String, usize>>,
 }
 
 /// One route with its counters.
@@ -190,15 +208,14 @@ impl Route {
     }
 }
 
-impl Snapshot {
-    /// Hands what operators want of upstreams to their live state, for pools that this snapshot changed.
-    fn set_modes(&self) {
-        let changed = self.pools().filter(|pool| pool.since == self.generation);
-        for upstream in changed.flat_map(Pool::upstreams) {
-            upstream.state.set_mode(upstream.config.mode);
-        }
+/// Hands what operators want of upstreams to their live state.
+fn set_modes<'a>(pools: impl Iterator<Item = &'a Pool>) {
+    for upstream in pools.flat_map(Pool::upstreams) {
+        upstream.state.set_mode(upstream.config.mode);
     }
+}
 
+impl Snapshot {
     /// The most specific route that takes this request.
     pub fn find_route(&self, head: &RequestHead<'_>) -> Option<usize> {
         self.table.find(head)
@@ -226,6 +243,31 @@ impl Snapshot {
 
     /// The pool of this name.
     pub fn pool_named(&self, name: &str) -> Option<&Pool> {
-        self.pools().find(|pool| pool.config.name == name)
+        self.pool(self.pool_index(name)?)
+    }
+
+    /// Its place among [`Snapshot::pools`], and so among the configuration's.
+    pub fn pool_index(&self, name: &str) -> Option<usize> {
+        self.places.get(name).copied()
+    }
+
+    /// Pools that are not what they were in `before`, each with what it was. Those that are cost nothing but
+    /// a look at two pointers.
+    pub fn pools_changed_since<'a>(
+        &'a self,
+        before: &'a Self,
+    ) -> impl Iterator<Item = (Option<&'a Pool>, &'a Pool)> {
+        let in_place =
+            |index, pool| before.pools.get(index).is_some_and(|old| std::ptr::eq(Arc::as_ptr(old), pool));
+        let moved_or_changed = self.pools().enumerate().filter(move |&(index, pool)| !in_place(index, pool));
+        moved_or_changed
+            .map(|(_, pool)| (before.pool_named(&pool.config.name), pool))
+            .filter(|&(old, pool)| old.is_none_or(|old| !std::ptr::eq(old, pool)))
+    }
+
+    /// Pools of `before` that are no more.
+    pub fn pools_gone_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a Pool> {
+        let has_same = Arc::ptr_eq(&self.places, &before.places);
+        before.pools().filter(move |pool| !has_same && self.pool_index(&pool.config.name).is_none())
     }
 }

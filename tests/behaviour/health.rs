@@ -368,3 +368,32 @@ fn the_log_tells_of_changes_and_of_nothing_else() {
     wait_until(SOON, || lines() > at_start);
     assert!(evener.log().contains(&origin.address()), "{}", evener.log());
 }
+
+/// Asked in another way, an upstream is asked at once, and is what it was until enough answers say otherwise.
+#[test]
+fn a_changed_check_asks_at_once_and_keeps_the_verdict() {
+    let check = |timeout: &str| {
+        format!(
+            r#"health_check = {{ path = "/healthz", interval = "1h", fast_interval = "1h", timeout = "{timeout}", fall = 3 }}"#
+        )
+    };
+    let (origin, other) = (Origin::answering("ok"), Origin::answering("other"));
+    let file = |checked: &str, unchanged: &str| {
+        format!(
+            "[pools.app]\nupstreams = [\"{}\"]\n{checked}\n[pools.other]\nupstreams = [\"{}\"]\n{unchanged}\n\
+             [routes.app]\npool = \"app\"\n[routes.other]\npath_prefix = \"/other\"\npool = \"other\"",
+            origin.address(),
+            other.address()
+        )
+    };
+    let evener = Evener::start(&file(&check("5s"), &check("5s")));
+    assert_eq!((origin.probes_seen(), other.probes_seen()), (1, 1));
+
+    origin.fall_sick();
+    evener.reload(&file(&check("4s"), &check("5s")));
+    wait_until(SOON, || origin.probes_seen() == 2);
+    wait_until(SOON, || evener.admin().upstream("app", &origin)["last_check"]["ok"] == false);
+    assert_eq!(health(&evener, &origin), "up");
+    evener.get("/").expect_status(200);
+    assert_eq!(other.probes_seen(), 1, "a pool that did not change is left alone");
+}

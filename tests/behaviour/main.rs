@@ -26,4 +26,5 @@ mod rig;
 mod routing;
 mod state;
 mod tokens;
+mod watch;
 mod websocket;

@@ -55,8 +55,8 @@ pub(super) fn check(
     environment: &dyn Fn(&str) -> Option<String>,
     resolve: &Resolve<'_>,
 ) -> Checked {
-    let file = ConfigFile::read(&source.text);
-    let root = file.root();
+    let (file, root) = ConfigFile::read(&source.text);
+    let root = root.unwrap_or_else(|| file.root());
     let desk = Desk {
         text: &source.text,
         line_starts: OnceCell::new(),
@@ -96,7 +96,7 @@ pub(super) fn by_system() -> impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> {
     }
 }
 
-fn syntax_mistakes(file: &ConfigFile) -> Vec<Diagnostic> {
+fn syntax_mistakes(file: &ConfigFile<'_>) -> Vec<Diagnostic> {
     let diagnostic = |(span, wrong): &(std::ops::Range<usize>, Wrong)| Diagnostic {
         severity: Severity::Error,
         span: Some(span.clone()),

@@ -25,7 +25,7 @@ pub(super) fn all<'t>(file: &Fields<'t>, listeners: &[ListenerConfig]) -> (Vec<P
     let names = found.iter().map(|(key, _)| (key.text, key.span.clone())).collect();
     let pools: Vec<PoolConfig> = found.into_iter().filter_map(|(_, pool)| pool).collect();
     refuse_too_many_upstreams(file, &pools);
-    (pools, PoolNames(names))
+    (pools, PoolNames::new(names))
 }
 
 /// A pool of these upstreams with every default.

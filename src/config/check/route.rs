@@ -1,5 +1,6 @@
 //! `[routes.<name>]`: which requests go to which pool.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use http::Method;
@@ -45,13 +46,21 @@ pub(in crate::config) fn for_everything() -> RouteConfig {
 }
 
 /// The pools of the file in its order, with the places of their names.
-pub(super) struct PoolNames<'t>(pub Vec<(&'t str, Range<usize>)>);
+pub(super) struct PoolNames<'t> {
+    all: Vec<(&'t str, Range<usize>)>,
+    indexes: HashMap<&'t str, usize>,
+}
 
-impl PoolNames<'_> {
+impl<'t> PoolNames<'t> {
+    pub(super) fn new(all: Vec<(&'t str, Range<usize>)>) -> Self {
+        let indexes = all.iter().enumerate().map(|(index, (name, _))| (*name, index)).collect();
+        Self { all, indexes }
+    }
+
     /// The index of the pool that a value names.
     fn find(&self, value: &Value<'_>) -> Option<usize> {
         let name = value.text()?;
-        let index = self.0.iter().position(|(known, _)| *known == name);
+        let index = self.indexes.get(name).copied();
         if index.is_none() {
             let message = format!("unknown pool `{}`", shown(name));
             // Where the text is not wholly readable, the pool may stand in the unreadable part.
@@ -64,14 +73,14 @@ impl PoolNames<'_> {
     }
 
     fn nearest(&self, name: &str) -> String {
-        let names: Vec<&str> = self.0.iter().map(|(name, _)| *name).collect();
+        let names: Vec<&str> = self.all.iter().map(|(name, _)| *name).collect();
         did_you_mean(name, &names, "Pools in this file")
     }
 }
 
 fn the_only_one(file: &Fields<'_>, pools: &PoolNames<'_>) -> Vec<RouteConfig> {
-    if let [(first, _), _, ..] = pools.0.as_slice() {
-        let what = format!("route, and {} pools to choose from", pools.0.len());
+    if let [(first, _), _, ..] = pools.all.as_slice() {
+        let what = format!("route, and {} pools to choose from", pools.all.len());
         miss_section(file, &what, &format!("[routes.main]\npool = \"{first}\""));
     }
     vec![for_everything()]
@@ -271,12 +280,25 @@ fn unknown_condition(word: &str) -> Wrong {
     Wrong::new(format!("`{}` is nothing to retry on", shown(word)), "unknown condition", help)
 }
 
-/// Notes each route that some request could not tell from an earlier one.
+/// Notes each route that some request could not tell from an earlier one. Only routes with the same path and
+/// a host in common can tie, so only those are compared.
 fn refuse_ties(file: &Fields<'_>, routes: &[RouteConfig], places: &[Range<usize>]) {
+    let mut seen: HashMap<(&PathPrefix, Option<&HostPattern>), Vec<usize>> = HashMap::new();
     for (index, (route, place)) in routes.iter().zip(places).enumerate() {
-        let mut earlier = routes.iter().zip(places).take(index);
-        let tie = earlier.find(|(other, _)| route.matcher.ties_with(&other.matcher));
-        if let Some((other, other_place)) = tie {
+        let Matcher { path_prefix, hosts, .. } = &route.matcher;
+        let any_host = hosts.is_empty().then_some(None);
+        let mut first_tie: Option<usize> = None;
+        for host in hosts.iter().map(Some).chain(any_host) {
+            let alike = seen.entry((path_prefix, host)).or_default();
+            let ties = |&&other: &&usize| {
+                other < index
+                    && routes.get(other).is_some_and(|other| route.matcher.ties_with(&other.matcher))
+            };
+            let tie = alike.iter().find(ties).copied();
+            first_tie = first_tie.into_iter().chain(tie).min();
+            alike.push(index);
+        }
+        if let Some((other, other_place)) = first_tie.and_then(|tie| routes.get(tie).zip(places.get(tie))) {
             let line = file.desk.line_of(other_place.start);
             file.desk.refuse(place.clone(), tied(&other.name, &route.name, line));
         }
@@ -299,13 +321,13 @@ fn warn_of_unused_pools(file: &Fields<'_>, routes: &[RouteConfig], pools: &PoolN
     if file.desk.has_mistakes() {
         return;
     }
-    let mut used = vec![false; pools.0.len()];
+    let mut used = vec![false; pools.all.len()];
     for share in routes.iter().flat_map(|route| &route.split) {
         if let Some(used) = used.get_mut(share.pool) {
             *used = true;
         }
     }
-    for ((name, place), _) in pools.0.iter().zip(used).filter(|(_, used)| !used) {
+    for ((name, place), _) in pools.all.iter().zip(used).filter(|(_, used)| !used) {
         let message = format!("no route leads to pool `{name}`");
         let help = "name it in the `pool` or `split` of a route, or remove it";
         file.desk.warn(place.clone(), Wrong::new(message, "gets no requests", help));

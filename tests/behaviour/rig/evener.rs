@@ -19,6 +19,9 @@ use super::ports::reserve_port;
 /// Start, first probe round included. A shared machine under load may take its time.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
+/// The arguments of a run on the file of its folder, which is not watched: a save waits for its HUP.
+const RUN: [&str; 4] = ["run", "--config", "evener.toml", "--no-watch"];
+
 /// What an upstream says whose first health check is under way.
 const UNCHECKED: &str = "\"why_not\":\"unchecked\"";
 
@@ -67,11 +70,27 @@ impl Evener {
         evener
     }
 
+    /// As [`Self::start`], for plays about watching the file: elsewhere a save waits for its HUP.
+    pub(crate) fn start_watching(configuration: &str) -> Self {
+        let evener = Self::launch_with(configuration, &[], &["run", "--config", "evener.toml"], &[]);
+        evener.wait_until_ready();
+        evener
+    }
+
     fn launch(configuration: &str, wrapper: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::launch_with(configuration, wrapper, &RUN, environment)
+    }
+
+    fn launch_with(
+        configuration: &str,
+        wrapper: &[&str],
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let table = with_addresses(configuration);
         let folder = tempfile::tempdir().expect("a temporary folder");
         fs::write(folder.path().join("evener.toml"), toml::to_string(&table).expect("TOML")).expect("write");
-        let process = spawn(wrapper, &["run", "--config", "evener.toml"], environment, folder.path());
+        let process = spawn(wrapper, arguments, environment, folder.path());
         let (address, admin) = addresses_in(&table);
         Self { process, folder, address, admin, token: None }
     }
@@ -194,11 +213,20 @@ impl Evener {
 
     /// Replaces the configuration file, on the same addresses; nobody is told.
     pub(crate) fn rewrite(&self, configuration: &str) {
+        fs::write(self.config_file(), self.text(configuration)).expect("write");
+    }
+
+    /// The configuration file.
+    pub(crate) fn config_file(&self) -> PathBuf {
+        self.folder.path().join("evener.toml")
+    }
+
+    /// A configuration on the addresses of this process, as its file would say it.
+    pub(crate) fn text(&self, configuration: &str) -> String {
         let mut table = with_addresses(configuration);
         table["listeners"]["http"]["address"] = self.address.to_string().into();
         table["admin"]["address"] = self.admin.to_string().into();
-        let file = self.folder.path().join("evener.toml");
-        fs::write(file, toml::to_string(&table).expect("TOML")).expect("write");
+        toml::to_string(&table).expect("TOML")
     }
 
     /// How it ended, if it did within `time`.
@@ -287,6 +315,12 @@ impl Admin {
     fn with_token(&self, headers: &str) -> String {
         let token = self.token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n"));
         token.unwrap_or_default() + headers
+    }
+
+    /// As [`Self::send_with`], with a body.
+    #[track_caller]
+    pub(crate) fn send_body_with(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Response {
+        Client::connect(self.address).request(method, path, headers, body)
     }
 
     pub(crate) fn try_get(&self, path: &str) -> Option<Response> {

@@ -3,10 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Admin, Evener, START_DEADLINE, addresses_in, spawn, with_addresses};
+use super::{Admin, Evener, RUN, START_DEADLINE, addresses_in, spawn, with_addresses};
 use crate::rig::message::Response;
-
-const RUN: [&str; 3] = ["run", "--config", "evener.toml"];
 
 impl Evener {
     /// As [`Evener::start`], with further files in its folder. Not yet ready.
