@@ -41,7 +41,9 @@ use http::header::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 pub use check::{parse, parse_with_warnings};
-pub use edit::{CannotEdit, NewUpstream, PoolEdit, check_members, edit, read_address, resolved_address};
+pub use edit::{
+    CannotEdit, NewUpstream, PoolEdit, check_members, edit, read_address, read_duration, resolved_address,
+};
 pub use report::{Mistake, Report};
 pub use source::{LoadError, Loaded, Source, Unreadable};
 pub use without_file::{addresses_in, from_addresses, text_of_addresses};
