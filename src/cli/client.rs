@@ -34,8 +34,14 @@ const REASON_CHARACTERS_MAX: usize = 200;
 #[derive(Args)]
 #[command(next_help_heading = "Admin API")]
 pub(super) struct Admin {
-    /// Where the admin API is [default: <http://127.0.0.1:9900>].
-    #[arg(long, env = "EVENER_ADMIN", value_name = "URL", hide_env_values = true)]
+    // No doc comment: rustdoc wants brackets around a URL, and people would see them.
+    #[arg(
+        long,
+        env = "EVENER_ADMIN",
+        value_name = "URL",
+        hide_env_values = true,
+        help = "Where the admin API is [default: http://127.0.0.1:9900]"
+    )]
     admin: Option<String>,
     /// A file that holds the token; without it, the environment variable `EVENER_ADMIN_TOKEN` counts.
     #[arg(long, value_name = "FILE")]
@@ -271,6 +277,9 @@ impl Client {
         loop {
             let mut line = String::new();
             match lines.read_line(&mut line) {
+                Ok(0) if answer.text.is_empty() => {
+                    return Err(self.interrupted("its answer is empty", &ask));
+                }
                 Ok(0) => return Ok(answer),
                 Ok(_) if line.trim().is_empty() => {}
                 Ok(_) => {

@@ -210,7 +210,7 @@ fn rounded(value: f64, decimals: usize) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// `3d 4h`, `2h 3m`, `3m 12s`, `12s`.
+/// `3d 4h`, `2h 3m`, `5m`, `12s`: the two largest units, zeros left out.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -218,13 +218,16 @@ fn rounded(value: f64, decimals: usize) -> String {
 )]
 pub(super) fn time_span(seconds: f64) -> String {
     let seconds = seconds as u64;
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds}s"),
-        (0, 0, _) => format!("{minutes}m {}s", seconds % 60),
-        (0, ..) => format!("{hours}h {minutes}m"),
-        _ => format!("{days}d {hours}h"),
-    }
+    let parts =
+        [(seconds / 86_400, "d"), (seconds / 3600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
+    let largest = parts.iter().position(|(count, _)| *count > 0).unwrap_or(3);
+    let shown = parts
+        .iter()
+        .enumerate()
+        .skip(largest)
+        .take(2)
+        .filter(|(index, part)| *index == largest || part.0 > 0);
+    shown.map(|(_, (count, unit))| format!("{count}{unit}")).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -258,8 +261,8 @@ mod tests {
         assert_eq!([0.0, 0.0033, 0.5, 1.0].map(percent), ["0%", "0.33%", "50%", "100%"]);
         let times = [None, Some(0.25), Some(1.0), Some(12.34), Some(1200.0)].map(milliseconds);
         assert_eq!(times, ["-", "0.25 ms", "1 ms", "12 ms", "1200 ms"]);
-        let spans = [0.4, 192.0, 7_380.0, 273_600.0].map(time_span);
-        assert_eq!(spans, ["0s", "3m 12s", "2h 3m", "3d 4h"]);
+        let spans = [0.4, 192.0, 300.0, 7_380.0, 273_600.0].map(time_span);
+        assert_eq!(spans, ["0s", "3m 12s", "5m", "2h 3m", "3d 4h"]);
     }
 
     #[test]

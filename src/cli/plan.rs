@@ -26,6 +26,12 @@ pub(super) struct Plan {
 /// Reads the text of a configuration from a file or, for `-`, from standard input; also tells its name.
 pub(super) fn read(file: &Path) -> Result<(String, String), Failure> {
     if file != Path::new("-") {
+        if !file.exists() {
+            return Err(Failure::Refused(format!(
+                "error: cannot read {}: there is no such file\n  = help: name the file to send, or `-` for standard input",
+                file.display()
+            )));
+        }
         let source = config::Source::read(file).map_err(|error| Failure::Refused(error.to_string()))?;
         return Ok((source.name, source.text));
     }

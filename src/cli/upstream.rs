@@ -44,9 +44,19 @@ fn wait(text: &str) -> Result<Wait, String> {
 #[derive(Deserialize)]
 struct Drained {
     in_flight: u64,
+    /// From other pools that have this address.
+    #[serde(default)]
+    in_flight_elsewhere: u64,
     safe_to_stop: bool,
     #[serde(default)]
     also_in: Vec<String>,
+}
+
+impl Drained {
+    /// In flight, from whatever pool.
+    const fn requests(&self) -> u64 {
+        self.in_flight.saturating_add(self.in_flight_elsewhere)
+    }
 }
 
 impl Drain {
@@ -60,7 +70,7 @@ impl Drain {
             if let Ok(drained) = line.view::<Drained>()
                 && !client.json
             {
-                progress.tell(&format!("draining {}: {} in flight", self.upstream, drained.in_flight));
+                progress.tell(&format!("draining {}: {} in flight", self.upstream, drained.requests()));
             }
         });
         progress.end();
@@ -70,18 +80,18 @@ impl Drain {
 
     fn tell(&self, drained: &Drained) -> String {
         let paint = Paint::for_stdout();
-        let Drained { in_flight, safe_to_stop, also_in } = drained;
+        let Drained { safe_to_stop, also_in, .. } = drained;
         if *safe_to_stop {
             return format!("{}: {}\n", self.upstream, paint.paint(Tone::Good, "safe to stop"));
         }
-        let requests = counted(*in_flight, "request");
+        let requests = counted(drained.requests(), "request");
         let unsafe_now = paint.paint(Tone::Bad, "not safe to stop");
         let mut text = format!("{}: {unsafe_now}, {requests} in flight\n", self.upstream);
         for pool in also_in {
             let address = &self.upstream.address;
             text.push_str(&format!("  pool {pool} still sends there: `evener drain {pool}/{address}`\n"));
         }
-        if *in_flight > 0 {
+        if drained.requests() > 0 {
             text.push_str("  it gets no new requests from this pool; the same command with --wait waits for the old ones\n");
         }
         text

@@ -127,6 +127,16 @@ impl Evener {
         Background::run(move || Client::connect(address).get(&path))
     }
 
+    /// Where the side port is.
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The text of the configuration file.
+    pub(crate) fn configuration(&self) -> String {
+        fs::read_to_string(self.folder.path().join("evener.toml")).expect("a file")
+    }
+
     pub(crate) fn admin(&self) -> Admin {
         Admin { address: self.admin }
     }
@@ -176,7 +186,8 @@ impl Evener {
         super::wait_until(Duration::from_secs(10), || refusals() > before);
     }
 
-    fn rewrite(&self, configuration: &str) {
+    /// Replaces the configuration file, on the same addresses, and tells nobody.
+    pub(crate) fn rewrite(&self, configuration: &str) {
         let mut table = with_addresses(configuration);
         table["listeners"]["http"]["address"] = self.address.to_string().into();
         table["admin"]["address"] = self.admin.to_string().into();
@@ -345,6 +356,7 @@ fn spawn(wrapper: &[&str], arguments: &[&str], environment: &[(&str, &str)], fol
         .current_dir(folder)
         .env_remove("LOAD_BALANCER_SERVERS")
         .env_remove("EVENER_ADMIN")
+        .env_remove("EVENER_ADMIN_TOKEN")
         .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .stdout(File::create(file("stdout")).expect("create"))
