@@ -82,8 +82,10 @@ impl Applied {
 
     /// What is odd about it.
     pub(super) fn notes(&self) -> String {
-        let mut text: String =
-            self.warnings.iter().map(|warning| format!("  warning   {warning}\n")).collect();
+        let mut text = String::new();
+        for warning in &self.warnings {
+            let _ = writeln!(text, "  warning   {warning}");
+        }
         if !self.persisted {
             text.push_str("  note      lost with the process, which was started without a file\n");
         }

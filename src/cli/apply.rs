@@ -1,5 +1,6 @@
 //! `evener apply`: a file becomes the configuration, guarded if asked.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -71,11 +72,11 @@ impl Apply {
         let ask = if self.overwrite {
             ask.if_match("*")
         } else {
-            ask.if_match(client.ask(Ask::get("/v1/config"))?.tag()?)
+            ask.if_match(client.ask(&Ask::get("/v1/config"))?.tag()?)
         };
         self.announce(&name);
         let tell = |view: &View| self.tell(view, &name, &client);
-        client.show(ask, tell)?;
+        client.show(&ask, tell)?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -106,11 +107,8 @@ impl Apply {
             text.push_str(&guard.tell());
         }
         if self.confirm && view.guard.is_some() {
-            text.push_str(&format!(
-                "to keep it: {}; to end it now: {}\n",
-                client.command("confirm"),
-                client.command("rollback")
-            ));
+            let (confirm, rollback) = (client.command("confirm"), client.command("rollback"));
+            let _ = writeln!(text, "to keep it: {confirm}; to end it now: {rollback}");
         }
         text
     }

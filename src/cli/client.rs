@@ -36,13 +36,13 @@ const REASON_CHARACTERS_MAX: usize = 200;
 pub(super) struct Admin {
     // No doc comment: rustdoc wants brackets around a URL, and people would see them.
     #[arg(
-        long,
+        long = "admin",
         env = "EVENER_ADMIN",
         value_name = "URL",
         hide_env_values = true,
         help = "Where the admin API is [default: http://127.0.0.1:9900]"
     )]
-    admin: Option<String>,
+    url: Option<String>,
     /// A file that holds the token; without it, the environment variable `EVENER_ADMIN_TOKEN` counts.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -119,7 +119,7 @@ impl Ask {
     /// Sends the text of a configuration, known to people by this name.
     pub(super) fn toml(self, name: &str, text: &str) -> Self {
         let (file, body) = (name.to_owned(), text.as_bytes().to_vec());
-        Self { file, body, ..self }.header(CONTENT_TYPE, "application/toml")
+        Self { body, file, ..self }.header(CONTENT_TYPE, "application/toml")
     }
 
     /// Names the configuration that the answer may find mistakes in.
@@ -196,6 +196,11 @@ impl Answer {
     }
 }
 
+/// The answer as it came, on a line of its own.
+fn print_json(text: &str) -> Result<(), Failure> {
+    output::print(&format!("{}\n", text.trim_end()))
+}
+
 /// A side port that can be asked.
 pub(super) struct Client {
     /// Without a slash at its end.
@@ -208,7 +213,7 @@ pub(super) struct Client {
 impl Client {
     /// Reads address and token; asks nothing yet.
     pub(super) fn new(admin: &Admin) -> Result<Self, Failure> {
-        let named = admin.admin.as_deref().map(str::trim).filter(|url| !url.is_empty());
+        let named = admin.url.as_deref().map(str::trim).filter(|url| !url.is_empty());
         Ok(Self {
             base: base_of(named.unwrap_or(DEFAULT_ADMIN))?,
             token: token(admin.token_file.as_deref())?,
@@ -228,7 +233,7 @@ impl Client {
     /// Asks, and shows the answer: as it came with `--json`, else as `render` tells it.
     pub(super) fn show<T: DeserializeOwned>(
         &self,
-        ask: Ask,
+        ask: &Ask,
         render: impl FnOnce(&T) -> String,
     ) -> Result<T, Failure> {
         let answer = self.ask(ask)?;
@@ -243,33 +248,28 @@ impl Client {
     ) -> Result<T, Failure> {
         let view = answer.view()?;
         if self.json {
-            self.print_json(&answer.text)?;
+            print_json(&answer.text)?;
         } else {
             output::print(&render(&view))?;
         }
         Ok(view)
     }
 
-    #[expect(clippy::unused_self, reason = "reads as what the client does with `json`")]
-    fn print_json(&self, text: &str) -> Result<(), Failure> {
-        output::print(&format!("{}\n", text.trim_end()))
-    }
-
     /// Asks, and reads the whole answer.
-    pub(super) fn ask(&self, ask: Ask) -> Result<Answer, Failure> {
-        let mut response = self.exchange(&ask)?;
+    pub(super) fn ask(&self, ask: &Ask) -> Result<Answer, Failure> {
+        let mut response = self.exchange(ask)?;
         let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
-        let text = text.map_err(|error| self.trouble(&error, &ask))?;
-        self.judge(&response, text, &ask)
+        let text = text.map_err(|error| self.trouble(&error, ask))?;
+        self.judge(&response, text, ask)
     }
 
     /// Asks for an answer that comes line by line, the last of which is what counts.
-    pub(super) fn follow(&self, ask: Ask, mut each: impl FnMut(&Answer)) -> Result<Answer, Failure> {
-        let mut response = self.exchange(&ask)?;
+    pub(super) fn follow(&self, ask: &Ask, mut each: impl FnMut(&Answer)) -> Result<Answer, Failure> {
+        let mut response = self.exchange(ask)?;
         if !response.status().is_success() {
             let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
-            let text = text.map_err(|error| self.trouble(&error, &ask))?;
-            return self.judge(&response, text, &ask);
+            let text = text.map_err(|error| self.trouble(&error, ask))?;
+            return self.judge(&response, text, ask);
         }
         let (head, body) = response.into_parts();
         let mut answer = self.answer(&head.headers, String::new());
@@ -278,7 +278,7 @@ impl Client {
             let mut line = String::new();
             match lines.read_line(&mut line) {
                 Ok(0) if answer.text.is_empty() => {
-                    return Err(self.interrupted("its answer is empty", &ask));
+                    return Err(self.interrupted("its answer is empty", ask));
                 }
                 Ok(0) => return Ok(answer),
                 Ok(_) if line.trim().is_empty() => {}
@@ -286,7 +286,7 @@ impl Client {
                     answer.text = line;
                     each(&answer);
                 }
-                Err(error) => return Err(self.trouble(&error.into(), &ask)),
+                Err(error) => return Err(self.trouble(&error.into(), ask)),
             }
         }
     }
@@ -347,7 +347,7 @@ impl Client {
             return Err(stranger(&self.base, &format!("it says {status} ({media_type}) to {method} {path}")));
         };
         if self.json {
-            self.print_json(&answer.text)?;
+            print_json(&answer.text)?;
         }
         Err(Failure::Refused(problem.tell(&ask.file)))
     }

@@ -54,7 +54,8 @@ struct Route {
 #[derive(Deserialize)]
 struct Pool {
     share: f64,
-    pool: String,
+    #[serde(rename = "pool")]
+    name: String,
     strategy: String,
     next: Option<String>,
     reason: Option<String>,
@@ -88,7 +89,7 @@ impl Explain {
         {
             let _ = write!(path, "&{name}={}", encoded(&value));
         }
-        client.show(Ask::get(path), |view: &View| view.tell(Paint::for_stdout()))?;
+        client.show(&Ask::get(path), |view: &View| view.tell(Paint::for_stdout()))?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -96,14 +97,11 @@ impl Explain {
 impl View {
     fn tell(&self, paint: Paint) -> String {
         let Request { host, method, path } = &self.request;
-        let mut text = match &self.route {
-            Some(Route { name, .. }) => {
-                format!("{method} {host}{path} takes the route {}\n", paint.paint(Tone::Heading, name))
-            }
-            None => {
-                let reason = self.reason.as_deref().unwrap_or("no_route");
-                format!("{method} {host}{path} takes no route: {}\n", paint.paint(Tone::Bad, reason))
-            }
+        let mut text = if let Some(Route { name, .. }) = &self.route {
+            format!("{method} {host}{path} takes the route {}\n", paint.paint(Tone::Heading, name))
+        } else {
+            let reason = self.reason.as_deref().unwrap_or("no_route");
+            format!("{method} {host}{path} takes no route: {}\n", paint.paint(Tone::Bad, reason))
         };
         for why in self.route.iter().flat_map(|route| &route.why) {
             let _ = writeln!(text, "  {why}");
@@ -132,7 +130,7 @@ impl View {
 
 impl Pool {
     fn tell(&self, paint: Paint) -> String {
-        let Self { pool, strategy, share, .. } = self;
+        let Self { name, strategy, share, .. } = self;
         let next = match (&self.next, &self.reason) {
             (Some(address), _) => format!("the next is {}", paint.paint(Tone::Good, address)),
             (None, Some(reason)) => paint.paint(Tone::Bad, reason).into_owned(),
@@ -140,7 +138,7 @@ impl Pool {
         };
         let share =
             if *share < 1.0 { format!(", {} of its requests", percent(*share)) } else { String::new() };
-        let mut text = format!("\npool {pool}: {strategy}{share}; {next}\n");
+        let mut text = format!("\npool {name}: {strategy}{share}; {next}\n");
         if let Some(note) = &self.note {
             let _ = writeln!(text, "  {note}");
         }

@@ -65,7 +65,7 @@ impl Confirm {
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
         let client = Client::new(&self.admin)?;
         let ask = Ask::post("/v1/config/confirm").because(&self.writing);
-        client.show(ask, |ended: &Ended| ended.guard.tell())?;
+        client.show(&ask, |ended: &Ended| ended.guard.tell())?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -73,7 +73,7 @@ impl Confirm {
 impl Show {
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
         let client = Client::new(&self.admin)?;
-        client.show(Ask::get("/v1/config/guard"), Guard::tell)?;
+        client.show(&Ask::get("/v1/config/guard"), Guard::tell)?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -54,15 +54,12 @@ struct Entry {
 impl History {
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
         let client = Client::new(&self.admin)?;
-        match self.generation {
-            Some(generation) => {
-                let answer = client.ask(Ask::get(format!("/v1/config/history/{generation}")))?;
-                output::print(answer.toml()?)?;
-            }
-            None => {
-                let tell = |view: &View| view.tell(self.last, Paint::for_stdout());
-                client.show(Ask::get("/v1/config/history"), tell)?;
-            }
+        if let Some(generation) = self.generation {
+            let answer = client.ask(&Ask::get(format!("/v1/config/history/{generation}")))?;
+            output::print(answer.toml()?)?;
+        } else {
+            let tell = |view: &View| view.tell(self.last, Paint::for_stdout());
+            client.show(&Ask::get("/v1/config/history"), tell)?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -107,7 +104,7 @@ impl Rollback {
             || "rolled back".to_owned(),
             |generation| format!("rolled back to generation {generation}"),
         );
-        client.show(ask, |applied: &Applied| applied.tell(&what, Paint::for_stdout()))?;
+        client.show(&ask, |applied: &Applied| applied.tell(&what, Paint::for_stdout()))?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -77,7 +77,7 @@ impl Paint {
         Self(false)
     }
 
-    pub(super) fn paint<'a>(self, tone: Tone, text: &'a str) -> Cow<'a, str> {
+    pub(super) fn paint(self, tone: Tone, text: &str) -> Cow<'_, str> {
         let code = match tone {
             Tone::Good => "32",
             Tone::Odd => "33",

@@ -46,9 +46,9 @@ impl Overrides {
         let paint = Paint::for_stdout();
         if self.drop {
             let ask = Ask::delete("/v1/overrides").because(&self.writing);
-            client.show(ask, |applied: &Applied| applied.tell("dropped all overrides", paint))?;
+            client.show(&ask, |applied: &Applied| applied.tell("dropped all overrides", paint))?;
         } else {
-            client.show(Ask::get("/v1/overrides"), |view: &View| view.tell(paint))?;
+            client.show(&Ask::get("/v1/overrides"), |view: &View| view.tell(paint))?;
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -152,7 +152,7 @@ impl Plan {
         let client = Client::new(&self.admin)?;
         let (name, text) = read(&self.file)?;
         let ask = Ask::post("/v1/config/check").toml(&name, &text);
-        client.show(ask, |checked: &Checked| checked.tell(&name, Paint::for_stdout()))?;
+        client.show(&ask, |checked: &Checked| checked.tell(&name, Paint::for_stdout()))?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -240,7 +240,9 @@ impl Page {
     }
 
     fn settings(&mut self, settings: &[Setting]) {
-        settings.iter().for_each(|setting| self.line(1, Mark::Changed, &setting.tell()));
+        for setting in settings {
+            self.line(1, Mark::Changed, &setting.tell());
+        }
     }
 
     fn pools(&mut self, pools: &Pools) {

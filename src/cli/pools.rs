@@ -73,10 +73,10 @@ impl Pools {
         match &self.pool {
             Some(pool) => {
                 let ask = Ask::get(format!("/v1/pools/{}", encoded(pool)));
-                client.show(ask, |pool: &Pool| pool.tell(paint))?;
+                client.show(&ask, |pool: &Pool| pool.tell(paint))?;
             }
             None => {
-                client.show(Ask::get("/v1/pools"), |all: &All| all.tell(paint))?;
+                client.show(&Ask::get("/v1/pools"), |all: &All| all.tell(paint))?;
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -110,7 +110,9 @@ impl Pool {
             "#P99",
             "NOTE",
         ]);
-        upstreams.iter().for_each(|upstream| table.row(upstream.cells()));
+        for upstream in upstreams {
+            table.row(upstream.cells());
+        }
         let count = upstreams.len();
         let rows = if table.is_empty() { "  no upstreams\n".to_owned() } else { table.render("  ", paint) };
         format!("{name}: {strategy}, {eligible} of {count} eligible, {in_flight} in flight{waiting}\n{rows}")

@@ -27,11 +27,11 @@ struct Place {
 impl Reload {
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
         let client = Client::new(&self.admin)?;
-        let place: Place = client.ask(Ask::get("/v1/status"))?.view()?;
+        let place: Place = client.ask(&Ask::get("/v1/status"))?.view()?;
         let file = place.config.as_deref().unwrap_or("the configuration");
         let ask = Ask::post("/v1/reload").because(&self.writing).about(file);
         client
-            .show(ask, |applied: &Applied| applied.tell(&format!("reloaded {file}"), Paint::for_stdout()))?;
+            .show(&ask, |applied: &Applied| applied.tell(&format!("reloaded {file}"), Paint::for_stdout()))?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -71,7 +71,7 @@ struct Refusal {
 impl Status {
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
         let client = Client::new(&self.admin)?;
-        client.show(Ask::get("/v1/status"), |view: &View| view.tell(Paint::for_stdout()))?;
+        client.show(&Ask::get("/v1/status"), |view: &View| view.tell(Paint::for_stdout()))?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,5 +1,6 @@
 //! `evener drain`, `ready`, `maintenance`, `weight`: one upstream of a pool.
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -66,7 +67,7 @@ impl Drain {
         let ask = Ask::post(path).accepting("application/x-ndjson, application/json;q=0.9");
         let ask = ask.because(&self.writing).waiting(self.wait.time);
         let mut progress = Progress::default();
-        let answer = client.follow(ask, |line| {
+        let answer = client.follow(&ask, |line| {
             if let Ok(drained) = line.view::<Drained>()
                 && !client.json
             {
@@ -89,7 +90,7 @@ impl Drain {
         let mut text = format!("{}: {unsafe_now}, {requests} in flight\n", self.upstream);
         for pool in also_in {
             let address = &self.upstream.address;
-            text.push_str(&format!("  pool {pool} still sends there: `evener drain {pool}/{address}`\n"));
+            let _ = writeln!(text, "  pool {pool} still sends there: `evener drain {pool}/{address}`");
         }
         if drained.requests() > 0 {
             text.push_str("  it gets no new requests from this pool; the same command with --wait waits for the old ones\n");
@@ -125,7 +126,7 @@ impl Patched {
 fn patch(member: &Member, change: &Value, writing: &Writing, admin: &Admin) -> Result<ExitCode, Failure> {
     let client = Client::new(admin)?;
     let ask = Ask::patch(member.path(), change).because(writing);
-    client.show(ask, |patched: &Patched| patched.tell(member))?;
+    client.show(&ask, |patched: &Patched| patched.tell(member))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -169,7 +170,8 @@ pub(super) struct Weight {
     #[arg(value_name = "POOL/ADDRESS")]
     upstream: Member,
     /// Its share beside the others'; 0 sends it nothing.
-    weight: u16,
+    #[arg(value_name = "WEIGHT")]
+    share: u16,
     #[command(flatten)]
     writing: Writing,
     #[command(flatten)]
@@ -178,6 +180,6 @@ pub(super) struct Weight {
 
 impl Weight {
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
-        patch(&self.upstream, &json!({"weight": self.weight}), &self.writing, &self.admin)
+        patch(&self.upstream, &json!({"weight": self.share}), &self.writing, &self.admin)
     }
 }
