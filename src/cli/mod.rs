@@ -8,7 +8,7 @@
 //!                        └── output.rs: tables, figures, colour, a pipe that closes
 //! ```
 //!
-//! **To add a command**: its file after the pattern of `reload.rs`, a variant of [`Command`] with its
+//! **To add a command**: its file after the pattern of `reload.rs`, a variant of `Command` with its
 //! example, and a play in `tests/behaviour/clients.rs`.
 
 mod applied;
