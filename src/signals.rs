@@ -33,6 +33,14 @@ fn survive_full_files() {
     }
 }
 
+/// Takes [`survive_hangup`] back, for commands that should end with their terminal.
+pub fn end_by_hangup() {
+    let always = Arc::new(AtomicBool::new(true));
+    if let Err(error) = signal_hook::flag::register_conditional_default(signal_hook::consts::SIGHUP, always) {
+        tracing::warn!(%error, "cannot handle SIGHUP");
+    }
+}
+
 /// Waits for signals on behalf of Pingora, which asks once and then stops.
 pub struct Signals {
     control: Arc<Control>,

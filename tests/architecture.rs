@@ -37,6 +37,7 @@ const LOWEST_FLOOR_OF: [(&str, usize); 15] = [
     ("tower", 4),
     ("pingora", 4),
     ("clap", 5),
+    ("ureq", 5),
     ("mimalloc", 5),
 ];
 

@@ -11,6 +11,7 @@ mod admin;
 mod bad_input;
 mod balancing;
 mod cli;
+mod clients;
 mod crash;
 mod failover;
 mod forwarding;

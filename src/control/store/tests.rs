@@ -49,7 +49,7 @@ fn a_replaced_file_keeps_its_mode_and_owner() {
         // Only root may give files away; the rest holds for everybody.
         let is_given_away = chown(&store.file, Some(1234), Some(2345)).is_ok();
         store.write(Some("new"), None).unwrap();
-        assert_eq!((store.text().unwrap().as_str(), mode_of(&store.file)), ("new", mode));
+        assert_eq!((store.text_as_it_is().unwrap().as_str(), mode_of(&store.file)), ("new", mode));
         let owner = fs::metadata(&store.file).unwrap();
         assert!(!is_given_away || (owner.uid(), owner.gid()) == (1234, 2345));
     }
@@ -76,7 +76,7 @@ fn a_file_that_is_gone_is_made_again_and_a_link_to_nowhere_is_not() {
     let (folder, store) = store("old");
     fs::remove_file(&store.file).unwrap();
     store.write(Some("new"), None).unwrap();
-    assert_eq!((store.text().unwrap().as_str(), mode_of(&store.file)), ("new", MODE_OF_NEW_FILES));
+    assert_eq!((store.text_as_it_is().unwrap().as_str(), mode_of(&store.file)), ("new", MODE_OF_NEW_FILES));
 
     fs::remove_file(&store.file).unwrap();
     symlink("nowhere/real.toml", &store.file).unwrap();
@@ -97,7 +97,7 @@ fn what_a_crash_left_behind_is_overwritten() {
     store.write(Some("new"), None).unwrap();
     symlink(&precious, &left_over).unwrap();
     store.write(Some("newer"), None).unwrap();
-    assert_eq!(store.text().unwrap(), "newer");
+    assert_eq!(store.text_as_it_is().unwrap(), "newer");
     assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
     assert_eq!(names_in(folder.path()), ["evener.toml", "precious"]);
 }
@@ -129,7 +129,7 @@ fn what_stands_in_the_way_refuses_the_change_and_changes_nothing() {
                 .into_iter()
                 .collect::<Vec<_>>()
         );
-        assert_eq!(store.text().unwrap(), "old");
+        assert_eq!(store.text_as_it_is().unwrap(), "old");
         fs::remove_dir(folder.path().join(in_the_way)).unwrap();
     }
     fs::remove_file(&store.file).unwrap();
@@ -145,7 +145,7 @@ fn what_is_staged_is_neither_in_place_nor_left_behind() {
     let (folder, store) = store("old");
     let text = Staged::write(&store.file, b"new").unwrap();
     let overrides = store.stage_overrides(&[weight("127.0.0.1:9001", 5)]).unwrap();
-    assert_eq!(store.text().unwrap(), "old", "staged is not replaced");
+    assert_eq!(store.text_as_it_is().unwrap(), "old", "staged is not replaced");
     drop((text, overrides));
     assert_eq!(names_in(folder.path()), ["evener.toml"]);
 }
@@ -280,7 +280,7 @@ fn overrides_number(number: u64) -> Vec<Override> {
 fn writes_until_it_is_killed() {
     let Ok(folder) = std::env::var(CHILD_FOLDER) else { return };
     let store = Store { file: Path::new(&folder).join("evener.toml") };
-    let first = number_of(&store.text().unwrap()) + 1;
+    let first = number_of(&store.text_as_it_is().unwrap()) + 1;
     for number in first..first + 10_000 {
         store.write(Some(&text_number(number)), Some(&overrides_number(number))).unwrap();
     }
@@ -304,7 +304,7 @@ fn a_kill_leaves_the_old_files_or_the_new_ones() {
             .spawn()
             .unwrap();
         // It writes from here on.
-        while number_of(&store.text().unwrap()) == number {
+        while number_of(&store.text_as_it_is().unwrap()) == number {
             assert!(
                 child.try_wait().unwrap().is_none() && began.elapsed() < 3 * KILLING_MAX,
                 "nobody writes"
@@ -313,7 +313,7 @@ fn a_kill_leaves_the_old_files_or_the_new_ones() {
         std::thread::sleep(Duration::from_micros(random.u64(0..8_000)));
         child.kill().unwrap();
         child.wait().unwrap();
-        let text = store.text().unwrap();
+        let text = store.text_as_it_is().unwrap();
         number = number_of(&text);
         assert!(text == text_number(number), "half of text {number}");
         // The text comes first: the overrides are of the same change, or of the one before, be it of another

@@ -159,6 +159,16 @@ impl Evener {
         Background::run(move || Client::connect(address).get(&path))
     }
 
+    /// Where the side port is.
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The text of the configuration file.
+    pub(crate) fn configuration(&self) -> String {
+        fs::read_to_string(self.folder.path().join("evener.toml")).expect("a file")
+    }
+
     pub(crate) fn admin(&self) -> Admin {
         // One that listens everywhere is reached on loopback.
         let admin = self.admin.ip();
@@ -443,6 +453,7 @@ fn spawn(wrapper: &[&str], arguments: &[&str], environment: &[(&str, &str)], fol
         .current_dir(folder)
         .env_remove("LOAD_BALANCER_SERVERS")
         .env_remove("EVENER_ADMIN")
+        .env_remove("EVENER_ADMIN_TOKEN")
         .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .stdout(File::create(file("stdout")).expect("create"))
