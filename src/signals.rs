@@ -79,6 +79,7 @@ impl Signals {
             () = tokio::time::sleep(config.server.pre_stop_delay) => {}
             () = all.stop_now() => end(runtime, "stopped by a second signal"),
         }
+        self.control.events().close();
         tokio::spawn(end_in_time(runtime.clone(), config.server.drain_timeout));
         ShutdownSignal::GracefulTerminate
     }

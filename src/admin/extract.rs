@@ -133,6 +133,7 @@ fn suggest(word: &str, known: &[&str]) -> String {
     let nearest = known.iter().max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
     match nearest.filter(|nearest| likeness(nearest) >= LIKENESS_MIN) {
         Some(nearest) => format!("did you mean `{nearest}`?"),
+        None if known.is_empty() => "leave it out; this request takes none".to_owned(),
         None => format!("accepted: {}", known.join(", ")),
     }
 }

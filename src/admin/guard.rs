@@ -17,9 +17,20 @@ use http::{HeaderMap, HeaderValue, Method, Version};
 use tokio::time::timeout;
 
 use super::problem::Problem;
+use crate::config::limits::FILE_BYTES_MAX;
 
-/// Bytes of a request body; no request of this version has one that says anything.
+/// Bytes of a request body: room for a list of a thousand upstreams.
 pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of a request body that is a configuration: as many as a file may have.
+pub(super) const TEXT_BYTES_MAX: usize = 4 * 1024 * 1024;
+const _: () = assert!(TEXT_BYTES_MAX as u64 == FILE_BYTES_MAX);
+
+/// Paths that take a configuration.
+const TEXT_PATHS: [&str; 2] = ["/v1/config", "/v1/config/check"];
+
+/// For a request body, from its head to its last byte; as long as for a head.
+pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// For one request, its body included. Longer than the longest thing that an operator can ask for (see
 /// `health_check.rs`), so that this never cuts off an answer.
@@ -28,7 +39,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Lets a request through to its handler, or answers it.
 pub(super) async fn guard(request: Request, next: Next) -> Response {
     let mut response = match check(&request) {
-        Ok(()) => timeout(REQUEST_TIMEOUT, next.run(request)).await.unwrap_or_else(|_| too_slow()),
+        Ok(()) => timeout(REQUEST_TIMEOUT, next.run(request))
+            .await
+            .unwrap_or_else(|_| Problem::too_slow(REQUEST_TIMEOUT).into_response()),
         Err(problem) => problem.into_response(),
     };
     let headers = response.headers_mut();
@@ -43,10 +56,16 @@ fn check(request: &Request) -> Result<(), Problem> {
     if !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
         check_site(headers)?;
     }
-    if request.body().size_hint().lower() > BODY_BYTES_MAX as u64 {
-        return Err(Problem::body_too_large(BODY_BYTES_MAX));
+    let most = body_bytes_max(request.uri().path());
+    if request.body().size_hint().lower() > most as u64 {
+        return Err(Problem::body_too_large(most));
     }
     Ok(())
+}
+
+/// How long a body is read on this path.
+pub(super) fn body_bytes_max(path: &str) -> usize {
+    if TEXT_PATHS.contains(&path) { TEXT_BYTES_MAX } else { BODY_BYTES_MAX }
 }
 
 /// Both `Host` and the authority of an absolute target, if there is one, must be of this machine.
@@ -100,13 +119,6 @@ fn cross_site(detail: &str) -> Problem {
     Problem::new(403, "cross_site", "a page of another site may not write here")
         .detail(detail)
         .help("send writes from a command line or script, without `Origin` and `Sec-Fetch-Site`")
-}
-
-fn too_slow() -> Response {
-    Problem::new(408, "request_timeout", "the request took too long")
-        .detail(format!("it was not complete after {} s", REQUEST_TIMEOUT.as_secs()))
-        .help("send the whole body at once")
-        .into_response()
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@
 //! - `GET /livez`, `/readyz`, and with a body `/health`, `/health/ready`
 //! - `GET /metrics` for Prometheus
 //! - `GET /v1/status`, `/v1/stats`
+//! - `GET`, `PUT /v1/config`, `POST /v1/config/check`, `/v1/config/rollback`, `GET /v1/config/history`
+//! - `POST /v1/reload`, `GET`, `DELETE /v1/overrides`, `GET /v1/events`
 //! - `GET /v1/pools`, `/v1/pools/{pool}`, `/v1/pools/{pool}/upstreams/{address}`
 //! - `GET /v1/pools/{pool}/next`, `POST /v1/pools/{pool}/health-check`
 //! - `GET /v1/explain?host=&method=&path=&header=`
@@ -21,18 +23,23 @@
 //! **To add a resource**: its file after the pattern of `status.rs`, its line in `routes.rs`, its entry
 //! in `openapi.json`; tests compare the three.
 
+mod accept;
 mod answer;
+mod config;
 mod connection;
+mod events;
 mod explain;
 mod extract;
 mod guard;
 mod health_check;
+mod history;
 mod infrastructure;
 mod lifecycle;
 mod metrics;
 mod monitoring;
 mod next;
 mod openapi;
+mod overrides;
 mod pools;
 mod problem;
 mod reload;

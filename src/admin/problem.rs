@@ -1,5 +1,7 @@
 //! Every refusal of the side port: RFC 9457 problem details, always with what to do next.
 
+use std::time::Duration;
+
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::Serialize;
@@ -94,6 +96,13 @@ impl Problem {
             .help(format!(
                 "GET /v1/pools/{pool} lists them; the port must match too, and in a path `/` is written %2F"
             ))
+    }
+
+    /// The request, or its body, was not complete in time.
+    pub(super) fn too_slow(limit: Duration) -> Self {
+        Self::new(408, "request_timeout", "the request took too long")
+            .detail(format!("it was not complete after {} s", limit.as_secs()))
+            .help("send the whole body at once")
     }
 
     /// The body is larger than anything that we take.

@@ -7,11 +7,11 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::from_fn;
 use axum::routing::{MethodRouter, get, post};
 
-use super::guard::{BODY_BYTES_MAX, guard};
+use super::guard::{BODY_BYTES_MAX, TEXT_BYTES_MAX, guard};
 use super::problem::Problem;
 use super::{
-    explain, health_check, infrastructure, lifecycle, metrics, monitoring, next, openapi, pools, reload,
-    stats, status,
+    config, events, explain, health_check, history, infrastructure, lifecycle, metrics, monitoring, next,
+    openapi, overrides, pools, reload, stats, status,
 };
 use crate::control::Control;
 
@@ -28,6 +28,13 @@ pub(super) fn index() -> Vec<Resource> {
         ("/v1/status", get(status::show)),
         ("/v1/stats", get(stats::show)),
         ("/v1/reload", post(reload::run)),
+        ("/v1/config", get(config::show).put(config::replace).layer(takes_a_text())),
+        ("/v1/config/check", post(config::check).layer(takes_a_text())),
+        ("/v1/config/history", get(history::list)),
+        ("/v1/config/history/{generation}", get(history::show)),
+        ("/v1/config/rollback", post(history::roll_back)),
+        ("/v1/overrides", get(overrides::list).delete(overrides::drop_all)),
+        ("/v1/events", get(events::follow)),
         ("/v1/pools", get(pools::list)),
         ("/v1/pools/{pool}", get(pools::show_pool)),
         ("/v1/pools/{pool}/upstreams/{address}", get(pools::show_upstream)),
@@ -42,6 +49,11 @@ pub(super) fn index() -> Vec<Resource> {
         ("/api/monitoring/health", get(monitoring::health)),
         ("/api/monitoring/metrics", get(monitoring::metrics)),
     ]
+}
+
+/// A configuration is larger than any other body.
+fn takes_a_text() -> DefaultBodyLimit {
+    DefaultBodyLimit::max(TEXT_BYTES_MAX)
 }
 
 pub(super) fn router(control: Arc<Control>) -> Router {

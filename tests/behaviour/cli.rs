@@ -97,7 +97,7 @@ fn help_and_version_are_there() {
 }
 
 /// The plays that start without a file share the default port of the side port; one after another, then.
-static SIDE_PORT: std::sync::Mutex<()> = std::sync::Mutex::new(());
+pub(crate) static SIDE_PORT: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 #[test]
 fn it_starts_without_a_file_on_two_flags() {

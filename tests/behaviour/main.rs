@@ -11,6 +11,8 @@ mod admin;
 mod bad_input;
 mod balancing;
 mod cli;
+mod config_api;
+mod events;
 mod failover;
 mod forwarding;
 mod health;

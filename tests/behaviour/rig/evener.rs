@@ -64,6 +64,31 @@ impl Evener {
         Self { process, folder, address, admin }
     }
 
+    /// Starts the binary on exactly this text, which names the addresses of the listener and of `[admin]`,
+    /// and waits until it is ready.
+    pub(crate) fn start_on_text(text: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::write(folder.path().join("evener.toml"), text).expect("write");
+        let process = spawn(&[], &["run", "--config", "evener.toml"], &[], folder.path());
+        let (address, admin) = addresses_in(&with_addresses(text));
+        let evener = Self { process, folder, address, admin };
+        evener.wait_until_ready();
+        evener
+    }
+
+    /// Stops the process and starts another one on what is in the folder now; the log begins anew.
+    pub(crate) fn restart(&mut self) {
+        self.signal("TERM");
+        assert!(self.ends_within(START_DEADLINE).is_some(), "it does not stop:\n{}", self.log());
+        self.process = spawn(&[], &["run", "--config", "evener.toml"], &[], self.folder.path());
+        self.wait_until_ready();
+    }
+
+    /// Where a file of its folder is; the configuration is `evener.toml`.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     /// Starts the binary without a file, on these arguments and variables.
     pub(crate) fn start_without_a_file(
         address: SocketAddr,
@@ -234,6 +259,21 @@ impl Admin {
     #[track_caller]
     pub(crate) fn send_with(&self, method: &str, path: &str, headers: &str) -> Response {
         Client::connect(self.address).request(method, path, headers, b"")
+    }
+
+    /// Any request, with these header lines, each ending in CRLF.
+    #[track_caller]
+    pub(crate) fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> Response {
+        Client::connect(self.address).request(method, path, headers, body.as_bytes())
+    }
+
+    /// A new connection.
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub(crate) fn try_get(&self, path: &str) -> Option<Response> {

@@ -18,6 +18,7 @@ mod wire;
 
 pub(crate) use client::{Background, Client, Load, wait_until};
 pub(crate) use evener::{Evener, run_to_end, run_to_end_with_environment};
+pub(crate) use message::Response;
 pub(crate) use origin::{Origin, Reply, Request};
 pub(crate) use ports::{reserve_port, unreachable_address};
 pub(crate) use wire::Socket;
