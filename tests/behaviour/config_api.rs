@@ -281,10 +281,11 @@ fn what_needs_a_restart_is_refused_by_name_with_the_command() {
     let refused = put(&evener, &before.tag, &wanted);
     assert_eq!((refused.status(), &*problem(&refused)), (409, "restart_required"));
     let told = refused.json();
+    let command = format!("evener run --config {}", evener.file("evener.toml").display());
     for setting in ["`server.threads`", "`log`"] {
         assert!(told["detail"].as_str().unwrap().contains(setting), "{told}");
     }
-    assert!(told["help"].as_str().unwrap().contains("evener run --config evener.toml"), "{told}");
+    assert!(told["help"].as_str().unwrap().contains(&command), "{told}");
     assert_eq!(State::of(&evener), before);
 }
 
@@ -462,7 +463,10 @@ fn without_a_file_there_is_a_text_to_read_and_none_to_replace() {
     assert_eq!(history(&evener).len(), 1);
     let json =
         evener.admin().get_with("/v1/config", "Accept: application/json\r\n").expect_status(200).json();
-    assert_eq!((&json["path"], &json["config"]["pools"]["app"]["upstreams"]), (&Value::Null, &json!([to])));
+    assert_eq!(
+        (&json["path"], &json["config"]["pools"]["default"]["upstreams"]),
+        (&Value::Null, &json!([to]))
+    );
 }
 
 #[test]
@@ -473,7 +477,7 @@ fn programs_get_the_configuration_as_json() {
     assert_eq!((answer.header("etag"), answer.header("vary")), (Some(&*tag(&evener)), Some("Accept")));
     let view = answer.json();
     assert_eq!((&view["generation"], &view["overrides"]), (&json!(1), &json!(0)));
-    assert_eq!((&view["path"], &view["toml"]), (&json!("evener.toml"), &json!(text)));
+    assert_eq!((&view["path"], &view["toml"]), (&json!(evener.file("evener.toml")), &json!(text)));
     assert_eq!(view["etag"], tag(&evener));
     let app = json!({"upstreams": [one.address()], "health_check": {"enabled": false}});
     assert_eq!(view["config"]["pools"], json!({ "app": app }));

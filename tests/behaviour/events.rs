@@ -123,7 +123,11 @@ fn whoever_listens_hears_what_was_changed_and_what_was_refused() {
         let refused = listener.hear();
         assert_eq!((&*refused.kind, &refused.data["result"]), ("config", &json!("refused")));
         assert_eq!((&refused.data["generation"], &refused.data["etag"]), (&json!(2), &applied.data["etag"]));
-        assert!(refused.data["reason"].as_str().unwrap().contains("pols"), "{}", refused.data);
+        assert!(
+            refused.data["reason"].as_str().unwrap().contains("3 mistakes in the configuration, line 1"),
+            "{}",
+            refused.data
+        );
         let reload = listener.hear().data;
         assert_eq!((&reload["who"], &reload["what"]), (&json!("SIGHUP"), &json!("reload")));
     }
