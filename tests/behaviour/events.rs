@@ -10,6 +10,9 @@ use serde_json::{Value, json};
 
 use crate::rig::{Evener, Origin, wait_until};
 
+/// Longest wait for an event.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A client that reads a stream of events, and does not care for chunks: each event comes in one.
 struct Listener(BufReader<TcpStream>);
 
@@ -30,7 +33,7 @@ impl Listener {
     #[track_caller]
     fn since(evener: &Evener, id: &str) -> Self {
         let mut stream = TcpStream::connect(evener.admin().address()).expect("connect");
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a read timeout");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
         let seen = if id.is_empty() { String::new() } else { format!("Last-Event-ID: {id}\r\n") };
         let request = format!("GET /v1/events HTTP/1.1\r\nHost: localhost\r\n{seen}\r\n");
         stream.write_all(request.as_bytes()).expect("send");
@@ -54,8 +57,10 @@ impl Listener {
     /// The next event.
     #[track_caller]
     fn hear(&mut self) -> Heard {
-        let (mut kind, mut id) = (String::new(), String::new());
+        let (mut kind, mut id, asked) = (String::new(), String::new(), Instant::now());
         loop {
+            // Comments come for ever.
+            assert!(asked.elapsed() < PATIENCE, "nothing happens");
             let line = self.line().expect("an event before the end");
             if let Some(word) = line.strip_prefix("event: ") {
                 word.clone_into(&mut kind);
