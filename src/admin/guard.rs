@@ -63,7 +63,7 @@ fn check(request: &Request) -> Result<(), Problem> {
     Ok(())
 }
 
-/// How long a body is read on this path.
+/// Bytes of a request body that are taken on this path.
 pub(super) fn body_bytes_max(path: &str) -> usize {
     if TEXT_PATHS.contains(&path) { TEXT_BYTES_MAX } else { BODY_BYTES_MAX }
 }
