@@ -102,6 +102,7 @@ impl Signals {
             () = tokio::time::sleep(config.server.pre_stop_delay) => {}
             () = all.stop_now() => end(runtime, "stopped by a second signal"),
         }
+        self.control.events().close();
         // The same signals go on: a second one that came between two sets of them would be lost.
         tokio::spawn(end_in_time(runtime.clone(), config.server.drain_timeout, all));
         ShutdownSignal::GracefulTerminate

@@ -30,6 +30,8 @@ pub(super) enum Access {
     Open,
     /// `read` for a look, `operate` for these methods, `write` for all others.
     Guarded { operate: &'static [Method] },
+    /// `write`, even for a look.
+    Secret,
 }
 
 impl Access {
@@ -39,7 +41,7 @@ impl Access {
             Self::Open => None,
             Self::Guarded { .. } if is_look(method) => Some(Scope::Read),
             Self::Guarded { operate } if operate.contains(method) => Some(Scope::Operate),
-            Self::Guarded { .. } => Some(Scope::Write),
+            Self::Guarded { .. } | Self::Secret => Some(Scope::Write),
         }
     }
 }

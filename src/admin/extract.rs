@@ -10,7 +10,7 @@ use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use tokio::time::timeout;
 
-use super::guard::{BODY_BYTES_MAX, BODY_TIMEOUT};
+use super::guard::{BODY_TIMEOUT, body_bytes_max};
 use super::problem::Problem;
 use crate::balance::StrategyKind;
 use crate::config::read_duration;
@@ -127,11 +127,12 @@ impl FromRequest<Arc<Control>> for Nothing {
 
 /// Reads the body; a client that is slow to send it is cut off.
 pub(super) async fn whole_body(request: Request, state: &Arc<Control>) -> Result<Bytes, Problem> {
+    let most = body_bytes_max(request.uri().path());
     let Ok(body) = timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await else {
         return Err(Problem::too_slow(BODY_TIMEOUT));
     };
     body.map_err(|rejection| match rejection.status().as_u16() {
-        413 => Problem::body_too_large(BODY_BYTES_MAX),
+        413 => Problem::body_too_large(most),
         _ => Problem::new(400, "bad_body", "the request body cannot be read")
             .detail(rejection.body_text())
             .help("send it in full, or leave it out"),
@@ -172,6 +173,7 @@ pub(super) fn suggest(word: &str, known: &[&str]) -> String {
     let nearest = known.iter().max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
     match nearest.filter(|nearest| likeness(nearest) >= LIKENESS_MIN) {
         Some(nearest) => format!("did you mean `{nearest}`?"),
+        None if known.is_empty() => "leave it out; this request takes none".to_owned(),
         None => format!("accepted: {}", known.join(", ")),
     }
 }

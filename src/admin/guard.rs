@@ -24,11 +24,19 @@ use super::auth::{Access, Peer, Refusal, identify, is_look};
 use super::brake::Brake;
 use super::problem::Problem;
 use crate::config::Scope;
+use crate::config::limits::FILE_BYTES_MAX;
 use crate::control::Control;
 use crate::observe::AdminRefusal;
 
-/// Bytes of a request body; no request of this version has one that says anything.
+/// Bytes of a request body: room for a list of a thousand upstreams.
 pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of a request body that is a configuration: as many as a file may have.
+pub(super) const TEXT_BYTES_MAX: usize = 4 * 1024 * 1024;
+const _: () = assert!(TEXT_BYTES_MAX as u64 == FILE_BYTES_MAX);
+
+/// Paths that take a configuration.
+const TEXT_PATHS: [&str; 2] = ["/v1/config", "/v1/config/check"];
 
 /// For a request body, from its head to its last byte; as long as for a head.
 pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -109,8 +117,8 @@ pub(super) async fn guard(State(door): State<Arc<Door>>, mut request: Request, n
     let mut line = Line::begin(&request, now, &door.strangers);
     let mut response = match door.admit(&mut request, now, line.as_mut()) {
         Err(refusal) => door.refuse(refusal, &request, now),
-        Ok(()) if request.body().size_hint().lower() > BODY_BYTES_MAX as u64 => {
-            Problem::body_too_large(BODY_BYTES_MAX).into_response()
+        Ok(()) if request.body().size_hint().lower() > body_bytes_max(request.uri().path()) as u64 => {
+            Problem::body_too_large(body_bytes_max(request.uri().path())).into_response()
         }
         Ok(()) => timeout(REQUEST_TIMEOUT, next.run(request))
             .await
@@ -123,6 +131,11 @@ pub(super) async fn guard(State(door): State<Arc<Door>>, mut request: Request, n
         line.status = Some(response.status().as_u16());
     }
     response
+}
+
+/// Bytes of a request body that are taken on this path.
+pub(super) fn body_bytes_max(path: &str) -> usize {
+    if TEXT_PATHS.contains(&path) { TEXT_BYTES_MAX } else { BODY_BYTES_MAX }
 }
 
 /// Both `Host` and the authority of an absolute target, if there is one, must be of this machine. Where

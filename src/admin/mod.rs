@@ -9,6 +9,8 @@
 //! - `GET /livez`, `/readyz`, and with a body `/health`, `/health/ready`
 //! - `GET /metrics` for Prometheus
 //! - `GET /v1/status`, `/v1/stats`
+//! - `GET`, `PUT /v1/config`, `POST /v1/config/check`, `/v1/config/rollback`, `GET /v1/config/history`
+//! - `POST /v1/reload`, `GET`, `DELETE /v1/overrides`, `GET /v1/events`
 //! - `GET /v1/pools`, `/v1/pools/{pool}`, `/v1/pools/{pool}/upstreams`, `…/upstreams/{address}`
 //! - `PATCH /v1/pools/{pool}`, `POST` and `PUT …/upstreams`, `PATCH` and `DELETE …/upstreams/{address}`
 //! - `POST /v1/pools/{pool}/upstreams/{address}/drain?wait=`
@@ -25,16 +27,20 @@
 //! **To add a resource**: its file after the pattern of `status.rs`, its line in `routes.rs` with the scope
 //! that writing there needs, its entry in `openapi.json`; tests compare the three.
 
+mod accept;
 mod answer;
 mod audit;
 mod auth;
 mod brake;
+mod config;
 mod connection;
 mod drain;
+mod events;
 mod explain;
 mod extract;
 mod guard;
 mod health_check;
+mod history;
 mod impatient;
 mod infrastructure;
 mod lifecycle;
@@ -43,6 +49,7 @@ mod metrics;
 mod monitoring;
 mod next;
 mod openapi;
+mod overrides;
 mod pieces;
 mod pool_edit;
 mod pools;

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use axum::extract::State;
 
-use super::answer::Json;
 use super::extract::Nothing;
 use super::problem::Problem;
-use super::write::{AppliedView, Writer};
+use super::write::{Applied, Writer};
 use crate::control::{Change, Control};
 
 /// `POST /v1/reload`
@@ -15,6 +14,6 @@ pub(super) async fn run(
     State(control): State<Arc<Control>>,
     writer: Writer,
     _: Nothing,
-) -> Result<Json<AppliedView>, Problem> {
-    Ok(Json(writer.apply(&control, Change::Reload).await?.into()))
+) -> Result<Applied, Problem> {
+    writer.apply(&control, Change::Reload).await.map(Applied)
 }

@@ -9,11 +9,11 @@ use axum::routing::{MethodRouter, get, post};
 use http::Method;
 
 use super::auth::Access;
-use super::guard::{BODY_BYTES_MAX, Door, guard};
+use super::guard::{BODY_BYTES_MAX, Door, TEXT_BYTES_MAX, guard};
 use super::problem::Problem;
 use super::{
-    drain, explain, health_check, infrastructure, lifecycle, metrics, monitoring, next, openapi, pool_edit,
-    pools, reload, stats, status, upstream_edit,
+    config, drain, events, explain, health_check, history, infrastructure, lifecycle, metrics, monitoring,
+    next, openapi, overrides, pool_edit, pools, reload, stats, status, upstream_edit,
 };
 use crate::control::Control;
 
@@ -28,6 +28,9 @@ const GUARDED: Access = Access::Guarded { operate: &[] };
 /// As [`GUARDED`], but POST needs `operate` only.
 const OPERATE: Access = Access::Guarded { operate: &[Method::POST] };
 
+/// As [`GUARDED`], but looking needs `write` too: the text may hold secrets that belong elsewhere.
+const SECRET: Access = Access::Secret;
+
 /// Every path, what it wants of those who ask, and who answers there. HEAD goes where GET goes.
 pub(super) fn index() -> Vec<Resource> {
     vec![
@@ -39,6 +42,13 @@ pub(super) fn index() -> Vec<Resource> {
         ("/v1/status", GUARDED, get(status::show)),
         ("/v1/stats", GUARDED, get(stats::show)),
         ("/v1/reload", GUARDED, post(reload::run)),
+        ("/v1/config", SECRET, get(config::show).put(config::replace).layer(takes_a_text())),
+        ("/v1/config/check", GUARDED, post(config::check).layer(takes_a_text())),
+        ("/v1/config/history", GUARDED, get(history::list)),
+        ("/v1/config/history/{generation}", SECRET, get(history::show)),
+        ("/v1/config/rollback", GUARDED, post(history::roll_back)),
+        ("/v1/overrides", GUARDED, get(overrides::list).delete(overrides::drop_all)),
+        ("/v1/events", GUARDED, get(events::follow)),
         ("/v1/pools", GUARDED, get(pools::list)),
         ("/v1/pools/{pool}", GUARDED, get(pools::show_pool).patch(pool_edit::patch)),
         (
@@ -64,6 +74,11 @@ pub(super) fn index() -> Vec<Resource> {
         ("/api/monitoring/health", GUARDED, get(monitoring::health)),
         ("/api/monitoring/metrics", GUARDED, get(monitoring::metrics)),
     ]
+}
+
+/// A configuration is larger than any other body.
+fn takes_a_text() -> DefaultBodyLimit {
+    DefaultBodyLimit::max(TEXT_BYTES_MAX)
 }
 
 pub(super) fn router(control: Arc<Control>) -> Router {

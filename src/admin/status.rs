@@ -6,8 +6,9 @@ use axum::extract::State;
 use serde::Serialize;
 
 use super::answer::Json;
+use super::config::path_of;
 use super::views::{Condition, Figures, HealthView, ListenerFigures};
-use crate::control::{Control, Source};
+use crate::control::{Control, Refusal};
 
 /// `GET /v1/status`
 pub(super) async fn show(State(control): State<Arc<Control>>) -> Json<StatusView> {
@@ -21,14 +22,33 @@ pub(super) struct StatusView {
     uptime_seconds: f64,
     /// Counts the configurations that ran, from 1.
     generation: u64,
+    /// Entity tag of the configuration.
+    etag: String,
     /// The configuration file; null when started without one.
     config: Option<String>,
+    /// How many settings were changed at run time and differ from the file.
+    overrides: usize,
+    /// The latest change that was refused, if none was applied since.
+    last_refusal: Option<RefusalView>,
     pid: u32,
     listeners: Vec<ListenerView>,
     routes: usize,
     pools: usize,
     upstreams: usize,
     totals: Figures,
+}
+
+#[derive(Serialize)]
+struct RefusalView {
+    at: String,
+    who: String,
+    reason: String,
+}
+
+impl From<Refusal> for RefusalView {
+    fn from(Refusal { at, who, reason }: Refusal) -> Self {
+        Self { at, who, reason }
+    }
 }
 
 #[derive(Serialize)]
@@ -47,10 +67,10 @@ impl StatusView {
             status: HealthView::of(control).status,
             uptime_seconds: runtime.now().as_secs_f64(),
             generation: snapshot.generation,
-            config: match control.source() {
-                Source::File(path) => Some(path.display().to_string()),
-                Source::Arguments => None,
-            },
+            etag: control.tag_of(snapshot.generation),
+            config: path_of(control),
+            overrides: control.running().overrides.len(),
+            last_refusal: control.refusal().map(RefusalView::from),
             pid: std::process::id(),
             listeners: runtime
                 .listeners()

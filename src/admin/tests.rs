@@ -26,8 +26,8 @@ use super::connection::AdminApp;
 use super::guard::{Door, guard};
 use super::{openapi, routes};
 use crate::config::{self, Scope};
-use crate::control::{Control, Start};
-use crate::health::Mode;
+use crate::control::{Author, Change, Control, Happening, Start, Told};
+use crate::health::{Health, Mode, Transition};
 use crate::observe::AdminRefusal;
 use crate::runtime::{LastCheck, Pool, Runtime, Tiers, Upstream};
 
@@ -92,17 +92,18 @@ impl Api {
         let (config, warnings) =
             config::parse_with_warnings(&source, &environment).unwrap_or_else(|report| panic!("{report}"));
         let loaded = config::Loaded { source, config, warnings };
-        let start = Start::from_file("/etc/evener/evener.toml".into(), loaded).unwrap();
-        let runtime = Arc::new(Runtime::new(start.config.clone(), start.generation, 0, None));
-        let control = Arc::new(Control::new(runtime, start));
-        Self { router: routes::router(control.clone()), control }
+        Self::running(Start::from_file("/etc/evener/evener.toml".into(), loaded).unwrap())
     }
 
-    /// As it is when started without a file: what is changed is kept in memory.
+    /// The same without a file, for changes: nothing is written to any disk.
     fn without_file(text: &str) -> Self {
-        let source = config::Source { name: "text".into(), text: text.into(), folder: PathBuf::new() };
-        let config = config::parse(&source, &|_| None).unwrap_or_else(|report| panic!("{report}"));
-        let start = Start::from_arguments(config);
+        let source = config::Source { name: "evener.toml".into(), text: text.into(), folder: PathBuf::new() };
+        let (config, _) =
+            config::parse_with_warnings(&source, &|_| None).unwrap_or_else(|report| panic!("{report}"));
+        Self::running(Start::from_arguments(config))
+    }
+
+    fn running(start: Start) -> Self {
         let runtime = Arc::new(Runtime::new(start.config.clone(), start.generation, 0, None));
         let control = Arc::new(Control::new(runtime, start));
         Self { router: routes::router(control.clone()), control }
@@ -143,6 +144,10 @@ impl Api {
     async fn send(&self, request: Request<Body>) -> Answer {
         let response: Response = self.router.clone().oneshot(request).await.unwrap();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        if headers.get("content-type").is_some_and(|kind| kind == "text/event-stream") {
+            // It has no end.
+            return Answer { status, headers, body: String::new() };
+        }
         let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
         Answer { status, headers, body: String::from_utf8(body.to_vec()).unwrap() }
     }
@@ -298,7 +303,7 @@ fn operations() -> Vec<(String, Method)> {
 
 /// A path of the document with its variables filled in.
 fn concrete(path: &str) -> String {
-    path.replace("{pool}", "app").replace("{address}", "127.0.0.1:9001")
+    path.replace("{pool}", "app").replace("{address}", "127.0.0.1:9001").replace("{generation}", "1")
 }
 
 #[test]
@@ -339,6 +344,7 @@ async fn every_answer_is_as_the_document_says() {
             assert!(described.is_object(), "{when} {path}: {} is not described", answer.status);
             assert_eq!(answer.header("cache-control"), "no-store", "{path}");
             let Some(schema) = described["content"]["application/json"].get("schema") else { continue };
+            let answer = api.ask(Method::GET, &concrete(&path), &[("accept", "application/json")], "").await;
             assert_eq!(answer.header("content-type"), "application/json", "{path}");
             if path != "/openapi.json" {
                 assert_fits(&answer.json(), schema, &format!("{when} {path}"));
@@ -552,7 +558,10 @@ async fn an_ejected_upstream_says_until_when() {
 #[tokio::test]
 async fn secrets_are_not_shown() {
     let api = Api::up(TWO_POOLS);
-    for (path, _) in operations().into_iter().filter(|(_, method)| method == Method::GET) {
+    // These are the operator's own text, byte for byte.
+    let texts = ["/v1/config", "/v1/config/history/{generation}"];
+    let reads = operations().into_iter().filter(|(_, method)| method == Method::GET);
+    for (path, _) in reads.filter(|(path, _)| !texts.contains(&path.as_str())) {
         assert!(!api.get(&concrete(&path)).await.body.contains("secret\""), "{path}");
     }
 }
@@ -1355,4 +1364,88 @@ async fn a_client_that_reads_slowly_gets_its_whole_answer() {
         }
     }
     assert!(answer.ends_with(openapi::DOCUMENT.as_bytes()), "{} bytes", answer.len());
+}
+
+#[tokio::test]
+async fn the_configuration_is_shown_as_text_and_as_json() {
+    let api = Api::up(TWO_POOLS);
+    let tag = api.control.tag();
+    let text = api.get("/v1/config").await.expect(200);
+    assert_eq!((text.header("content-type"), text.header("etag")), ("application/toml", &*tag));
+    assert_eq!(text.body, TWO_POOLS);
+    let json = api.ask(Method::GET, "/v1/config", &[("accept", "application/json")], "").await.expect(200);
+    assert_eq!(json.header("etag"), tag);
+    let view = json.json();
+    assert_fits(&view, &schema("Config"), "config");
+    assert_eq!((&view["toml"], &view["etag"]), (&TWO_POOLS.into(), &tag.clone().into()));
+    assert_eq!(view["config"]["routes"]["users"]["pool"], "people");
+    for path in ["/v1/config/history", "/v1/config/history/1", "/v1/overrides"] {
+        assert_eq!(api.get(path).await.expect(200).header("etag"), tag, "{path}");
+    }
+    let status = api.json("/v1/status").await;
+    assert_eq!((&status["etag"], &status["overrides"]), (&tag.into(), &0.into()));
+    assert_eq!(status["last_refusal"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_text_is_checked_without_a_change() {
+    let api = Api::up(TWO_POOLS);
+    let (path, tag) = ("/v1/config/check", api.control.tag());
+    let checked = api.ask(Method::POST, path, &[], TWO_POOLS).await.expect(200).json();
+    assert_fits(&checked, &schema("Check"), "check");
+    assert_eq!(checked["summary"], "1 listener, 2 routes, 2 pools");
+    assert!(!checked["warnings"].as_array().unwrap().is_empty(), "a secret stands in the text: {checked}");
+    let wrong = api.ask(Method::POST, path, &[], "[listener]").await.expect(422);
+    assert_eq!(wrong.problem(), "invalid_config");
+    assert_eq!(api.control.tag(), tag);
+    assert_eq!(api.control.refusal().map(|refusal| refusal.reason), None, "it was only a question");
+}
+
+#[tokio::test]
+async fn writes_that_cannot_be_understood_are_refused() {
+    let api = Api::up(TWO_POOLS);
+    let json = [("content-type", "application/json")];
+    for (method, path, headers, body, status, kind) in [
+        (Method::PUT, "/v1/config", [].as_slice(), TWO_POOLS, 428, "precondition_required"),
+        (Method::PUT, "/v1/config", &[("if-match", "\"0-0\"")], TWO_POOLS, 412, "changed_meanwhile"),
+        (Method::PUT, "/v1/config", &[("if-match", "0-0")], TWO_POOLS, 400, "bad_parameter"),
+        (Method::PUT, "/v1/config?a=1", &[("if-match", "*")], TWO_POOLS, 400, "bad_parameter"),
+        (Method::PUT, "/v1/config", &json, "{}", 415, "not_toml"),
+        (Method::POST, "/v1/config/check", &json, "{}", 415, "not_toml"),
+        (Method::POST, "/v1/config/rollback", &[], "{}", 415, "not_json"),
+        (Method::POST, "/v1/config/rollback", &json, "{\"to\":1}", 422, "bad_body"),
+        (Method::POST, "/v1/config/rollback", &json, "{\"generation\":9}", 404, "unknown_generation"),
+        (Method::GET, "/v1/config/history/9", &[], "", 404, "unknown_generation"),
+        (Method::GET, "/v1/config/history/-1", &[], "", 400, "bad_parameter"),
+        (Method::DELETE, "/v1/overrides", &json, "{\"a\":1}", 422, "unknown_member"),
+        (Method::GET, "/v1/events?kind=config", &[], "", 400, "bad_parameter"),
+    ] {
+        let answer = api.ask(method.clone(), path, headers, body).await.expect(status);
+        assert_eq!(answer.problem(), kind, "{method} {path}");
+    }
+    assert_eq!(api.runtime().peek().generation, 1);
+}
+
+#[tokio::test]
+async fn events_are_as_the_document_says() {
+    let api = Api::without_file(TWO_POOLS);
+    let mut listener = api.control.events().subscribe(None);
+    api.ask(Method::PUT, "/v1/config", &[("if-match", "*")], TWO_POOLS).await.expect(409);
+    let snapshot = api.runtime().snapshot();
+    let upstream = &snapshot.pools().next().unwrap().upstreams()[0];
+    let transition = Transition { from: Health::Up, to: Health::Down };
+    api.control.events().tell(Happening::health(&upstream.state, transition, Some("refused")));
+    let heavier = config::PoolEdit::Weight(upstream.config.address.clone(), 7);
+    let edit = Change::Edit { pool: "app".into(), edits: vec![heavier] };
+    api.control.apply(&edit, None, &Author::file("x")).unwrap();
+    for (name, member, expected) in [
+        ("ConfigEvent", "result", "refused"),
+        ("HealthEvent", "to", "down"),
+        ("ConfigEvent", "result", "applied"),
+    ] {
+        let Some(Told::Event(event)) = listener.next().await else { panic!("no event") };
+        let event = serde_json::to_value(&*event).unwrap();
+        assert_fits(&event, &schema(name), name);
+        assert_eq!(event[member], expected, "{event}");
+    }
 }

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use http::HeaderMap;
-use http::header::{CONTENT_TYPE, IF_MATCH};
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_TYPE, ETAG, IF_MATCH};
 use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::answer::Json;
 use super::auth::Identity;
 use super::extract::{is_json, whole_body};
 use super::problem::Problem;
-use crate::control::{Applied, Author, Change, Condition, Control, Dropped, Reset};
+use crate::control::{self, Author, Change, Condition, Control, Dropped, Rejected, Reset};
 use crate::observe::ChangeOrigin;
 
 /// Header in which a client may say why it changes something; goes into the history.
@@ -39,15 +41,25 @@ impl FromRequestParts<Arc<Control>> for Writer {
 
 impl Writer {
     /// Applies a change; the disk is waited for on a thread of its own.
-    pub(super) async fn apply(self, control: &Arc<Control>, change: Change) -> Result<Applied, Problem> {
+    pub(super) async fn apply(
+        self,
+        control: &Arc<Control>,
+        change: Change,
+    ) -> Result<control::Applied, Problem> {
         let control = control.clone();
         let Self { condition, author } = self;
-        let applying =
-            tokio::task::spawn_blocking(move || control.apply(&change, condition.as_ref(), &author));
-        match applying.await {
-            Ok(applied) => Ok(applied?),
-            Err(error) => Err(Problem::internal(error.to_string())),
-        }
+        off_the_loop(move || control.apply(&change, condition.as_ref(), &author)).await
+    }
+}
+
+/// Does what takes its time, or waits for the disk, on a thread of its own. It is done even when the
+/// client goes away meanwhile.
+pub(super) async fn off_the_loop<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Rejected> + Send + 'static,
+) -> Result<T, Problem> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Ok(result?),
+        Err(error) => Err(Problem::internal(error.to_string())),
     }
 }
 
@@ -87,6 +99,7 @@ fn reason_in(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 }
 
 /// A body of JSON that says exactly what `T` has.
+#[allow(dead_code)]
 pub(super) struct Said<T>(pub(super) T);
 
 impl<T: DeserializeOwned> FromRequest<Arc<Control>> for Said<T> {
@@ -95,16 +108,67 @@ impl<T: DeserializeOwned> FromRequest<Arc<Control>> for Said<T> {
     async fn from_request(request: Request, state: &Arc<Control>) -> Result<Self, Problem> {
         let media_type = request.headers().get(CONTENT_TYPE).cloned();
         let body = whole_body(request, state).await?;
-        if !media_type.is_some_and(|value| is_json(value.as_bytes())) {
-            return Err(Problem::new(415, "not_json", "the request body is not JSON")
-                .detail("only `Content-Type: application/json` is accepted")
-                .help("send JSON with this `Content-Type`; GET /openapi.json describes it"));
+        parse(media_type.as_ref(), &body).map(Self)
+    }
+}
+
+/// As [`Said`], or no body at all.
+pub(super) struct SaidOrNot<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Default> FromRequest<Arc<Control>> for SaidOrNot<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &Arc<Control>) -> Result<Self, Problem> {
+        let media_type = request.headers().get(CONTENT_TYPE).cloned();
+        let body = whole_body(request, state).await?;
+        match body.trim_ascii() {
+            b"" => Ok(Self(T::default())),
+            body => parse(media_type.as_ref(), body).map(Self),
         }
-        serde_json::from_slice(&body).map(Self).map_err(|error| {
-            Problem::new(422, "bad_body", "the request body says something else than expected")
-                .detail(error.to_string())
-                .help("GET /openapi.json describes the body of each request")
+    }
+}
+
+fn parse<T: DeserializeOwned>(media_type: Option<&HeaderValue>, body: &[u8]) -> Result<T, Problem> {
+    if !media_type.is_some_and(|value| is_json(value.as_bytes())) {
+        return Err(Problem::new(415, "not_json", "the request body is not JSON")
+            .detail("only `Content-Type: application/json` is accepted")
+            .help("send JSON with this `Content-Type`; GET /openapi.json describes it"));
+    }
+    serde_json::from_slice(body).map_err(|error| {
+        Problem::new(422, "bad_body", "the request body says something else than expected")
+            .detail(error.to_string())
+            .help("GET /openapi.json describes the body of each request")
+    })
+}
+
+/// A body that is the text of a configuration file. JSON is refused: somebody means another API.
+pub(super) struct Text(pub(super) String);
+
+impl FromRequest<Arc<Control>> for Text {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &Arc<Control>) -> Result<Self, Problem> {
+        let is_json = request.headers().get(CONTENT_TYPE).is_some_and(|value| is_json(value.as_bytes()));
+        let body = whole_body(request, state).await?;
+        if is_json {
+            return Err(Problem::new(415, "not_toml", "a configuration is TOML, not JSON")
+                .detail("the body was sent as application/json")
+                .help("send the file's text, with `Content-Type: application/toml`"));
+        }
+        String::from_utf8(body.into()).map(Self).map_err(|error| {
+            Problem::new(422, "invalid_config", "the configuration is wrong, nothing was applied")
+                .detail(format!("byte {} is not UTF-8", error.utf8_error().valid_up_to() + 1))
+                .help("save it as UTF-8 text")
         })
+    }
+}
+
+/// The answer to a write of the configuration as a whole, under its entity tag.
+pub(super) struct Applied(pub(super) control::Applied);
+
+impl IntoResponse for Applied {
+    fn into_response(self) -> Response {
+        ([(ETAG, self.0.tag.clone())], Json(AppliedView::from(self.0))).into_response()
     }
 }
 
@@ -138,7 +202,7 @@ pub(super) struct Written<T> {
 }
 
 impl<T> Written<T> {
-    pub(super) fn new(view: T, applied: Applied) -> Self {
+    pub(super) fn new(view: T, applied: control::Applied) -> Self {
         Self { view, applied: applied.into() }
     }
 }
@@ -165,8 +229,8 @@ struct DroppedView {
     why: String,
 }
 
-impl From<Applied> for AppliedView {
-    fn from(applied: Applied) -> Self {
+impl From<control::Applied> for AppliedView {
+    fn from(applied: control::Applied) -> Self {
         let member = |(pool, address): (String, crate::config::UpstreamAddress)| MemberView {
             pool,
             address: address.to_string(),
@@ -204,7 +268,7 @@ mod tests {
 
     fn condition(value: &'static str) -> Result<Option<Condition>, Problem> {
         let mut headers = HeaderMap::new();
-        headers.insert(IF_MATCH, http::HeaderValue::from_static(value));
+        headers.insert(IF_MATCH, HeaderValue::from_static(value));
         condition_in(&headers)
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::prepare::describe;
 use crate::config::{CannotEdit, LoadError, PoolEdit, UpstreamAddress};
 use crate::observe::ChangeOrigin;
 
@@ -26,6 +27,20 @@ pub enum Change {
     },
     /// Forget what was changed at run time: the file alone counts.
     DropOverrides,
+}
+
+impl Change {
+    /// What is asked for, in a few words: `reload`, `roll back to generation 7`, `edit pool app: …`.
+    pub fn what(&self) -> String {
+        match self {
+            Self::Reload | Self::ReloadIfEdited => "reload".to_owned(),
+            Self::Replace(_) => "replace".to_owned(),
+            Self::RollBack(Some(generation)) => format!("roll back to generation {generation}"),
+            Self::RollBack(None) => "roll back".to_owned(),
+            Self::Edit { pool, edits } => format!("edit pool {pool}: {}", describe(edits)),
+            Self::DropOverrides => "drop overrides".to_owned(),
+        }
+    }
 }
 
 /// Who asks for a change, for the log and the history.

@@ -7,9 +7,12 @@
 //!
 //! `change.rs` says what can be asked for and answered, `prepare.rs` turns a change into what would run,
 //! `overrides.rs` decides between file and operator, `store.rs` and `history.rs` keep both on the disk.
+//! `events.rs` tells those who listen what came of it, and what else happens.
 //! `start.rs` is the same for the first configuration; `watch.rs` asks for a reload when the file is saved.
 
 mod change;
+mod check;
+mod events;
 mod history;
 mod overrides;
 mod prepare;
@@ -25,6 +28,10 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
 pub use change::{Applied, Author, Change, Condition, Dropped, Rejected, Reset};
+pub use check::Checked;
+pub use events::{
+    ConfigEvent, Counts, EVENTS_MAX, Event, Events, Happening, HealthEvent, Subscription, Told,
+};
 pub use history::{ENTRIES_MAX as HISTORY_ENTRIES_MAX, Entry as HistoryEntry};
 pub use overrides::{Override, Setting};
 pub use start::Start;
@@ -87,6 +94,7 @@ pub struct Control {
     instance: u32,
     running: ArcSwap<Running>,
     refusal: ArcSwap<Option<Refusal>>,
+    events: Events,
     writer: Mutex<Writer>,
     generation: tokio::sync::watch::Sender<u64>,
     probe_now: mpsc::UnboundedSender<ProbeNow>,
@@ -128,12 +136,14 @@ impl Control {
         let (probe_now, requests) = mpsc::unbounded_channel();
         let Start { source, running, mut writer, .. } = start;
         writer.settle(&running);
+        let instance = fastrand::u32(..);
         Self {
             runtime,
             source,
-            instance: fastrand::u32(..),
+            instance,
             running: ArcSwap::from_pointee(running),
             refusal: ArcSwap::from_pointee(None),
+            events: Events::new(instance),
             writer: Mutex::new(writer),
             generation: tokio::sync::watch::Sender::new(first),
             probe_now,
@@ -159,6 +169,11 @@ impl Control {
     /// The latest change that was refused, if none was applied since.
     pub fn refusal(&self) -> Option<Refusal> {
         (**self.refusal.load()).clone()
+    }
+
+    /// What happens, for those who listen.
+    pub fn events(&self) -> &Events {
+        &self.events
     }
 
     /// The configurations that ran, the present one last.
@@ -363,6 +378,10 @@ impl Control {
     }
 
     fn tell(&self, change: &Change, result: &Result<Applied, Rejected>, author: &Author) {
+        if result.as_ref().map_or(true, |applied| applied.changed) {
+            let runs = (self.running.load().generation, self.tag());
+            self.events.tell(Happening::config(change, result.as_ref(), runs, author));
+        }
         let metrics = &self.runtime.metrics;
         match result {
             Ok(applied) if !applied.changed => {}

@@ -109,10 +109,7 @@ impl Control {
         let (mut config, overrides, dropped) = overrides::reconcile(&file, known);
         share_what_is_same(&mut config, &snapshot.config);
         let text = if *text == *running.text { running.text.clone() } else { Arc::from(text) };
-        let warnings = warnings
-            .warnings()
-            .map(|warning| format!("line {}: {}; {}", warning.line, warning.message, warning.help))
-            .collect();
+        let warnings = said(warnings);
         Ok(Next { text, file: Arc::new(file), config, overrides: overrides.into(), dropped, warnings, what })
     }
 
@@ -195,6 +192,14 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<(Config, Report), Rejecte
         .map_err(|report| Rejected::Invalid(LoadError::Invalid(report)))
 }
 
+/// One line for each warning.
+pub(super) fn said(warnings: &Report) -> Vec<String> {
+    let say = |warning: config::Mistake<'_>| {
+        format!("line {}: {}; {}", warning.line, warning.message, warning.help)
+    };
+    warnings.warnings().map(say).collect()
+}
+
 /// The settings that differ and that Pingora, or the log, fixes when the process starts.
 pub(super) fn fixed_at_start(running: &Config, next: &Config) -> Vec<&'static str> {
     let addresses = |config: &Config| -> Vec<(String, std::net::SocketAddr)> {
@@ -229,7 +234,7 @@ fn share<T: PartialEq>(next: &mut [Arc<T>], before: &[Arc<T>], name: impl Fn(&T)
 }
 
 /// One line for the history and the log.
-fn describe(edits: &[PoolEdit]) -> String {
+pub(super) fn describe(edits: &[PoolEdit]) -> String {
     let describe = |edit: &PoolEdit| match edit {
         PoolEdit::Strategy { kind, .. } => format!("strategy {}", kind.name()),
         PoolEdit::Replace(upstreams) => format!("{} upstreams in place of all", upstreams.len()),

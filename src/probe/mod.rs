@@ -25,7 +25,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::config::{HealthCheckConfig, ProbeConfig, UpstreamAddress};
-use crate::control::{Control, ProbeNow};
+use crate::control::{Control, Happening, ProbeNow};
 use crate::health::{Health, Mode, Transition, next_probe_in};
 use crate::runtime::{LastCheck, Pool, Runtime, Snapshot, Upstream, UpstreamState};
 
@@ -41,6 +41,7 @@ pub struct Prober {
 
 /// What every probe needs.
 struct Asker {
+    control: Arc<Control>,
     runtime: Arc<Runtime>,
     connector: Connector<()>,
     permits: Semaphore,
@@ -101,7 +102,8 @@ impl Prober {
     pub fn new(control: Arc<Control>) -> Self {
         let runtime = control.runtime().clone();
         let (connector, permits) = (Connector::new(None), Semaphore::new(PROBES_MAX));
-        Self { control, asker: Arc::new(Asker { runtime, connector, permits }) }
+        let asker = Arc::new(Asker { control: control.clone(), runtime, connector, permits });
+        Self { control, asker }
     }
 
     /// Starts what is new or changed, ends what is gone. Pools that are as they were keep their watches.
@@ -234,6 +236,7 @@ impl Asker {
         state.set_last_check(LastCheck { at: SystemTime::now(), latency, error: error.clone() });
         if let Some(transition) = state.verdict.observe(is_well, check.rise, check.fall) {
             subject.changed(transition, error.as_deref(), self.runtime.now());
+            self.control.events().tell(Happening::health(state, transition, error.as_deref()));
         }
     }
 

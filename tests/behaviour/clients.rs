@@ -814,7 +814,6 @@ fn the_port_of_the_traffic_is_not_taken_for_the_side_port() {
 }
 
 #[test]
-#[ignore = "needs POST …/drain and PATCH …/upstreams/{address}"]
 fn the_running_process_drains_and_readies_an_upstream() {
     let (busy, free) = (Origin::answering("busy"), Origin::answering("free"));
     let evener =
@@ -854,7 +853,6 @@ fn the_running_process_drains_and_readies_an_upstream() {
 }
 
 #[test]
-#[ignore = "needs PUT /v1/config, POST /v1/config/check with its plan, history and rollback"]
 fn the_running_process_plans_applies_and_rolls_back() {
     let (one, two) = (Origin::answering("one"), Origin::answering("two"));
     let evener = start(&one);
@@ -885,7 +883,6 @@ fn the_running_process_plans_applies_and_rolls_back() {
 }
 
 #[test]
-#[ignore = "needs PUT /v1/config?guard="]
 fn the_running_process_watches_what_it_applied() {
     let (one, two) = (Origin::answering("one"), Origin::answering("two"));
     let evener = start(&one);

@@ -78,7 +78,6 @@ const fn weight_number(number: u64) -> u64 {
 }
 
 #[test]
-#[ignore = "needs PUT /v1/config, PATCH"]
 fn a_kill_at_any_moment_loses_no_confirmed_change() {
     let seed = fastrand::u64(..);
     eprintln!("seed {seed}");

@@ -339,7 +339,6 @@ fn a_save_and_a_hangup_at_once_are_one_change_or_two_and_never_an_old_text() {
 }
 
 #[test]
-#[ignore = "needs PUT /v1/config"]
 fn what_we_write_ourselves_is_not_loaded_again() {
     let scene = watching();
     for (origin, generation) in [(1, 2), (2, 3)] {

@@ -95,6 +95,18 @@ impl Evener {
         Self { process, folder, address, admin, token: None }
     }
 
+    /// Starts the binary on exactly this text, which names the addresses of the listener and of `[admin]`,
+    /// and waits until it is ready.
+    pub(crate) fn start_on_text(text: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::write(folder.path().join("evener.toml"), text).expect("write");
+        let process = spawn(&[], &RUN, &[], folder.path());
+        let (address, admin) = addresses_in(&with_addresses(text));
+        let evener = Self { process, folder, address, admin, token: None };
+        evener.wait_until_ready();
+        evener
+    }
+
     /// Starts the binary without a file, on these arguments and variables.
     pub(crate) fn start_without_a_file(
         address: SocketAddr,
@@ -330,7 +342,13 @@ impl Admin {
     /// As [`Self::send_with`], with a body.
     #[track_caller]
     pub(crate) fn send_body_with(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Response {
-        Client::connect(self.address).request(method, path, headers, body)
+        self.connect().request(method, path, &self.with_token(headers), body)
+    }
+
+    /// Any request, with these header lines, each ending in CRLF.
+    #[track_caller]
+    pub(crate) fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> Response {
+        self.connect().request(method, path, &self.with_token(headers), body.as_bytes())
     }
 
     pub(crate) fn try_get(&self, path: &str) -> Option<Response> {

@@ -65,12 +65,6 @@ fn read(path: &Path) -> Option<String> {
 }
 
 impl Admin {
-    /// A request with these header lines, each ending in CRLF, and a body of any kind.
-    #[track_caller]
-    pub(crate) fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> Response {
-        self.connect().request(method, path, &self.with_token(headers), body.as_bytes())
-    }
-
     /// `PATCH path` with a body of JSON.
     #[track_caller]
     pub(crate) fn patch(&self, path: &str, json: &str) -> Response {
