@@ -18,7 +18,7 @@ use crate::admin;
 use crate::balance::TICK;
 use crate::config::Config;
 use crate::control::{Control, Start};
-use crate::observe::AccessLog;
+use crate::observe::{AccessLog, SAMPLE};
 use crate::probe::Prober;
 use crate::proxy::{Proxy, TrafficApp};
 use crate::retry::ATTEMPTS_MAX;
@@ -109,7 +109,7 @@ fn server_conf(config: &Config) -> ServerConf {
     }
 }
 
-/// Folds what was measured into what the strategies go by.
+/// Folds what was measured into what the strategies go by, and remembers the last five minutes.
 struct Learner(Arc<Runtime>);
 
 #[async_trait]
@@ -117,8 +117,11 @@ impl BackgroundService for Learner {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut sample = tokio::time::interval(SAMPLE);
+        sample.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                _ = sample.tick() => self.0.snapshot().sample(self.0.now()),
                 _ = tick.tick() => {
                     for pool in self.0.snapshot().pools() {
                         pool.tick(self.0.now());

@@ -16,6 +16,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use tokio::time::timeout;
 
+use super::guarded::GUARD_MAX;
 use super::problem::Problem;
 
 /// Bytes of a request body; no request of this version has one that says anything.
@@ -23,18 +24,25 @@ pub(super) const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// For one request, its body included. Longer than the longest thing that an operator can ask for (see
 /// `health_check.rs`), so that this never cuts off an answer.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Lets a request through to its handler, or answers it.
 pub(super) async fn guard(request: Request, next: Next) -> Response {
     let mut response = match check(&request) {
-        Ok(()) => timeout(REQUEST_TIMEOUT, next.run(request)).await.unwrap_or_else(|_| too_slow()),
+        Ok(()) => timeout(time_for(&request), next.run(request)).await.unwrap_or_else(|_| too_slow()),
         Err(problem) => problem.into_response(),
     };
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// A change under guard answers when the guard ends, however long that is; its handler reads the body in
+/// less.
+fn time_for(request: &Request) -> Duration {
+    let watched = *request.method() == Method::PUT && request.uri().path() == "/v1/config";
+    if watched { REQUEST_TIMEOUT + GUARD_MAX } else { REQUEST_TIMEOUT }
 }
 
 fn check(request: &Request) -> Result<(), Problem> {

@@ -8,6 +8,7 @@
 //! - `GET /livez`, `/readyz`, and with a body `/health`, `/health/ready`
 //! - `GET /metrics` for Prometheus
 //! - `GET /v1/status`, `/v1/stats`
+//! - `PUT /v1/config`, `POST /v1/config/check`, `POST /v1/config/confirm`, `GET /v1/config/guard`
 //! - `GET /v1/pools`, `/v1/pools/{pool}`, `/v1/pools/{pool}/upstreams/{address}`
 //! - `GET /v1/pools/{pool}/next`, `POST /v1/pools/{pool}/health-check`
 //! - `GET /v1/explain?host=&method=&path=&header=`
@@ -26,6 +27,7 @@ mod connection;
 mod explain;
 mod extract;
 mod guard;
+mod guarded;
 mod health_check;
 mod infrastructure;
 mod lifecycle;
@@ -33,6 +35,7 @@ mod metrics;
 mod monitoring;
 mod next;
 mod openapi;
+mod plan;
 mod pools;
 mod problem;
 mod reload;

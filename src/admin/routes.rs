@@ -5,13 +5,13 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::from_fn;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, get, post, put};
 
 use super::guard::{BODY_BYTES_MAX, guard};
 use super::problem::Problem;
 use super::{
-    explain, health_check, infrastructure, lifecycle, metrics, monitoring, next, openapi, pools, reload,
-    stats, status,
+    explain, guarded, health_check, infrastructure, lifecycle, metrics, monitoring, next, openapi, plan,
+    pools, reload, stats, status,
 };
 use crate::control::Control;
 
@@ -27,6 +27,10 @@ pub(super) fn index() -> Vec<Resource> {
         ("/metrics", get(metrics::show)),
         ("/v1/status", get(status::show)),
         ("/v1/stats", get(stats::show)),
+        ("/v1/config", put(guarded::replace)),
+        ("/v1/config/check", post(plan::check)),
+        ("/v1/config/confirm", post(guarded::confirm)),
+        ("/v1/config/guard", get(guarded::show)),
         ("/v1/reload", post(reload::run)),
         ("/v1/pools", get(pools::list)),
         ("/v1/pools/{pool}", get(pools::show_pool)),

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::answer::Json;
 use super::views::{Condition, Figures, HealthView, ListenerFigures};
-use crate::control::{Control, Source};
+use crate::control::{Control, Guard, Outcome, Source};
 
 /// `GET /v1/status`
 pub(super) async fn show(State(control): State<Arc<Control>>) -> Json<StatusView> {
@@ -29,6 +29,8 @@ pub(super) struct StatusView {
     pools: usize,
     upstreams: usize,
     totals: Figures,
+    /// The change under guard; null when none is under way.
+    guard: Option<Guard>,
 }
 
 #[derive(Serialize)]
@@ -65,6 +67,7 @@ impl StatusView {
             pools: snapshot.pools().len(),
             upstreams: snapshot.pools().map(|pool| pool.upstreams().len()).sum(),
             totals: Figures::total(control, &snapshot),
+            guard: control.guard().filter(|guard| guard.outcome == Outcome::Watching),
         }
     }
 }

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use super::extract::is_json;
 use super::guard::BODY_BYTES_MAX;
 use super::problem::Problem;
-use crate::control::{Applied, Author, Change, Condition, Control, Dropped, Reset};
+use crate::control::{Applied, Author, Change, Condition, Control, Dropped, Guard, Outcome, Reset};
 use crate::observe::ChangeOrigin;
 
 /// Header in which a client may say why it changes something; goes into the history.
@@ -112,7 +112,6 @@ impl<T: DeserializeOwned> FromRequest<Arc<Control>> for Said<T> {
     }
 }
 
-#[allow(dead_code)]
 /// The whole body, within its bounds.
 pub(super) async fn read_body(request: Request, state: &Arc<Control>) -> Result<Bytes, Problem> {
     Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status().as_u16() {
@@ -142,6 +141,17 @@ pub(super) struct AppliedView {
     warnings: Vec<String>,
     /// Whether it survives the process.
     persisted: bool,
+    /// Of a change under guard: how that stands or went.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guard: Option<Guard>,
+}
+
+impl AppliedView {
+    /// What came of a change under guard. Once it is kept, it survives the process.
+    pub(super) fn guarded(applied: Applied, guard: Guard) -> Self {
+        let persisted = guard.outcome == Outcome::Kept;
+        Self { persisted, guard: Some(guard), ..applied.into() }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -183,6 +193,7 @@ impl From<Applied> for AppliedView {
             overrides_dropped: applied.dropped.into_iter().map(DroppedView::from).collect(),
             warnings: applied.warnings,
             persisted: applied.persisted,
+            guard: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Changes one pool the way an operator does: by name, without a file. Checked like the file's own words.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -141,6 +142,20 @@ pub fn resolved_address(text: &str) -> Option<UpstreamAddress> {
         Some(path) => values::unix_path(path).ok().map(|path| UpstreamAddress::Unix(path.to_owned())),
         None => text.parse().ok().map(UpstreamAddress::Tcp),
     }
+}
+
+/// Reads a duration with its unit, zero (`0s`) to `most`.
+///
+/// # Errors
+///
+/// What is wrong, and what would be right.
+pub fn read_duration(text: &str, most: Duration) -> Result<Duration, (String, String)> {
+    let duration = values::duration(text, Duration::ZERO).map_err(|wrong| (wrong.message, wrong.help))?;
+    if duration > most {
+        let most = values::duration_text(most);
+        return Err((format!("`{}` is too long", values::shown(text)), format!("write at most {most}")));
+    }
+    Ok(duration)
 }
 
 impl UpstreamConfig {

@@ -20,6 +20,7 @@
 
 mod check;
 mod defaults;
+mod describe;
 mod edit;
 mod fields;
 mod file;
@@ -41,7 +42,10 @@ use http::header::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 pub use check::{parse, parse_with_warnings};
-pub use edit::{CannotEdit, NewUpstream, PoolEdit, check_members, edit, read_address, resolved_address};
+pub use describe::{Description, SECRET, Setting, differences};
+pub use edit::{
+    CannotEdit, NewUpstream, PoolEdit, check_members, edit, read_address, read_duration, resolved_address,
+};
 pub use report::{Mistake, Report};
 pub use source::{LoadError, Loaded, Source, Unreadable};
 pub use without_file::{addresses_in, from_addresses, text_of_addresses};

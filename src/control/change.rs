@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use serde::Serialize;
+
 use crate::config::{CannotEdit, LoadError, PoolEdit, UpstreamAddress};
 use crate::observe::ChangeOrigin;
 
@@ -92,7 +94,7 @@ pub struct Reset {
 }
 
 /// An override that a change ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Dropped {
     /// The pool.
     pub pool: String,

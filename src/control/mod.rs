@@ -7,11 +7,15 @@
 //!
 //! `change.rs` says what can be asked for and answered, `prepare.rs` turns a change into what would run,
 //! `overrides.rs` decides between file and operator, `store.rs` and `history.rs` keep both on the disk.
-//! `start.rs` is the same for the first configuration.
+//! `start.rs` is the same for the first configuration. `plan.rs` tells what a change would do, `guard.rs`
+//! takes one back that does harm, as `judge.rs` sees it.
 
 mod change;
+mod guard;
 mod history;
+mod judge;
 mod overrides;
+mod plan;
 mod prepare;
 mod start;
 mod store;
@@ -24,13 +28,17 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use change::{Applied, Author, Change, Condition, Dropped, Rejected, Reset};
+pub use guard::{Bounds, Guard, Outcome, Why};
 pub use history::{ENTRIES_MAX as HISTORY_ENTRIES_MAX, Entry as HistoryEntry};
+pub use judge::Figures;
 pub use overrides::{Override, Setting};
+pub use plan::Plan;
 pub use start::Start;
 
 use crate::config::Config;
 use crate::observe::{ChangeResult, utc};
 use crate::runtime::{Pool, Runtime, Snapshot};
+use guard::Guarded;
 use history::{History, NewEntry};
 use prepare::Next;
 use store::Store;
@@ -87,6 +95,8 @@ pub struct Control {
     refusal: ArcSwap<Option<Refusal>>,
     writer: Mutex<Writer>,
     generation: watch::Sender<u64>,
+    /// The guard under way, or the last one.
+    guard: watch::Sender<Option<Guard>>,
     probe_now: mpsc::UnboundedSender<ProbeNow>,
     probe_requests: Mutex<Option<mpsc::UnboundedReceiver<ProbeNow>>>,
 }
@@ -100,6 +110,8 @@ struct Writer {
     stored_overrides: Arc<[Override]>,
     /// A text that was refused, so that a watcher does not have it refused again and again.
     refused_text: Option<String>,
+    /// The guarded change under way. As long as there is one, nothing is written to the disk.
+    guarded: Option<Guarded>,
 }
 
 impl Control {
@@ -118,6 +130,7 @@ impl Control {
             refusal: ArcSwap::from_pointee(None),
             writer: Mutex::new(writer),
             generation: watch::Sender::new(first),
+            guard: watch::Sender::new(None),
             probe_now,
             probe_requests: Mutex::new(Some(requests)),
         }
@@ -206,6 +219,9 @@ impl Control {
         author: &Author,
     ) -> Result<Applied, Rejected> {
         self.check(change, condition)?;
+        if let Some(applied) = self.heed_guard(writer, change, author)? {
+            return Ok(applied);
+        }
         let Some(next) = self.prepare(writer, change, author)? else { return Ok(self.nothing_to_do(writer)) };
         let before = self.runtime.snapshot();
         let generation = before.generation + 1;
@@ -255,7 +271,7 @@ impl Control {
         condition: Option<&Condition>,
         next: &Next,
     ) -> Result<(), Rejected> {
-        let Some(store) = &writer.store else { return Ok(()) };
+        let Some(store) = writer.store.as_ref().filter(|_| writer.guarded.is_none()) else { return Ok(()) };
         let running = self.running.load();
         let writes_text = !matches!(change, Change::Reload | Change::ReloadIfEdited);
         if writes_text && next.text != running.text {
@@ -335,34 +351,37 @@ impl Control {
         applied.tag = self.tag_of(generation);
         applied.dropped = next.dropped;
         applied.warnings = next.warnings;
-        applied.persisted = writer.store.is_some();
+        applied.persisted = writer.store.is_some() && writer.guarded.is_none();
         applied
     }
 
     fn tell(&self, change: &Change, result: &Result<Applied, Rejected>, author: &Author) {
-        let metrics = &self.runtime.metrics;
         match result {
             Ok(applied) if !applied.changed => {}
-            Ok(applied) => {
-                metrics.config_changed(author.origin, ChangeResult::Applied);
-                metrics.config_applied(applied.generation, SystemTime::now());
-                self.refusal.store(Arc::new(None));
-                tell_applied(applied, author);
-            }
-            Err(rejected) => {
-                metrics.config_changed(author.origin, ChangeResult::Refused);
-                // A wrong file says itself what to do, mistake by mistake.
-                let help =
-                    if matches!(rejected, Rejected::Invalid(_)) { String::new() } else { rejected.help() };
-                tracing::error!(who = %author.who, reason = %rejected, help, "configuration refused, nothing was changed");
-                if matches!(change, Change::Reload | Change::ReloadIfEdited | Change::Replace(_)) {
-                    self.refusal.store(Arc::new(Some(Refusal {
-                        at: utc(SystemTime::now()),
-                        who: author.who.clone(),
-                        reason: rejected.to_string(),
-                    })));
-                }
-            }
+            Ok(applied) => self.tell_applied(applied, author),
+            Err(rejected) => self.tell_refused(change, rejected, author),
+        }
+    }
+
+    fn tell_applied(&self, applied: &Applied, author: &Author) {
+        let metrics = &self.runtime.metrics;
+        metrics.config_changed(author.origin, ChangeResult::Applied);
+        metrics.config_applied(applied.generation, SystemTime::now());
+        self.refusal.store(Arc::new(None));
+        tell_applied(applied, author);
+    }
+
+    fn tell_refused(&self, change: &Change, rejected: &Rejected, author: &Author) {
+        self.runtime.metrics.config_changed(author.origin, ChangeResult::Refused);
+        // A wrong file says itself what to do, mistake by mistake.
+        let help = if matches!(rejected, Rejected::Invalid(_)) { String::new() } else { rejected.help() };
+        tracing::error!(who = %author.who, reason = %rejected, help, "configuration refused, nothing was changed");
+        if matches!(change, Change::Reload | Change::ReloadIfEdited | Change::Replace(_)) {
+            self.refusal.store(Arc::new(Some(Refusal {
+                at: utc(SystemTime::now()),
+                who: author.who.clone(),
+                reason: rejected.to_string(),
+            })));
         }
     }
 }

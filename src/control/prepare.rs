@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::overrides::{self, Override};
 use super::store::Store;
 use super::{Applied, Author, Change, Control, Dropped, Rejected, Reset, Running, Writer};
-use crate::config::{self, Config, LoadError, PoolEdit, Report};
+use crate::config::{self, Config, LoadError, PoolConfig, PoolEdit, Report};
 use crate::runtime::{Pool, Snapshot};
 
 /// What would run after a change.
@@ -86,17 +86,29 @@ impl Control {
     fn with_file(
         &self,
         store: &Store,
-        mut file: Config,
+        file: Config,
         text: &str,
         known: &[Override],
         what: String,
         warnings: &Report,
     ) -> Result<Next, Rejected> {
-        let snapshot = self.runtime.snapshot();
-        let settings = fixed_at_start(&snapshot.config, &file);
+        let settings = fixed_at_start(&self.runtime.snapshot().config, &file);
         if !settings.is_empty() {
             return Err(Rejected::RestartRequired { settings, file: store.file.clone() });
         }
+        Ok(self.reconciled(file, text, known, what, warnings))
+    }
+
+    /// What runs when the file says this, were it only for what can change while running.
+    pub(super) fn reconciled(
+        &self,
+        mut file: Config,
+        text: &str,
+        known: &[Override],
+        what: String,
+        warnings: &Report,
+    ) -> Next {
+        let snapshot = self.runtime.snapshot();
         let running = self.running.load();
         share_what_is_same(&mut file, &running.file);
         let (mut config, overrides, dropped) = overrides::reconcile(&file, known);
@@ -106,7 +118,7 @@ impl Control {
             .warnings()
             .map(|warning| format!("line {}: {}; {}", warning.line, warning.message, warning.help))
             .collect();
-        Ok(Next { text, file: Arc::new(file), config, overrides: overrides.into(), dropped, warnings, what })
+        Next { text, file: Arc::new(file), config, overrides: overrides.into(), dropped, warnings, what }
     }
 
     fn roll_back(
@@ -255,19 +267,27 @@ pub(super) fn forget(before: &Snapshot, after: &Snapshot, now: Duration) -> Vec<
         let mut note = |what, why: &str| {
             reset.push(Reset { pool: pool.config.name.clone(), what, why: why.to_owned() });
         };
-        if old.config.strategy != pool.config.strategy {
-            note("rotation", "the strategy is another one");
+        for (what, why) in resets(&old.config, &pool.config) {
+            note(what, why);
         }
         if old.config.health_check.is_some() && pool.config.health_check.is_none() {
             pool.upstreams().iter().for_each(|upstream| upstream.state.verdict.forget());
-            note("health", "health checks are off");
         }
         if old.config.ejection.is_some() && pool.config.ejection.is_none() {
             for upstream in pool.upstreams() {
                 upstream.state.ejection.readmit(now);
             }
-            note("ejection", "ejection is off");
         }
     }
     reset
+}
+
+/// What of a pool loses its meaning by a change, and why.
+pub(super) fn resets(before: &PoolConfig, after: &PoolConfig) -> Vec<(&'static str, &'static str)> {
+    let all = [
+        (before.strategy != after.strategy, "rotation", "the strategy is another one"),
+        (before.health_check.is_some() && after.health_check.is_none(), "health", "health checks are off"),
+        (before.ejection.is_some() && after.ejection.is_none(), "ejection", "ejection is off"),
+    ];
+    all.into_iter().filter_map(|(holds, what, why)| holds.then_some((what, why))).collect()
 }

@@ -51,6 +51,18 @@ impl Store {
         replace(&target, text.as_bytes()).map_err(cannot)
     }
 
+    /// Whether the configuration file could be replaced by this text: writes it beside the file, and removes
+    /// it again.
+    pub(super) fn try_text(&self, text: &str) -> Result<(), Rejected> {
+        let cannot = |error| Rejected::CannotPersist { path: self.file.clone(), error };
+        let target = fs::canonicalize(&self.file).map_err(cannot)?;
+        let new = new_beside(&target);
+        let written = write_new(&new, &target, text.as_bytes());
+        // It may not exist; the next write overwrites it.
+        let _ = fs::remove_file(&new);
+        written.map_err(cannot)
+    }
+
     /// What was changed at run time when the process last ended; nothing if there is no such file.
     ///
     /// # Errors
