@@ -46,13 +46,12 @@ pub(super) async fn replace(
             .help("send the `ETag` of GET /v1/config in `If-Match`, or `*` to replace whatever there is"));
     }
     let text = text_of(request, &control).await?;
-    match bounds {
-        Some(bounds) => apply_guarded(control, writer, text, bounds).await,
-        None => {
-            let applied = writer.apply(&control, Change::Replace(text)).await?;
-            Ok(answer(StatusCode::OK, AppliedView::from(applied), control.tag()))
-        }
+    if let Some(bounds) = bounds {
+        return apply_guarded(control, writer, text, bounds).await;
     }
+    let applied = writer.apply(&control, Change::Replace(text)).await?;
+    let tag = applied.tag.clone();
+    Ok(answer(StatusCode::OK, applied.into(), tag))
 }
 
 /// `POST /v1/config/confirm` — keeps the change that is under guard.

@@ -254,7 +254,7 @@ async fn the_document_and_the_router_have_the_same_methods() {
     let api = Api::up(TWO_POOLS);
     for (path, method) in operations() {
         let allowed = api.ask(Method::DELETE, &concrete(&path), &[], "").await.expect(405);
-        let expected = if method == Method::GET { "GET,HEAD" } else { "POST" };
+        let expected = if method == Method::GET { "GET,HEAD" } else { method.as_str() };
         assert_eq!(allowed.header("allow"), expected, "{path}");
         assert_eq!(allowed.problem(), "wrong_method");
     }
@@ -600,7 +600,9 @@ async fn a_wrong_parameter_is_a_problem_that_names_the_right_one() {
 async fn head_is_answered_where_get_is() {
     let api = Api::up(TWO_POOLS);
     for (path, _) in operations().into_iter().filter(|(_, method)| method == Method::GET) {
-        let answer = api.ask(Method::HEAD, &concrete(&path), &[], "").await.expect(200);
+        // There is nothing yet at some of them.
+        let status = api.get(&concrete(&path)).await.status;
+        let answer = api.ask(Method::HEAD, &concrete(&path), &[], "").await.expect(status);
         assert_eq!(answer.body, "", "{path}");
         assert_ne!(answer.header("content-type"), "", "{path}");
     }

@@ -242,8 +242,9 @@ impl Control {
             disk_text,
             ended,
         });
+        // Whoever sees the new generation finds its guard.
+        self.begin(&watch, snapshot.generation, before.generation, bounds);
         let applied = self.publish(writer, &before, snapshot, next, author);
-        self.begin(&watch, applied.generation, before.generation, bounds);
         Ok((applied, Begun { watch, until: now + bounds.time, ended: end }))
     }
 
@@ -368,7 +369,7 @@ impl Control {
         }
         let edited = writer.edited_file(&guarded);
         if let Some(file) = &edited {
-            detail.push_str(&format!("; {file} was edited meanwhile, is left as it is, and does not run"));
+            detail = format!("{detail}; {file} was edited meanwhile, is left as it is, and does not run");
         }
         let previous = &guarded.previous;
         let next = Next {
@@ -504,4 +505,124 @@ fn asked_by(author: &Author) -> String {
 /// `12.5 %`
 fn percent(ratio: f64) -> String {
     format!("{} %", (ratio * 1_000.0).round() / 10.0)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::control::testing::{author, control, weigh};
+
+    const OLD: &str =
+        "[listeners.http]\naddress = \"127.0.0.1:8080\"\n[pools.app]\nupstreams = [\"127.0.0.1:9001\"]\n";
+    const NEW: &str = "[listeners.http]\naddress = \"127.0.0.1:8080\"\n[pools.app]\nupstreams = [{ address = \"127.0.0.1:9001\", weight = 7 }]\n";
+
+    fn weight(control: &Control) -> u16 {
+        control.runtime().snapshot().pool_named("app").unwrap().upstreams()[0].config.weight
+    }
+
+    async fn guarded(control: &Arc<Control>) -> JoinHandle<Option<Guard>> {
+        let bounds = Bounds { time: Duration::from_secs(600), max_error_ratio: 0.05, confirm: true };
+        let (told, telling) = oneshot::channel();
+        let running = control.clone().run_guarded(NEW.to_owned(), None, author(), bounds, told);
+        let task = tokio::spawn(running);
+        let (applied, guard) = telling.await.unwrap().unwrap();
+        assert_eq!((applied.persisted, guard.outcome), (false, Outcome::Watching));
+        task
+    }
+
+    fn on_disk(folder: &TempDir) -> (String, Option<String>) {
+        let read = |name| fs::read_to_string(folder.path().join(name));
+        (read("evener.toml").unwrap(), read("evener.toml.overrides.toml").ok())
+    }
+
+    #[tokio::test]
+    async fn asking_for_a_rollback_ends_it_and_what_was_edited_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = control(folder.path(), OLD);
+        let apply = |change: &Change| control.apply(change, None, &author());
+        let task = guarded(&control).await;
+        let applied = apply(&weigh(3)).unwrap();
+        assert_eq!((weight(&control), applied.persisted), (3, false));
+        for refused in [Change::Reload, Change::Replace(OLD.to_owned())] {
+            assert!(matches!(apply(&refused), Err(Rejected::Guarded)));
+        }
+        assert!(!apply(&Change::ReloadIfEdited).unwrap().changed, "the disk holds what was before");
+        assert!(matches!(apply(&Change::RollBack(Some(99))), Err(Rejected::UnknownGeneration(_))));
+
+        assert_eq!(apply(&Change::RollBack(None)).unwrap().generation, 4);
+        let guard = task.await.unwrap().unwrap();
+        assert_eq!(
+            (guard.outcome, guard.why, guard.now_generation),
+            (Outcome::RolledBack, Some(Why::Asked), 4)
+        );
+        assert!(guard.detail.unwrap().contains("undone"));
+        assert_eq!(
+            (&*control.running().text, control.running().overrides.len(), weight(&control)),
+            (OLD, 0, 1)
+        );
+        assert_eq!(on_disk(&folder), (OLD.to_owned(), None));
+        apply(&Change::Reload).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_edited_meanwhile_is_kept_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = control(folder.path(), OLD);
+        let task = guarded(&control).await;
+        control.apply(&weigh(3), None, &author()).unwrap();
+        assert_eq!(on_disk(&folder), (OLD.to_owned(), None));
+        let guard = control.confirm_guard(&author()).unwrap().unwrap();
+        assert_eq!((guard.outcome, guard.now_generation), (Outcome::Kept, 3));
+        assert_eq!(task.await.unwrap().unwrap(), guard);
+        let (text, overrides) = on_disk(&folder);
+        assert!(text == NEW && overrides.unwrap().contains("value = 3"));
+        assert_eq!(control.confirm_guard(&author()).unwrap(), None);
+    }
+
+    /// The new text says something else of the weight, so the override ends with it, and comes back.
+    #[tokio::test]
+    async fn a_rollback_brings_back_the_overrides_that_the_change_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = control(folder.path(), OLD);
+        control.apply(&weigh(5), None, &author()).unwrap();
+        let (before, disk) = (control.running(), on_disk(&folder));
+        let task = guarded(&control).await;
+        assert_eq!((weight(&control), control.running().overrides.len()), (7, 0));
+        control.apply(&Change::RollBack(Some(before.generation)), None, &author()).unwrap();
+        task.await.unwrap().unwrap();
+        assert_eq!((weight(&control), &control.running().overrides), (5, &before.overrides));
+        assert_eq!(on_disk(&folder), disk);
+    }
+
+    #[tokio::test]
+    async fn a_rollback_further_back_ends_it_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = control(folder.path(), OLD);
+        control.apply(&weigh(5), None, &author()).unwrap();
+        let task = guarded(&control).await;
+        control.apply(&Change::RollBack(Some(1)), None, &author()).unwrap();
+        assert_eq!(task.await.unwrap().unwrap().why, Some(Why::Asked));
+        assert_eq!((weight(&control), on_disk(&folder)), (1, (OLD.to_owned(), None)));
+    }
+
+    /// Somebody edits the file, and the change is good: nothing of theirs is lost.
+    #[tokio::test]
+    async fn an_edited_file_prevents_keeping() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = control(folder.path(), OLD);
+        let task = guarded(&control).await;
+        fs::write(folder.path().join("evener.toml"), "# mine\n").unwrap();
+        assert!(matches!(control.confirm_guard(&author()), Err(Rejected::FileEdited(_))));
+        assert!(matches!(control.apply(&Change::ReloadIfEdited, None, &author()), Err(Rejected::Guarded)));
+        let applied = control.apply(&Change::RollBack(None), None, &author()).unwrap();
+        assert!(!applied.persisted);
+        assert!(task.await.unwrap().unwrap().detail.unwrap().contains("edited meanwhile"));
+        assert_eq!(on_disk(&folder).0, "# mine\n");
+    }
 }

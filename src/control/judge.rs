@@ -102,7 +102,9 @@ impl Watch {
         let known = names.iter().filter_map(|name| before.pool_named(name));
         let (figures, times) = figures_before(known, now);
         let pools: Vec<Arc<PoolState>> = watched.iter().map(|pool| pool.state.clone()).collect();
-        pools.iter().for_each(|pool| pool.metrics.watch_from(after.generation));
+        for pool in &pools {
+            pool.metrics.watch_from(after.generation);
+        }
         let p99_allowed = (times.count >= ANSWERS_MIN).then(|| p99_allowed(times.quantile(0.99)));
         let mut watch = Self {
             began: now,
@@ -200,7 +202,9 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.pools.iter().for_each(|pool| pool.metrics.watch_from(0));
+        for pool in &self.pools {
+            pool.metrics.watch_from(0);
+        }
     }
 }
 
@@ -246,6 +250,7 @@ fn pools_to_watch(before: &Snapshot, after: &Snapshot) -> Vec<String> {
     let mut watched: HashSet<&str> = after
         .pools()
         .filter(|pool| pool.since == after.generation)
+        .filter(|pool| before.pool_named(&pool.config.name).is_none_or(|old| old.config != pool.config))
         .map(|pool| pool.config.name.as_str())
         .collect();
     for route in &after.config.routes {
@@ -305,4 +310,159 @@ fn seconds(duration: Duration) -> f64 {
 
 fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Source};
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn config(pools: &str) -> Config {
+        let text = format!("[listeners.http]\naddress = \"127.0.0.1:8080\"\n{pools}");
+        let source = Source { name: String::new(), text, folder: ".".into() };
+        config::parse(&source, &|_| None).unwrap()
+    }
+
+    const OLD: &str = "[pools.app]\nupstreams = [\"127.0.0.1:9001\"]";
+    const NEW: &str = "[pools.app]\nupstreams = [\"127.0.0.1:9002\"]";
+
+    /// A process after five minutes, and after a change.
+    struct World {
+        before: Snapshot,
+        after: Snapshot,
+    }
+
+    impl World {
+        fn changed(old: &str, new: &str) -> Self {
+            let before = Snapshot::build(config(old), 1, None, Duration::ZERO, 0);
+            let after = Snapshot::build(config(new), 2, Some(&before), seconds(300), 0);
+            Self { before, after }
+        }
+
+        fn watch(&self, bound: f64) -> Watch {
+            Watch::begin(&self.before, &self.after, bound, seconds(300))
+        }
+
+        /// Requests to the pool that ended, of those that began in this generation.
+        fn requests(&self, generation: u64, fine: u64, failed: u64) {
+            let pool = self.after.pool_named("app").unwrap();
+            (0..fine).for_each(|_| pool.state.metrics.finished(200, generation));
+            (0..failed).for_each(|_| pool.state.metrics.finished(502, generation));
+        }
+
+        fn answers(snapshot: &Snapshot, count: u64, millis: u64) {
+            let upstream = &snapshot.pool_named("app").unwrap().upstreams()[0];
+            let time = Duration::from_millis(millis);
+            (0..count).for_each(|_| upstream.state.metrics.response_time(time));
+        }
+    }
+
+    #[test]
+    fn a_few_failures_among_a_few_requests_are_no_verdict() {
+        let world = World::changed(OLD, NEW);
+        let mut watch = world.watch(0.05);
+        world.requests(2, 0, REQUESTS_MIN - 1);
+        assert_eq!(watch.look(&world.after, seconds(301), false).1, None);
+        world.requests(2, 0, 1);
+        let (figures, breach) = watch.look(&world.after, seconds(302), false);
+        assert_eq!(breach, Some(Breach::Errors { ratio: 1.0, allowed: 0.05 }));
+        assert_eq!((figures.requests, figures.errors, figures.seconds), (40, 40, 2.0));
+    }
+
+    #[test]
+    fn what_is_within_the_bound_is_fine() {
+        let world = World::changed(OLD, NEW);
+        let mut watch = world.watch(0.05);
+        world.requests(2, 95, 5);
+        assert_eq!(watch.look(&world.after, seconds(301), false).1, None);
+        world.requests(2, 0, 1);
+        assert!(watch.look(&world.after, seconds(302), false).1.is_some());
+    }
+
+    /// Requests that hung at the upstream that the change takes out fail long after it.
+    #[test]
+    fn what_began_before_the_change_is_not_its_fault() {
+        let world = World::changed(OLD, NEW);
+        let mut watch = world.watch(0.05);
+        world.requests(1, 0, 500);
+        assert_eq!(watch.look(&world.after, seconds(301), true).1, None);
+    }
+
+    #[test]
+    fn a_pool_that_failed_already_may_go_on_but_not_get_worse() {
+        let world = World::changed(OLD, NEW);
+        world.requests(1, 50, 50);
+        let mut watch = world.watch(0.05);
+        assert_eq!(watch.before().error_ratio, Some(0.5));
+        world.requests(2, 50, 52);
+        assert_eq!(watch.look(&world.after, seconds(301), false).1, None);
+        world.requests(2, 0, 30);
+        assert!(watch.look(&world.after, seconds(302), false).1.is_some());
+    }
+
+    #[test]
+    fn a_disaster_late_in_a_long_watch_is_seen_at_once() {
+        let world = World::changed(OLD, NEW);
+        let mut watch = world.watch(0.05);
+        for second in 301..800 {
+            world.requests(2, 100, 0);
+            assert_eq!(watch.look(&world.after, seconds(second), false).1, None);
+        }
+        assert!(watch.readings.len() < 20);
+        world.requests(2, 0, 100);
+        let breach = watch.look(&world.after, seconds(800), false).1;
+        assert!(matches!(breach, Some(Breach::Errors { ratio, .. }) if ratio > 0.05), "{breach:?}");
+    }
+
+    #[test]
+    fn a_p99_beyond_twice_the_old_one_is_seen() {
+        let world = World::changed(OLD, NEW);
+        World::answers(&world.before, 1_000, 100);
+        let mut watch = world.watch(0.05);
+        World::answers(&world.after, 1_000, 250);
+        let (figures, breach) = watch.look(&world.after, seconds(302), false);
+        assert_eq!(breach, None, "{figures:?}");
+        World::answers(&world.after, 20, 900);
+        let (figures, breach) = watch.look(&world.after, seconds(304), false);
+        assert!(matches!(breach, Some(Breach::Latency { .. })), "{figures:?}");
+    }
+
+    #[test]
+    fn without_enough_answers_before_or_since_speed_is_not_judged() {
+        for (before, since) in [(ANSWERS_MIN - 1, 1_000), (1_000, ANSWERS_MIN - 1)] {
+            let world = World::changed(OLD, NEW);
+            World::answers(&world.before, before, 1);
+            let mut watch = world.watch(0.05);
+            World::answers(&world.after, since, 5_000);
+            let (figures, breach) = watch.look(&world.after, seconds(302), true);
+            assert_eq!(breach, None);
+            assert!(figures.p99_ms > Some(4_000.0));
+        }
+    }
+
+    #[test]
+    fn a_process_without_traffic_is_not_judged() {
+        let world = World::changed(OLD, NEW);
+        let (figures, breach) = world.watch(0.0).look(&world.after, seconds(360), true);
+        assert_eq!((figures.error_ratio, figures.p99_ms, breach), (None, None, None));
+    }
+
+    #[test]
+    fn pools_that_differ_and_those_of_routes_that_differ_are_watched() {
+        let other = "[pools.other]\nupstreams = [\"127.0.0.1:9003\"]\n[pools.third]\nupstreams = []\n";
+        let route =
+            |name: &str, to: &str| format!("[routes.{name}]\npath_prefix = \"/{name}\"\npool = \"{to}\"\n");
+        let text = |app: &str, to: &str| {
+            format!("{}{}{}{app}\n{other}", route("a", "app"), route("b", to), route("c", "third"))
+        };
+        let watched = |old: &str, new: &str| World::changed(old, new).watch(0.05).names().to_vec();
+        assert_eq!(watched(&text(OLD, "other"), &text(NEW, "other")), ["app"]);
+        assert_eq!(watched(&text(OLD, "third"), &text(OLD, "other")), ["other"]);
+        assert_eq!(watched(&text(OLD, "other"), &text(OLD, "other")), ["app", "other", "third"]);
+    }
 }

@@ -19,6 +19,8 @@ mod plan;
 mod prepare;
 mod start;
 mod store;
+#[cfg(test)]
+mod testing;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -570,3 +570,56 @@ fn ratio(part: f64, whole: f64) -> f64 {
 fn rounded(share: f64) -> f64 {
     (share * 10_000.0).round() / 10_000.0
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use crate::control::Change;
+    use crate::control::testing::{author, control, weigh};
+
+    fn text(upstreams: &str) -> String {
+        format!("[listeners.http]\naddress = \"127.0.0.1:8080\"\n[pools.app]\nupstreams = [{upstreams}]\n")
+    }
+
+    #[test]
+    fn overrides_that_would_end_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = control(folder.path(), &text("\"127.0.0.1:9001\""));
+        control.apply(&weigh(5), None, &author()).unwrap();
+        let plan = control.plan(&text("{ address = \"127.0.0.1:9001\", weight = 7 }")).unwrap();
+
+        let dropped = plan.overrides_dropped.first().unwrap();
+        assert_eq!((dropped.setting, dropped.value.as_str()), ("weight", "5"));
+        let changed = plan.pools.changed.first().unwrap().upstreams.changed.first().unwrap();
+        assert_eq!(json!(changed.settings), json!([{"key": "weight", "from": 5, "to": 7}]));
+        let applied = control.apply(
+            &Change::Replace(text("{ address = \"127.0.0.1:9001\", weight = 7 }")),
+            None,
+            &author(),
+        );
+        assert_eq!(applied.unwrap().dropped, plan.overrides_dropped);
+    }
+
+    #[test]
+    fn another_order_of_upstreams_is_no_difference() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = control(folder.path(), &text("\"127.0.0.1:9001\", \"127.0.0.1:9002\""));
+        let plan = control.plan(&text("\"127.0.0.1:9002\", \"127.0.0.1:9001\"")).unwrap();
+        assert_eq!((plan.changes, plan.pools.changed.len()), (0, 0));
+    }
+
+    #[test]
+    fn another_kind_of_key_moves_nearly_all_keys() {
+        let pool = |hash: &str| {
+            let hash = format!("strategy = \"consistent_hash\"\nhash = {{ {hash} = true }}");
+            text("\"127.0.0.1:9001\", \"127.0.0.1:9002\", \"127.0.0.1:9003\", \"127.0.0.1:9004\"") + &hash
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let control = control(folder.path(), &pool("client_ip"));
+        let plan = control.plan(&pool("path")).unwrap();
+        let moved = plan.pools.changed.first().unwrap().hash_keys_moved.unwrap();
+        assert!((0.65..0.85).contains(&moved), "{moved}");
+    }
+}

@@ -19,7 +19,7 @@ pub const SAMPLE: Duration = Duration::from_secs(10);
 /// How far back is remembered.
 pub const WINDOW: Duration = Duration::from_secs(300);
 
-const STEPS: usize = 30;
+const STEPS: u32 = 30;
 
 /// How much a counter grew lately.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ pub struct Recent(Mutex<Ring>);
 /// Growth per step of [`SAMPLE`]; the place of a step follows from the clock.
 #[derive(Debug, Default)]
 struct Ring {
-    growth: [u32; STEPS],
+    growth: [u32; STEPS as usize],
     /// The step that was sampled last.
     step: u32,
     /// The counter then.
@@ -42,7 +42,7 @@ impl Recent {
         let growth = u32::try_from(count.saturating_sub(ring.count)).unwrap_or(u32::MAX);
         ring.forget_until(step_at(now));
         ring.count = count;
-        if let Some(step) = ring.growth.get_mut(step_at(now) as usize % STEPS) {
+        if let Some(step) = ring.growth.get_mut((step_at(now) % STEPS) as usize) {
             *step = step.saturating_add(growth);
         }
     }
@@ -59,9 +59,9 @@ impl Recent {
 impl Ring {
     /// Empties the places of steps that begin a new round.
     fn forget_until(&mut self, step: u32) {
-        let passed = step.saturating_sub(self.step).min(STEPS as u32);
+        let passed = step.saturating_sub(self.step).min(STEPS);
         for offset in 0..passed {
-            if let Some(place) = self.growth.get_mut(step.wrapping_sub(offset) as usize % STEPS) {
+            if let Some(place) = self.growth.get_mut((step.wrapping_sub(offset) % STEPS) as usize) {
                 *place = 0;
             }
         }
@@ -160,7 +160,9 @@ mod tests {
     }
 
     fn recorded(histogram: &Histogram, millis: &[u64]) -> HistogramSnapshot {
-        millis.iter().for_each(|&millis| histogram.record(Duration::from_millis(millis)));
+        for &millis in millis {
+            histogram.record(Duration::from_millis(millis));
+        }
         histogram.snapshot()
     }
 

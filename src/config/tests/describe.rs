@@ -72,7 +72,12 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
     ("routes.*.retry.on", "routes.users.retry.on", "['timeout']", "users.retry.on"),
     ("routes.*.retry.budget", "routes.users.retry.budget", "0.5", "users.retry.budget"),
     ("routes.*.split", "routes.everything.split", "[{ pool = 'canary', weight = 2 }]", "everything.split"),
-    ("routes.*.split.pool", "routes.everything.split.1.pool", "'app'", "everything.split"),
+    (
+        "routes.*.split.pool",
+        "routes.everything.split",
+        "[{ pool = 'canary', weight = 95 }, { pool = 'app', weight = 5 }]",
+        "everything.split",
+    ),
     ("routes.*.split.weight", "routes.everything.split.0.weight", "94", "everything.split"),
     ("pools.*.strategy", "pools.app.strategy", "'random_two'", "app.strategy"),
     ("pools.*.upstreams.weight", "pools.app.upstreams.1.weight", "4", "app.10.0.1.11:8080.weight"),
@@ -247,8 +252,7 @@ fn secrets_are_compared_and_never_shown() {
     // A value that came from elsewhere is a secret whatever its header is called.
     let found = all_differences(&with("x-thing = 'env:HEALTH_TOKEN'"), &with("x-thing = 'plain'"));
     assert_eq!((found[0].from.as_str(), found[0].to.as_str()), (Some("(secret)"), Some("plain")));
-    let debug: String =
-        secrets.iter().map(|config| format!("{:?}", Description::of_pool(&config.pools[0]))).collect();
+    let debug: String = format!("{:?}", secrets.map(|config| Description::of_pool(&config.pools[0])));
     assert!(!debug.contains("hunter") && !debug.contains("s3cret"), "{debug}");
 }
 

@@ -64,6 +64,25 @@ impl Evener {
         Self { process, folder, address, admin }
     }
 
+    /// Stops the process and starts another one on what is in the folder now; the log begins anew.
+    pub(crate) fn restart(&mut self) {
+        self.signal("TERM");
+        assert!(self.ends_within(START_DEADLINE).is_some(), "it does not stop:\n{}", self.log());
+        self.process = spawn(&[], &["run", "--config", "evener.toml"], &[], self.folder.path());
+        self.wait_until_ready();
+    }
+
+    /// As [`Self::restart`], when the process has ended already.
+    pub(crate) fn start_again(&mut self) {
+        self.process = spawn(&[], &["run", "--config", "evener.toml"], &[], self.folder.path());
+        self.wait_until_ready();
+    }
+
+    /// Where a file of its folder is; the configuration is `evener.toml`.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     /// Starts the binary without a file, on these arguments and variables.
     pub(crate) fn start_without_a_file(
         address: SocketAddr,
@@ -177,11 +196,16 @@ impl Evener {
     }
 
     fn rewrite(&self, configuration: &str) {
+        let file = self.folder.path().join("evener.toml");
+        fs::write(file, self.on_same_addresses(configuration)).expect("write");
+    }
+
+    /// A configuration that listens where this process does.
+    pub(crate) fn on_same_addresses(&self, configuration: &str) -> String {
         let mut table = with_addresses(configuration);
         table["listeners"]["http"]["address"] = self.address.to_string().into();
         table["admin"]["address"] = self.admin.to_string().into();
-        let file = self.folder.path().join("evener.toml");
-        fs::write(file, toml::to_string(&table).expect("TOML")).expect("write");
+        toml::to_string(&table).expect("TOML")
     }
 
     /// How it ended, if it did within `time`.
@@ -234,6 +258,17 @@ impl Admin {
     #[track_caller]
     pub(crate) fn send_with(&self, method: &str, path: &str, headers: &str) -> Response {
         Client::connect(self.address).request(method, path, headers, b"")
+    }
+
+    /// Any request, with these header lines, each ending in CRLF.
+    #[track_caller]
+    pub(crate) fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> Response {
+        Client::connect(self.address).request(method, path, headers, body.as_bytes())
+    }
+
+    /// A new connection.
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.address)
     }
 
     pub(crate) fn try_get(&self, path: &str) -> Option<Response> {
