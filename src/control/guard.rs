@@ -384,6 +384,9 @@ impl Control {
         let (now, random) = (self.runtime.now(), fastrand::u64(..));
         let snapshot =
             Snapshot::build(next.config.clone(), before.generation + 1, Some(&before), now, random);
+        for pool in before.pools() {
+            pool.state.metrics.watch_until(snapshot.generation);
+        }
         let mut applied = self.publish(writer, &before, snapshot, next, author);
         applied.persisted = edited.is_none();
         self.end(guarded, Outcome::RolledBack, Some(why), Some(detail), applied.generation);
@@ -409,6 +412,9 @@ impl Control {
         }
         self.keep_edited_text(&mut writer.history, overruled);
         writer.history.save();
+        for pool in self.runtime.snapshot().pools() {
+            pool.state.metrics.end_watch();
+        }
         if let Some(guarded) = writer.guarded.take() {
             self.end(guarded, Outcome::Kept, None, detail, running.generation);
         }

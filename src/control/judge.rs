@@ -200,14 +200,6 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
-    fn drop(&mut self) {
-        for pool in &self.pools {
-            pool.metrics.watch_from(0);
-        }
-    }
-}
-
 impl Reading {
     /// Requests and errors since another reading.
     const fn since(&self, then: &Self) -> (u64, u64) {
@@ -274,7 +266,7 @@ fn figures_before<'a>(pools: impl Iterator<Item = &'a Pool>, now: Duration) -> (
     let (mut requests, mut errors, mut times) = (0, 0, Vec::new());
     for pool in pools {
         let metrics = &pool.state.metrics;
-        let recent = metrics.recent(now);
+        let recent = metrics.recent_unwatched(now);
         (requests, errors) = (requests + recent.0, errors + recent.1);
         times.extend(metrics.recent_times.growth(&pool.response_times()));
     }
@@ -403,6 +395,19 @@ mod tests {
         assert_eq!(watch.look(&world.after, seconds(301), false).1, None);
         world.requests(2, 0, 30);
         assert!(watch.look(&world.after, seconds(302), false).1.is_some());
+    }
+
+    #[test]
+    fn a_trial_that_went_wrong_is_no_measure_for_the_next_one() {
+        let world = World::changed(OLD, NEW);
+        world.requests(1, 100, 0);
+        drop(world.watch(0.05));
+        world.requests(2, 0, 1_000);
+        for pool in world.after.pools() {
+            pool.state.metrics.watch_until(3);
+        }
+        world.requests(2, 0, 50);
+        assert_eq!(world.watch(0.05).before().error_ratio, Some(0.0));
     }
 
     #[test]

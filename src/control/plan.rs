@@ -307,7 +307,7 @@ impl Sight<'_> {
             name: pool.config.name.clone(),
             upstreams: pool.upstreams().len(),
             in_flight: pool.in_flight(),
-            traffic_share: share(pool.state.metrics.recent(self.now).0, traffic.requests),
+            traffic_share: share(pool.state.metrics.recent_requests(self.now), traffic.requests),
         }
     }
 
@@ -323,7 +323,7 @@ impl Sight<'_> {
             settings,
             upstreams,
             in_flight: pool.in_flight(),
-            traffic_share: share(pool.state.metrics.recent(self.now).0, traffic.requests),
+            traffic_share: share(pool.state.metrics.recent_requests(self.now), traffic.requests),
             hash_keys_moved: keys_moved(&pool.config, next),
             resets: resets(&pool.config, next).into_iter().map(|(what, _)| what).collect(),
         })
@@ -365,7 +365,7 @@ impl Sight<'_> {
         let pools = self.before.pools();
         let attempts = self.before.pools().flat_map(Pool::upstreams);
         Traffic {
-            requests: pools.map(|pool| pool.state.metrics.recent(self.now).0).sum(),
+            requests: pools.map(|pool| pool.state.metrics.recent_requests(self.now)).sum(),
             attempts: attempts.map(|upstream| upstream.state.metrics.recent_attempts(self.now)).sum(),
         }
     }

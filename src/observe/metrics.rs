@@ -420,13 +420,16 @@ impl UpstreamMetrics {
 pub struct PoolMetrics {
     /// Fine, failed.
     finished: Counters<2>,
-    /// The same of requests that began in [`watched_from`](Self::watched_from) or later.
+    /// The same of requests that began in a generation from [`watched_from`](Self::watched_from) on and
+    /// before [`watched_until`](Self::watched_until).
     watched: Counters<2>,
-    /// A generation; zero: nobody watches.
+    /// Zero: nobody ever watched, or what was watched was kept.
     watched_from: AtomicU64,
+    watched_until: AtomicU64,
     retries: Counters<{ RetryReason::ALL.len() }>,
     budget_exhausted: Counter,
     recent_requests: Recent,
+    recent_unwatched: Recent,
     recent_errors: Recent,
     /// Response times of all its upstreams.
     pub recent_times: RecentTimes,
@@ -442,15 +445,27 @@ impl PoolMetrics {
         let kind = usize::from(Class::of(status) == Class::ServerError);
         self.finished.add(kind, 1);
         let from = self.watched_from.load(Relaxed);
-        if from > 0 && generation >= from {
+        if from > 0 && (from..self.watched_until.load(Relaxed)).contains(&generation) {
             self.watched.add(kind, 1);
         }
     }
 
     /// From now on, counts apart what began in this generation or later: what an earlier configuration did
-    /// to its requests says nothing about this one. Zero ends it.
+    /// to its requests says nothing about this one.
     pub fn watch_from(&self, generation: u64) {
+        self.watched_until.store(u64::MAX, Relaxed);
         self.watched_from.store(generation, Relaxed);
+    }
+
+    /// What was watched was taken back in this generation; what began before, and is not over, is still
+    /// counted apart, for it says nothing about what runs now.
+    pub fn watch_until(&self, generation: u64) {
+        self.watched_until.store(generation, Relaxed);
+    }
+
+    /// What was watched was kept: from now on it is like any other.
+    pub fn end_watch(&self) {
+        self.watched_from.store(0, Relaxed);
     }
 
     /// Requests that were counted apart, and errors among them; see [`watch_from`](Self::watch_from).
@@ -471,15 +486,29 @@ impl PoolMetrics {
 
     /// Takes down how far the counters are; once in every [`SAMPLE`](super::SAMPLE).
     pub fn sample(&self, now: Duration) {
+        let (requests, errors) = self.unwatched();
         self.recent_requests.sample(self.requests(), now);
-        self.recent_errors.sample(self.errors(), now);
+        self.recent_unwatched.sample(requests, now);
+        self.recent_errors.sample(errors, now);
     }
 
-    /// Requests, and errors among them, that ended within the last [`WINDOW`](super::WINDOW).
-    pub fn recent(&self, now: Duration) -> (u64, u64) {
+    /// Requests that ended within the last [`WINDOW`](super::WINDOW).
+    pub fn recent_requests(&self, now: Duration) -> u64 {
+        self.recent_requests.growth(self.requests(), now)
+    }
+
+    /// The same, and errors among them, without those that were counted apart: a trial that went wrong a
+    /// minute ago is no measure for the next one.
+    pub fn recent_unwatched(&self, now: Duration) -> (u64, u64) {
+        let (requests, errors) = self.unwatched();
+        (self.recent_unwatched.growth(requests, now), self.recent_errors.growth(errors, now))
+    }
+
+    fn unwatched(&self) -> (u64, u64) {
         // Errors first: who ends between the two reads is then no error without a request.
-        let errors = self.recent_errors.growth(self.errors(), now);
-        (self.recent_requests.growth(self.requests(), now), errors)
+        let (watched, watched_errors) = self.watched();
+        let errors = self.errors().saturating_sub(watched_errors);
+        (self.requests().saturating_sub(watched), errors)
     }
 
     /// A request is sent again.
@@ -802,7 +831,8 @@ mod tests {
         let at = |seconds| Duration::from_secs(seconds);
         pool.sample(at(10));
         pool.finished(502, 1);
-        assert_eq!((pool.recent(at(12)), pool.recent(at(311))), ((6, 3), (1, 1)));
+        assert_eq!((pool.recent_unwatched(at(12)), pool.recent_requests(at(12))), ((6, 3), 6));
+        assert_eq!((pool.recent_unwatched(at(311)), pool.recent_requests(at(311))), ((1, 1), 1));
     }
 
     #[test]
@@ -814,9 +844,16 @@ mod tests {
         pool.finished(200, 7);
         pool.finished(503, 8);
         assert_eq!(pool.watched(), (2, 1));
-        pool.watch_from(0);
+        pool.watch_until(9);
+        pool.finished(500, 8);
         pool.finished(200, 9);
-        assert_eq!((pool.watched(), pool.requests()), ((2, 1), 5));
+        assert_eq!((pool.watched(), pool.requests()), ((3, 2), 6));
+        let now = Duration::from_secs(1);
+        assert_eq!((pool.recent_unwatched(now), pool.recent_requests(now)), ((3, 2), 6));
+        pool.watch_from(10);
+        pool.end_watch();
+        pool.finished(200, 10);
+        assert_eq!(pool.watched(), (3, 2));
     }
 
     #[test]
