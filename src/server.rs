@@ -18,7 +18,7 @@ use crate::admin;
 use crate::balance::TICK;
 use crate::config::Config;
 use crate::control::{self, Control, Start};
-use crate::observe::AccessLog;
+use crate::observe::{AccessLog, SAMPLE};
 use crate::probe::Prober;
 use crate::proxy::{Proxy, TrafficApp};
 use crate::retry::ATTEMPTS_MAX;
@@ -112,7 +112,8 @@ fn server_conf(config: &Config) -> ServerConf {
     }
 }
 
-/// Folds what was measured into what the strategies go by, and clears away what is not needed any more.
+/// Folds what was measured into what the strategies go by, remembers the last five minutes, and clears away
+/// what is not needed any more.
 struct Learner(Arc<Runtime>);
 
 #[async_trait]
@@ -120,8 +121,11 @@ impl BackgroundService for Learner {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut sample = tokio::time::interval(SAMPLE);
+        sample.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                _ = sample.tick() => self.0.snapshot().sample(self.0.now()),
                 _ = tick.tick() => {
                     for pool in self.0.snapshot().pools() {
                         pool.tick(self.0.now());

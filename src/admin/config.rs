@@ -1,4 +1,4 @@
-//! The configuration as a whole: its text, another text in its place, a text on trial.
+//! The configuration as a whole: its text, another text in its place.
 
 use std::sync::Arc;
 
@@ -11,9 +11,10 @@ use serde::Serialize;
 use super::accept::prefers;
 use super::answer::Json;
 use super::extract::Parameters;
+use super::guarded;
 use super::problem::Problem;
-use super::write::{Applied, Text, Writer, off_the_loop};
-use crate::control::{Change, Checked, Control, Running, Source};
+use super::write::{Applied, Text, Writer};
+use crate::control::{Change, Control, Running, Source};
 
 /// Media type of a configuration.
 pub(super) const TOML: &str = "application/toml";
@@ -39,35 +40,29 @@ pub(super) async fn show(
     })
 }
 
-/// `PUT /v1/config` — makes this the text of the file, and runs it; all of it, or nothing.
+/// `PUT /v1/config[?guard=60s&max_error_ratio=0.05&confirm=true]` — makes this the text of the file, and
+/// runs it; all of it, or nothing.
 pub(super) async fn replace(
     State(control): State<Arc<Control>>,
     writer: Writer,
-    parameters: Parameters,
+    mut parameters: Parameters,
     Text(text): Text,
-) -> Result<Applied, Problem> {
+) -> Result<Response, Problem> {
+    let bounds = guarded::bounds_in(&mut parameters)?;
     parameters.finish()?;
     if writer.condition.is_none() {
         return Err(without_condition());
     }
-    writer.apply(&control, Change::Replace(text)).await.map(Applied)
+    match bounds {
+        Some(bounds) => guarded::apply_guarded(control, writer, text, bounds).await,
+        None => Ok(Applied(writer.apply(&control, Change::Replace(text)).await?).into_response()),
+    }
 }
 
 fn without_condition() -> Problem {
     Problem::new(428, "precondition_required", "say which configuration this one replaces")
         .detail("the request has no `If-Match`")
         .help("GET /v1/config, and send its `ETag` in `If-Match`; or `If-Match: *` to replace whatever is there")
-}
-
-/// `POST /v1/config/check` — whether this text would do; changes nothing.
-pub(super) async fn check(
-    State(control): State<Arc<Control>>,
-    parameters: Parameters,
-    Text(text): Text,
-) -> Result<Json<CheckView>, Problem> {
-    parameters.finish()?;
-    let checked = off_the_loop(move || control.check_text(&text)).await?;
-    Ok(Json(CheckView::from(checked)))
 }
 
 #[derive(Serialize)]
@@ -103,19 +98,5 @@ pub(super) fn path_of(control: &Control) -> Option<String> {
     match control.source() {
         Source::File(path) => Some(path.display().to_string()),
         Source::Arguments => None,
-    }
-}
-
-#[derive(Serialize)]
-pub(super) struct CheckView {
-    /// Always true: what is wrong is a problem, with every mistake.
-    valid: bool,
-    summary: String,
-    warnings: Vec<String>,
-}
-
-impl From<Checked> for CheckView {
-    fn from(Checked { summary, warnings }: Checked) -> Self {
-        Self { valid: true, summary, warnings }
     }
 }

@@ -37,8 +37,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const BUFFER_BYTES_MAX: usize = 16 * 1024;
 
 /// A connection is asked to end after this time, so that one whose client reads a byte now and then does
-/// not hold its place for ever.
-const CONNECTION_AGE_MAX: Duration = Duration::from_secs(600);
+/// not hold its place for ever. Longer than the longest answer takes, a change under guard (`guarded.rs`).
+const CONNECTION_AGE_MAX: Duration = Duration::from_secs(1_200);
 
 /// How long an answer under way may take after the connection was asked to end.
 const FAREWELL: Duration = Duration::from_secs(5);

@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use super::audit::{Line, Throttle};
 use super::auth::{Access, Peer, Refusal, identify, is_look};
 use super::brake::Brake;
+use super::guarded::GUARD_MAX;
 use super::problem::Problem;
 use crate::config::Scope;
 use crate::config::limits::FILE_BYTES_MAX;
@@ -43,7 +44,7 @@ pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// For one request, its body included. Longer than the longest thing that an operator can ask for (see
 /// `health_check.rs`), so that this never cuts off an answer.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What stands between a connection and the handlers.
 pub(super) struct Door {
@@ -120,9 +121,11 @@ pub(super) async fn guard(State(door): State<Arc<Door>>, mut request: Request, n
         Ok(()) if request.body().size_hint().lower() > body_bytes_max(request.uri().path()) as u64 => {
             Problem::body_too_large(body_bytes_max(request.uri().path())).into_response()
         }
-        Ok(()) => timeout(REQUEST_TIMEOUT, next.run(request))
-            .await
-            .unwrap_or_else(|_| Problem::too_slow(REQUEST_TIMEOUT).into_response()),
+        Ok(()) => {
+            let time = time_for(&request);
+            let answer = timeout(time, next.run(request)).await;
+            answer.unwrap_or_else(|_| Problem::too_slow(time).into_response())
+        }
     };
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -131,6 +134,13 @@ pub(super) async fn guard(State(door): State<Arc<Door>>, mut request: Request, n
         line.status = Some(response.status().as_u16());
     }
     response
+}
+
+/// A change under guard answers when the guard ends, however long that is; its handler reads the body in
+/// less.
+fn time_for(request: &Request) -> Duration {
+    let watched = *request.method() == http::Method::PUT && request.uri().path() == "/v1/config";
+    if watched { REQUEST_TIMEOUT + GUARD_MAX } else { REQUEST_TIMEOUT }
 }
 
 /// Bytes of a request body that are taken on this path.

@@ -10,6 +10,7 @@
 //! - `GET /metrics` for Prometheus
 //! - `GET /v1/status`, `/v1/stats`
 //! - `GET`, `PUT /v1/config`, `POST /v1/config/check`, `/v1/config/rollback`, `GET /v1/config/history`
+//! - `POST /v1/config/confirm`, `GET /v1/config/guard`
 //! - `POST /v1/reload`, `GET`, `DELETE /v1/overrides`, `GET /v1/events`
 //! - `GET /v1/pools`, `/v1/pools/{pool}`, `/v1/pools/{pool}/upstreams`, `…/upstreams/{address}`
 //! - `PATCH /v1/pools/{pool}`, `POST` and `PUT …/upstreams`, `PATCH` and `DELETE …/upstreams/{address}`
@@ -39,6 +40,7 @@ mod events;
 mod explain;
 mod extract;
 mod guard;
+mod guarded;
 mod health_check;
 mod history;
 mod impatient;
@@ -51,6 +53,7 @@ mod next;
 mod openapi;
 mod overrides;
 mod pieces;
+mod plan;
 mod pool_edit;
 mod pools;
 mod problem;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::answer;
 use crate::config::{CannotEdit, LoadError, Mistake, resolved_address};
-use crate::control::Rejected;
+use crate::control::{Guard, Rejected};
 
 /// `Content-Type` of every refusal.
 pub(super) const MEDIA_TYPE: &str = "application/problem+json";
@@ -41,6 +41,9 @@ struct More {
     /// The entity tag now, when the condition did not hold.
     #[serde(skip_serializing_if = "Option::is_none")]
     etag: Option<String>,
+    /// How a change under guard went that was rolled back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guard: Option<Guard>,
 }
 
 /// One mistake in a configuration.
@@ -131,6 +134,16 @@ impl Problem {
             .help("send the whole body at once")
     }
 
+    /// A change under guard was taken back.
+    pub(super) fn rolled_back(guard: Guard) -> Self {
+        let detail = guard.detail.clone().unwrap_or_default();
+        let mut problem = Self::new(409, "rolled_back", "the change was rolled back, what ran before runs")
+            .detail(detail)
+            .help("`guard` has the figures before and after; POST /v1/config/check shows what the change touches");
+        problem.more = Some(Box::new(More { guard: Some(guard), ..More::default() }));
+        problem
+    }
+
     /// The body is larger than anything that we take.
     pub(super) fn body_too_large(max: usize) -> Self {
         Self::new(413, "body_too_large", "the request body is too large")
@@ -161,10 +174,10 @@ impl From<Rejected> for Problem {
             Rejected::Invalid(LoadError::Invalid(report)) => {
                 problem.detail = format!("{} in the configuration", count_of(report.len()));
                 let errors = report.mistakes().map(MistakeView::of).collect();
-                problem.more = Some(Box::new(More { errors, etag: None }));
+                problem.more = Some(Box::new(More { errors, ..More::default() }));
             }
             Rejected::ChangedMeanwhile { tag } => {
-                problem.more = Some(Box::new(More { errors: Vec::new(), etag: Some(tag.clone()) }));
+                problem.more = Some(Box::new(More { etag: Some(tag.clone()), ..More::default() }));
             }
             _ => {}
         }

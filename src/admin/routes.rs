@@ -12,8 +12,8 @@ use super::auth::Access;
 use super::guard::{BODY_BYTES_MAX, Door, TEXT_BYTES_MAX, guard};
 use super::problem::Problem;
 use super::{
-    config, drain, events, explain, health_check, history, infrastructure, lifecycle, metrics, monitoring,
-    next, openapi, overrides, pool_edit, pools, reload, stats, status, upstream_edit,
+    config, drain, events, explain, guarded, health_check, history, infrastructure, lifecycle, metrics,
+    monitoring, next, openapi, overrides, plan, pool_edit, pools, reload, stats, status, upstream_edit,
 };
 use crate::control::Control;
 
@@ -43,7 +43,9 @@ pub(super) fn index() -> Vec<Resource> {
         ("/v1/stats", GUARDED, get(stats::show)),
         ("/v1/reload", GUARDED, post(reload::run)),
         ("/v1/config", SECRET, get(config::show).put(config::replace).layer(takes_a_text())),
-        ("/v1/config/check", GUARDED, post(config::check).layer(takes_a_text())),
+        ("/v1/config/check", GUARDED, post(plan::check).layer(takes_a_text())),
+        ("/v1/config/confirm", GUARDED, post(guarded::confirm)),
+        ("/v1/config/guard", GUARDED, get(guarded::show)),
         ("/v1/config/history", GUARDED, get(history::list)),
         ("/v1/config/history/{generation}", SECRET, get(history::show)),
         ("/v1/config/rollback", GUARDED, post(history::roll_back)),

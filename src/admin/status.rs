@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::answer::Json;
 use super::config::path_of;
 use super::views::{Condition, Figures, HealthView, ListenerFigures};
-use crate::control::{Control, Refusal};
+use crate::control::{Control, Guard, Outcome, Refusal};
 
 /// `GET /v1/status`
 pub(super) async fn show(State(control): State<Arc<Control>>) -> Json<StatusView> {
@@ -36,6 +36,8 @@ pub(super) struct StatusView {
     pools: usize,
     upstreams: usize,
     totals: Figures,
+    /// The change under guard; null when none is under way.
+    guard: Option<Guard>,
 }
 
 #[derive(Serialize)]
@@ -85,6 +87,7 @@ impl StatusView {
             pools: snapshot.pools().len(),
             upstreams: snapshot.pools().map(|pool| pool.upstreams().len()).sum(),
             totals: Figures::total(control, &snapshot),
+            guard: control.guard().filter(|guard| guard.outcome == Outcome::Watching),
         }
     }
 }

@@ -675,7 +675,9 @@ async fn a_wrong_parameter_is_a_problem_that_names_the_right_one() {
 async fn head_is_answered_where_get_is() {
     let api = Api::up(TWO_POOLS);
     for (path, _) in operations().into_iter().filter(|(_, method)| method == Method::GET) {
-        let answer = api.ask(Method::HEAD, &concrete(&path), &[], "").await.expect(200);
+        // There is nothing yet at some of them.
+        let status = api.get(&concrete(&path)).await.status;
+        let answer = api.ask(Method::HEAD, &concrete(&path), &[], "").await.expect(status);
         assert_eq!(answer.body, "", "{path}");
         assert_ne!(answer.header("content-type"), "", "{path}");
     }

@@ -14,7 +14,7 @@ use super::answer::Json;
 use super::auth::Identity;
 use super::extract::{is_json, whole_body};
 use super::problem::Problem;
-use crate::control::{self, Author, Change, Condition, Control, Dropped, Rejected, Reset};
+use crate::control::{self, Author, Change, Condition, Control, Dropped, Guard, Outcome, Rejected, Reset};
 use crate::observe::ChangeOrigin;
 
 /// Header in which a client may say why it changes something; goes into the history.
@@ -191,6 +191,17 @@ pub(super) struct AppliedView {
     warnings: Vec<String>,
     /// Whether it survives the process.
     persisted: bool,
+    /// Of a change under guard: how that stands or went.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guard: Option<Guard>,
+}
+
+impl AppliedView {
+    /// What came of a change under guard. Once it is kept, it survives the process.
+    pub(super) fn guarded(applied: control::Applied, guard: Guard) -> Self {
+        let persisted = guard.outcome == Outcome::Kept;
+        Self { persisted, guard: Some(guard), ..applied.into() }
+    }
 }
 
 /// What was changed, as it is now, and what came of the change.
@@ -246,6 +257,7 @@ impl From<control::Applied> for AppliedView {
             overrides_dropped: applied.dropped.into_iter().map(DroppedView::from).collect(),
             warnings: applied.warnings,
             persisted: applied.persisted,
+            guard: None,
         }
     }
 }

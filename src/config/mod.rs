@@ -20,6 +20,7 @@
 
 mod check;
 mod defaults;
+mod describe;
 mod edit;
 mod fields;
 mod file;
@@ -42,6 +43,7 @@ use http::header::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 pub use check::{parse, parse_with_warnings};
+pub use describe::{Description, SECRET, Setting, differences};
 pub use edit::{
     CannotEdit, NewUpstream, PoolEdit, check_circle, check_members, edit, read_address, read_duration,
     resolved_address,

@@ -1,6 +1,7 @@
 //! What the configuration room promises: files to values, and values to words.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod describe;
 mod messages;
 mod reference;
 

@@ -218,7 +218,7 @@ pub(super) fn duration_text(duration: Duration) -> String {
 }
 
 /// The largest unit that divides evenly: 65 536 becomes `64KiB`.
-fn size_text(bytes: u64) -> String {
+pub(super) fn size_text(bytes: u64) -> String {
     let even = SIZE_UNITS.iter().find(|(_, size)| bytes > 0 && bytes.is_multiple_of(*size));
     let (unit, size) = even.copied().unwrap_or(("B", 1));
     format!("{}{unit}", bytes / size)

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use serde::Serialize;
+
 use super::prepare::describe;
 use crate::config::{CannotEdit, LoadError, PoolEdit, UpstreamAddress};
 use crate::observe::ChangeOrigin;
@@ -107,7 +109,7 @@ pub struct Reset {
 }
 
 /// An override that a change ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Dropped {
     /// The pool.
     pub pool: String,

@@ -17,7 +17,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
-use super::{Applied, Author, Change, Rejected, lock};
+use super::{Applied, Author, Change, Guard, Rejected, lock};
 use crate::config::LoadError;
 use crate::health::Transition;
 use crate::observe::utc;
@@ -50,6 +50,8 @@ pub enum Happening {
     Config(ConfigEvent),
     /// Health checks came to another verdict.
     Health(HealthEvent),
+    /// A guarded change is watched, kept or rolled back; with the figures of before and after.
+    Guard(Box<Guard>),
 }
 
 impl Happening {
@@ -58,6 +60,7 @@ impl Happening {
         match self {
             Self::Config(_) => "config",
             Self::Health(_) => "health",
+            Self::Guard(_) => "guard",
         }
     }
 

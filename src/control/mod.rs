@@ -7,17 +7,22 @@
 //!
 //! `change.rs` says what can be asked for and answered, `prepare.rs` turns a change into what would run,
 //! `overrides.rs` decides between file and operator, `store.rs` and `history.rs` keep both on the disk.
-//! `events.rs` tells those who listen what came of it, and what else happens.
-//! `start.rs` is the same for the first configuration; `watch.rs` asks for a reload when the file is saved.
+//! `events.rs` tells those who listen what came of it, and what else happens. `plan.rs` tells what a change
+//! would do, `guard.rs` takes one back that does harm, as `judge.rs` sees it. `start.rs` is the same for the
+//! first configuration; `watch.rs` asks for a reload when the file is saved.
 
 mod change;
-mod check;
 mod events;
+mod guard;
 mod history;
+mod judge;
 mod overrides;
+mod plan;
 mod prepare;
 mod start;
 mod store;
+#[cfg(test)]
+mod testing;
 mod watch;
 
 use std::path::PathBuf;
@@ -28,18 +33,21 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
 pub use change::{Applied, Author, Change, Condition, Dropped, Rejected, Reset};
-pub use check::Checked;
 pub use events::{
     ConfigEvent, Counts, EVENTS_MAX, Event, Events, Happening, HealthEvent, Subscription, Told,
 };
+pub use guard::{Bounds, Guard, Outcome, Why};
 pub use history::{ENTRIES_MAX as HISTORY_ENTRIES_MAX, Entry as HistoryEntry};
+pub use judge::Figures;
 pub use overrides::{Override, Setting};
+pub use plan::Plan;
 pub use start::Start;
 pub use watch::follow_file;
 
 use crate::config::Config;
 use crate::observe::{ChangeResult, utc};
 use crate::runtime::{Pool, Runtime, Snapshot};
+use guard::Guarded;
 use history::{History, NewEntry};
 use prepare::Next;
 use store::Store;
@@ -97,6 +105,8 @@ pub struct Control {
     events: Events,
     writer: Mutex<Writer>,
     generation: tokio::sync::watch::Sender<u64>,
+    /// The guard under way, or the last one.
+    guard: tokio::sync::watch::Sender<Option<Guard>>,
     probe_now: mpsc::UnboundedSender<ProbeNow>,
     probe_requests: Mutex<Option<mpsc::UnboundedReceiver<ProbeNow>>>,
 }
@@ -110,6 +120,8 @@ struct Writer {
     stored_overrides: Arc<[Override]>,
     /// A text that was refused, so that a watcher does not have it refused again and again.
     refused_text: Option<String>,
+    /// The guarded change under way. As long as there is one, nothing is written to the disk.
+    guarded: Option<Guarded>,
 }
 
 impl Writer {
@@ -146,6 +158,7 @@ impl Control {
             events: Events::new(instance),
             writer: Mutex::new(writer),
             generation: tokio::sync::watch::Sender::new(first),
+            guard: tokio::sync::watch::Sender::new(None),
             probe_now,
             probe_requests: Mutex::new(Some(requests)),
         }
@@ -239,6 +252,9 @@ impl Control {
         author: &Author,
     ) -> Result<Applied, Rejected> {
         self.check(change, condition)?;
+        if let Some(applied) = self.heed_guard(writer, change, author)? {
+            return Ok(applied);
+        }
         let Some(next) = self.prepare(writer, change, author)? else { return Ok(self.nothing_to_do(writer)) };
         let before = self.runtime.snapshot();
         let generation = before.generation + 1;
@@ -288,6 +304,10 @@ impl Control {
         condition: Option<&Condition>,
         next: &Next,
     ) -> Result<(), Rejected> {
+        if writer.guarded.is_some() {
+            // Written when it is kept; until then a start runs what ran before.
+            return Ok(());
+        }
         let writes_text = self.may_write_text(writer, change, condition, next)?;
         let Some(store) = &writer.store else { return Ok(()) };
         let text = writes_text.then_some(&*next.text);
@@ -373,38 +393,44 @@ impl Control {
         applied.tag = self.tag_of(generation);
         applied.dropped = next.dropped;
         applied.warnings = next.warnings;
-        applied.persisted = writer.store.is_some();
+        applied.persisted = writer.store.is_some() && writer.guarded.is_none();
         applied
     }
 
     fn tell(&self, change: &Change, result: &Result<Applied, Rejected>, author: &Author) {
-        if result.as_ref().map_or(true, |applied| applied.changed) {
-            let runs = (self.running.load().generation, self.tag());
-            self.events.tell(Happening::config(change, result.as_ref(), runs, author));
-        }
-        let metrics = &self.runtime.metrics;
         match result {
             Ok(applied) if !applied.changed => {}
-            Ok(applied) => {
-                metrics.config_changed(author.origin, ChangeResult::Applied);
-                metrics.config_applied(applied.generation, SystemTime::now());
-                self.refusal.store(Arc::new(None));
-                tell_applied(applied, author);
-            }
-            Err(rejected) => {
-                metrics.config_changed(author.origin, ChangeResult::Refused);
-                // A wrong file says itself what to do, mistake by mistake.
-                let help =
-                    if matches!(rejected, Rejected::Invalid(_)) { String::new() } else { rejected.help() };
-                tracing::error!(who = %author.who, reason = %rejected, help, "configuration refused, nothing was changed");
-                if matches!(change, Change::Reload | Change::ReloadIfEdited | Change::Replace(_)) {
-                    self.refusal.store(Arc::new(Some(Refusal {
-                        at: utc(SystemTime::now()),
-                        who: author.who.clone(),
-                        reason: rejected.to_string(),
-                    })));
-                }
-            }
+            Ok(applied) => self.tell_applied(change, applied, author),
+            Err(rejected) => self.tell_refused(change, rejected, author),
+        }
+    }
+
+    fn tell_applied(&self, change: &Change, applied: &Applied, author: &Author) {
+        self.tell_event(change, Ok(applied), author);
+        let metrics = &self.runtime.metrics;
+        metrics.config_changed(author.origin, ChangeResult::Applied);
+        metrics.config_applied(applied.generation, SystemTime::now());
+        self.refusal.store(Arc::new(None));
+        tell_applied(applied, author);
+    }
+
+    fn tell_event(&self, change: &Change, result: Result<&Applied, &Rejected>, author: &Author) {
+        let runs = (self.running.load().generation, self.tag());
+        self.events.tell(Happening::config(change, result, runs, author));
+    }
+
+    fn tell_refused(&self, change: &Change, rejected: &Rejected, author: &Author) {
+        self.tell_event(change, Err(rejected), author);
+        self.runtime.metrics.config_changed(author.origin, ChangeResult::Refused);
+        // A wrong file says itself what to do, mistake by mistake.
+        let help = if matches!(rejected, Rejected::Invalid(_)) { String::new() } else { rejected.help() };
+        tracing::error!(who = %author.who, reason = %rejected, help, "configuration refused, nothing was changed");
+        if matches!(change, Change::Reload | Change::ReloadIfEdited | Change::Replace(_)) {
+            self.refusal.store(Arc::new(Some(Refusal {
+                at: utc(SystemTime::now()),
+                who: author.who.clone(),
+                reason: rejected.to_string(),
+            })));
         }
     }
 }

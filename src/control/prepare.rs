@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::overrides::{self, Override};
 use super::store::Store;
 use super::{Applied, Author, Change, Control, Dropped, Rejected, Reset, Running, Writer};
-use crate::config::{self, CannotEdit, Config, LoadError, PoolEdit, Report};
+use crate::config::{self, CannotEdit, Config, LoadError, PoolConfig, PoolEdit, Report};
 use crate::health::Mode;
 use crate::runtime::{Pool, Snapshot, Upstream};
 
@@ -93,24 +93,36 @@ impl Control {
     fn with_file(
         &self,
         store: &Store,
-        mut file: Config,
+        file: Config,
         text: &str,
         known: &[Override],
         what: String,
         warnings: &Report,
     ) -> Result<Next, Rejected> {
-        let snapshot = self.runtime.snapshot();
-        let settings = fixed_at_start(&snapshot.config, &file);
+        let settings = fixed_at_start(&self.runtime.snapshot().config, &file);
         if !settings.is_empty() {
             return Err(Rejected::RestartRequired { settings, file: store.file.clone() });
         }
+        Ok(self.reconciled(file, text, known, what, warnings))
+    }
+
+    /// What runs when the file says this, were it only for what can change while running.
+    pub(super) fn reconciled(
+        &self,
+        mut file: Config,
+        text: &str,
+        known: &[Override],
+        what: String,
+        warnings: &Report,
+    ) -> Next {
+        let snapshot = self.runtime.snapshot();
         let running = self.running.load();
         share_what_is_same(&mut file, &running.file);
         let (mut config, overrides, dropped) = overrides::reconcile(&file, known);
         share_what_is_same(&mut config, &snapshot.config);
         let text = if *text == *running.text { running.text.clone() } else { Arc::from(text) };
         let warnings = said(warnings);
-        Ok(Next { text, file: Arc::new(file), config, overrides: overrides.into(), dropped, warnings, what })
+        Next { text, file: Arc::new(file), config, overrides: overrides.into(), dropped, warnings, what }
     }
 
     fn roll_back(
@@ -286,23 +298,17 @@ pub(super) fn forget(before: &Snapshot, after: &Snapshot, now: Duration) -> Vec<
         let mut note = |what, why: &str| {
             reset.push(Reset { pool: pool.config.name.clone(), what, why: why.to_owned() });
         };
-        if old.config.strategy != pool.config.strategy {
-            note("rotation", "the strategy is another one");
+        for (what, why) in resets(&old.config, &pool.config) {
+            note(what, why);
         }
-        let (was_checked, is_checked) =
-            (old.config.health_check.is_some(), pool.config.health_check.is_some());
-        if was_checked != is_checked {
+        if old.config.health_check.is_some() != pool.config.health_check.is_some() {
             // Also when checks begin: the last probe of an old one may have come in after it ended.
             pool.upstreams().iter().for_each(|upstream| upstream.state.forget_checks());
-        }
-        if was_checked && !is_checked {
-            note("health", "health checks are off");
         }
         if old.config.ejection.is_some() && pool.config.ejection.is_none() {
             for upstream in pool.upstreams() {
                 upstream.state.ejection.readmit(now);
             }
-            note("ejection", "ejection is off");
         }
         if forget_old_verdicts(old, pool) {
             note("health", "nobody was asked during maintenance");
@@ -323,4 +329,14 @@ fn forget_old_verdicts(before: &Pool, after: &Pool) -> bool {
             && were.contains(&Arc::as_ptr(&upstream.state))
     };
     after.upstreams().iter().filter(is_back).map(|upstream| upstream.state.verdict.forget()).count() > 0
+}
+
+/// What of a pool loses its meaning by a change, and why.
+pub(super) fn resets(before: &PoolConfig, after: &PoolConfig) -> Vec<(&'static str, &'static str)> {
+    let all = [
+        (before.strategy != after.strategy, "rotation", "the strategy is another one"),
+        (before.health_check.is_some() && after.health_check.is_none(), "health", "health checks are off"),
+        (before.ejection.is_some() && after.ejection.is_none(), "ejection", "ejection is off"),
+    ];
+    all.into_iter().filter_map(|(holds, what, why)| holds.then_some((what, why))).collect()
 }

@@ -36,8 +36,13 @@ impl Start {
         let (running, overrides, dropped) = overrides::reconcile(&loaded.config, &stored);
         let history = History::open(Some(store.history_folder()));
         let text = Arc::from(loaded.source.text);
-        let mut writer =
-            Writer { store: Some(store), history, stored_overrides: stored.into(), refused_text: None };
+        let mut writer = Writer {
+            store: Some(store),
+            history,
+            stored_overrides: stored.into(),
+            refused_text: None,
+            guarded: None,
+        };
         let file = Arc::new(loaded.config);
         let running_now = first(&mut writer, text, file, overrides.into());
         let generation = running_now.generation;
@@ -59,8 +64,13 @@ impl Start {
     /// From the command line or the environment; nothing that is changed later outlives the process.
     pub fn from_arguments(config: Config) -> Self {
         let history = History::open(None);
-        let mut writer =
-            Writer { store: None, history, stored_overrides: Arc::default(), refused_text: None };
+        let mut writer = Writer {
+            store: None,
+            history,
+            stored_overrides: Arc::default(),
+            refused_text: None,
+            guarded: None,
+        };
         let text = config::text_of_addresses(&config).into();
         let running = first(&mut writer, text, Arc::new(config.clone()), Arc::default());
         let generation = running.generation;

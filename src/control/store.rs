@@ -47,6 +47,12 @@ impl Store {
         fs::read(&self.file).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    /// Whether the configuration file could be replaced by this text: writes it beside the file, and removes
+    /// it again.
+    pub(super) fn try_text(&self, text: &str) -> Result<(), Rejected> {
+        self.stage_text(text).map(drop)
+    }
+
     /// What was changed at run time when the process last ended; nothing if there is no such file.
     ///
     /// # Errors

@@ -96,6 +96,16 @@ impl HistogramSnapshot {
         self
     }
 
+    /// What was recorded after `earlier`, a snapshot of the same histogram; `min` and `max` remain those of
+    /// all. `None` when `earlier` holds what is not in this one, so that it is of another.
+    pub fn since(&self, earlier: &Self) -> Option<Self> {
+        let pairs = self.buckets.iter().zip(&earlier.buckets);
+        let buckets: Box<[u64]> = pairs.map(|(now, then)| now.checked_sub(*then)).collect::<Option<_>>()?;
+        let count = buckets.iter().sum();
+        let sum = self.sum.saturating_sub(earlier.sum);
+        Some(Self { count, sum, min: self.min, max: self.max, buckets })
+    }
+
     /// The arithmetic mean; zero when there is none.
     pub fn mean(&self) -> Duration {
         let micros = self.sum.as_micros().checked_div(u128::from(self.count)).unwrap_or(0);
@@ -229,6 +239,18 @@ mod tests {
         let merged = HistogramSnapshot::merged([recorded(&all[..2]), recorded(&[]), recorded(&all[2..])]);
         assert_eq!(merged, recorded(&all));
         assert_eq!(HistogramSnapshot::merged([]), recorded(&[]));
+    }
+
+    #[test]
+    fn the_difference_of_two_moments_is_what_happened_between() {
+        let histogram = Histogram::default();
+        histogram.record(Duration::from_millis(900));
+        let before = histogram.snapshot();
+        (0..100).for_each(|_| histogram.record(Duration::from_millis(2)));
+        let between = histogram.snapshot().since(&before).unwrap();
+        assert_eq!((between.count, between.sum), (100, Duration::from_millis(200)));
+        assert!(between.quantile(0.99) < Duration::from_micros(2_200));
+        assert_eq!(before.since(&histogram.snapshot()), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Histogram, HistogramSnapshot, Reason};
+use super::{Histogram, HistogramSnapshot, Reason, Recent, RecentTimes};
 
 /// Status class of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -234,6 +234,7 @@ pub struct RouteMetrics {
     request_bytes: Counter,
     response_bytes: Counter,
     refusals: Counters<{ Reason::ALL.len() }>,
+    recent: Recent,
 }
 
 impl RouteMetrics {
@@ -302,6 +303,16 @@ impl RouteMetrics {
         self.requests_of(Class::ServerError)
     }
 
+    /// Takes down how far the counter of requests is; once in every [`SAMPLE`](super::SAMPLE).
+    pub fn sample(&self, now: Duration) {
+        self.recent.sample(self.finished_requests(), now);
+    }
+
+    /// Requests that finished within the last [`WINDOW`](super::WINDOW).
+    pub fn recent_requests(&self, now: Duration) -> u64 {
+        self.recent.growth(self.finished_requests(), now)
+    }
+
     /// From request head to the last byte of the response.
     pub fn duration(&self) -> HistogramSnapshot {
         self.duration.snapshot()
@@ -336,6 +347,7 @@ pub struct UpstreamMetrics {
     health_checks: Counters<2>,
     sent_bytes: Counter,
     received_bytes: Counter,
+    recent: Recent,
 }
 
 impl UpstreamMetrics {
@@ -393,6 +405,16 @@ impl UpstreamMetrics {
         self.attempts.sum() + self.failed_attempts()
     }
 
+    /// Takes down how far the counter of attempts is; once in every [`SAMPLE`](super::SAMPLE).
+    pub fn sample(&self, now: Duration) {
+        self.recent.sample(self.finished_attempts(), now);
+    }
+
+    /// Attempts that finished within the last [`WINDOW`](super::WINDOW).
+    pub fn recent_attempts(&self, now: Duration) -> u64 {
+        self.recent.growth(self.finished_attempts(), now)
+    }
+
     /// Attempts that got no status, or one of 500 or more.
     pub fn errors(&self) -> u64 {
         self.failed_attempts() + self.requests(Class::ServerError)
@@ -434,14 +456,102 @@ impl UpstreamMetrics {
     }
 }
 
-/// One pool's retries.
+/// One pool's requests, as their clients saw them, and its retries.
 #[derive(Debug, Default)]
 pub struct PoolMetrics {
+    /// Fine, failed.
+    finished: Counters<2>,
+    /// The same of requests that began in a generation from [`watched_from`](Self::watched_from) on and
+    /// before [`watched_until`](Self::watched_until).
+    watched: Counters<2>,
+    /// Zero: nobody ever watched, or what was watched was kept.
+    watched_from: AtomicU64,
+    watched_until: AtomicU64,
     retries: Counters<{ RetryReason::ALL.len() }>,
     budget_exhausted: Counter,
+    recent_requests: Recent,
+    recent_unwatched: Recent,
+    recent_errors: Recent,
+    /// Response times of all its upstreams.
+    pub recent_times: RecentTimes,
 }
 
 impl PoolMetrics {
+    /// A request for this pool ended with this status, whoever answered, or nobody; it began in this
+    /// generation of the configuration.
+    ///
+    /// Other than the attempts of the upstreams, this counts requests that found nobody to go to, and
+    /// counts one that succeeded at the second attempt as fine.
+    pub fn finished(&self, status: u16, generation: u64) {
+        let kind = usize::from(Class::of(status) == Class::ServerError);
+        self.finished.add(kind, 1);
+        let from = self.watched_from.load(Relaxed);
+        if from > 0 && (from..self.watched_until.load(Relaxed)).contains(&generation) {
+            self.watched.add(kind, 1);
+        }
+    }
+
+    /// From now on, counts apart what began in this generation or later: what an earlier configuration did
+    /// to its requests says nothing about this one.
+    pub fn watch_from(&self, generation: u64) {
+        self.watched_until.store(u64::MAX, Relaxed);
+        self.watched_from.store(generation, Relaxed);
+    }
+
+    /// What was watched was taken back in this generation; what began before, and is not over, is still
+    /// counted apart, for it says nothing about what runs now.
+    pub fn watch_until(&self, generation: u64) {
+        self.watched_until.store(generation, Relaxed);
+    }
+
+    /// What was watched was kept: from now on it is like any other.
+    pub fn end_watch(&self) {
+        self.watched_from.store(0, Relaxed);
+    }
+
+    /// Requests that were counted apart, and errors among them; see [`watch_from`](Self::watch_from).
+    pub fn watched(&self) -> (u64, u64) {
+        let errors = self.watched.get(1);
+        (self.watched.sum(), errors)
+    }
+
+    /// Requests for this pool that are over.
+    pub fn requests(&self) -> u64 {
+        self.finished.sum()
+    }
+
+    /// Those of them that ended with a status of 500 or more, or none at all.
+    pub fn errors(&self) -> u64 {
+        self.finished.get(1)
+    }
+
+    /// Takes down how far the counters are; once in every [`SAMPLE`](super::SAMPLE).
+    pub fn sample(&self, now: Duration) {
+        let (requests, errors) = self.unwatched();
+        self.recent_requests.sample(self.requests(), now);
+        self.recent_unwatched.sample(requests, now);
+        self.recent_errors.sample(errors, now);
+    }
+
+    /// Requests that ended within the last [`WINDOW`](super::WINDOW).
+    pub fn recent_requests(&self, now: Duration) -> u64 {
+        self.recent_requests.growth(self.requests(), now)
+    }
+
+    /// The same, and errors among them, without those that were counted apart: a trial that went wrong a
+    /// minute ago is no measure for the next one.
+    pub fn recent_unwatched(&self, now: Duration) -> (u64, u64) {
+        let (requests, errors) = self.unwatched();
+        (self.recent_unwatched.growth(requests, now), self.recent_errors.growth(errors, now))
+    }
+
+    fn unwatched(&self) -> (u64, u64) {
+        // Errors first: who ends between the two reads is then no error without a request.
+        let (watched, watched_errors) = self.watched();
+        let errors = self.errors().saturating_sub(watched_errors);
+        (self.requests().saturating_sub(watched), errors)
+    }
+
     /// A request is sent again.
     pub fn retried(&self, reason: RetryReason) {
         self.retries.add(reason as usize, 1);
@@ -762,6 +872,41 @@ mod tests {
         pool.budget_exhausted();
         assert_eq!(RetryReason::ALL.map(|reason| pool.retries(reason)), [0, 0, 0, 1, 2]);
         assert_eq!(pool.budget_exhaustions(), 1);
+    }
+
+    #[test]
+    fn a_pool_tells_what_its_clients_saw() {
+        let pool = PoolMetrics::default();
+        for status in [200, 404, 499, 503, 0] {
+            pool.finished(status, 1);
+        }
+        assert_eq!((pool.requests(), pool.errors()), (5, 2));
+        let at = |seconds| Duration::from_secs(seconds);
+        pool.sample(at(10));
+        pool.finished(502, 1);
+        assert_eq!((pool.recent_unwatched(at(12)), pool.recent_requests(at(12))), ((6, 3), 6));
+        assert_eq!((pool.recent_unwatched(at(311)), pool.recent_requests(at(311))), ((1, 1), 1));
+    }
+
+    #[test]
+    fn a_watched_pool_counts_apart_what_began_since() {
+        let pool = PoolMetrics::default();
+        pool.finished(500, 6);
+        pool.watch_from(7);
+        pool.finished(500, 6);
+        pool.finished(200, 7);
+        pool.finished(503, 8);
+        assert_eq!(pool.watched(), (2, 1));
+        pool.watch_until(9);
+        pool.finished(500, 8);
+        pool.finished(200, 9);
+        assert_eq!((pool.watched(), pool.requests()), ((3, 2), 6));
+        let now = Duration::from_secs(1);
+        assert_eq!((pool.recent_unwatched(now), pool.recent_requests(now)), ((3, 2), 6));
+        pool.watch_from(10);
+        pool.end_watch();
+        pool.finished(200, 10);
+        assert_eq!(pool.watched(), (3, 2));
     }
 
     #[test]

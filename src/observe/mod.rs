@@ -23,6 +23,7 @@ mod metrics;
 mod process;
 mod process_log;
 mod reason;
+mod recent;
 mod timestamp;
 
 pub use access_log::{AccessLog, Target};
@@ -34,4 +35,5 @@ pub use metrics::{
 };
 pub use process_log::{Format, init_log};
 pub use reason::Reason;
+pub use recent::{Recent, RecentTimes, SAMPLE, WINDOW};
 pub use timestamp::utc;

@@ -320,6 +320,9 @@ pub(super) fn observe(finished: &Finished, now: Duration, ctx: &mut RequestConte
         }
         None => ctx.runtime.metrics.refused(ctx.refusal.unwrap_or(Reason::BadRequest)),
     }
+    if let Some(pool) = ctx.pool() {
+        pool.state.metrics.finished(finished.status, ctx.snapshot.generation);
+    }
     if let (Some(upstream), Some(attempt)) = (ctx.upstream(), &ctx.attempt)
         && attempt.response_time.is_some()
     {

@@ -17,6 +17,7 @@ mod listener;
 mod pool;
 mod queue;
 mod readiness;
+mod recent;
 mod upstream;
 
 use std::collections::HashMap;
@@ -27,7 +28,7 @@ use arc_swap::{ArcSwap, Guard};
 
 pub use lease::Lease;
 pub use listener::{ConnectionGuard, Listener, ListenerLimits};
-pub use pool::{Chosen, NoPick, Pool, PoolState, Tiers};
+pub use pool::{Chosen, NoPick, Pool, PoolState, Tiers, identity_of};
 pub use queue::{Place, Queue};
 pub use readiness::{Phase, Readiness};
 pub use upstream::{LastCheck, Upstream, UpstreamState};

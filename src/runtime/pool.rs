@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::queue::Queue;
 use super::{Lease, Upstream};
 use crate::balance::{Pick, Strategy, StrategyKind, Tried, Tuner, hash};
-use crate::config::PoolConfig;
+use crate::config::{PoolConfig, UpstreamAddress};
 use crate::health::{EjectionGate, WhyNot, may_eject};
 use crate::observe::PoolMetrics;
 use crate::retry::Budget;
@@ -39,10 +39,14 @@ pub(super) struct Tier {
     pub strategy: Strategy,
 }
 
+/// What an upstream is to `consistent_hash`: the same wherever its address is.
+pub fn identity_of(address: &UpstreamAddress) -> u64 {
+    hash(address.to_string().as_bytes())
+}
+
 /// A strategy for `members`, who are known to it by their addresses.
 pub(super) fn lay_out(kind: StrategyKind, weights: &[u16], members: &[Upstream], random: u64) -> Strategy {
-    let identity = |upstream: &Upstream| hash(upstream.config.address.to_string().as_bytes());
-    let identities: Vec<u64> = members.iter().map(identity).collect();
+    let identities: Vec<u64> = members.iter().map(|upstream| identity_of(&upstream.config.address)).collect();
     Strategy::identified(kind, weights, &identities, random)
 }
 

@@ -28,7 +28,7 @@ pub(super) fn fields(value: &Value<'_>) -> Option<Vec<(HeaderName, HeaderValue)>
 }
 
 /// Whether a literal value of this header is better not shown to anyone.
-pub(super) fn is_sensitive(name: &HeaderName) -> bool {
+pub(in crate::config) fn is_sensitive(name: &HeaderName) -> bool {
     const WORDS: [&str; 7] = ["authorization", "cookie", "token", "secret", "password", "api-key", "apikey"];
     WORDS.iter().any(|word| name.as_str().contains(word))
 }

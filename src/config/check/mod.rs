@@ -21,6 +21,8 @@ use super::file::ConfigFile;
 use super::report::{Diagnostic, Severity, Wrong};
 use super::{Config, Report, Source, values};
 
+pub(super) use headers::is_sensitive;
+
 /// Reads and checks a text. `environment` looks up a variable; host names are resolved now.
 ///
 /// # Errors

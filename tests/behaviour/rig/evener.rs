@@ -348,7 +348,7 @@ impl Admin {
     /// Any request, with these header lines, each ending in CRLF.
     #[track_caller]
     pub(crate) fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> Response {
-        self.connect().request(method, path, &self.with_token(headers), body.as_bytes())
+        self.send_body_with(method, path, headers, body.as_bytes())
     }
 
     pub(crate) fn try_get(&self, path: &str) -> Option<Response> {
