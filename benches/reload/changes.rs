@@ -56,7 +56,7 @@ fn whole_reloads(shape: Large, runs: usize) -> Result<(), Failure> {
     let file = folder.path().join("evener.toml");
     let one = Large { first_weight: 11, ..shape };
     let all = Large { weight: 11, ..shape };
-    let elsewhere = Large { network: 2, ..shape };
+    let elsewhere = Large { moved: Some(1), ..shape };
     for (name, other) in [
         ("  reload, one upstream changed", one),
         ("  reload, every weight changed", all),

@@ -49,7 +49,8 @@ enum Kind {
     None,
     OneWeight,
     EveryWeight,
-    EveryAddress,
+    /// Of one upstream in ten. A pool whose upstreams are all new has to wait for the first health check.
+    SomeAddresses,
 }
 
 impl Kind {
@@ -57,7 +58,7 @@ impl Kind {
         (Self::None, "no reload"),
         (Self::OneWeight, "of one upstream's weight"),
         (Self::EveryWeight, "of every weight"),
-        (Self::EveryAddress, "of every address"),
+        (Self::SomeAddresses, "of every tenth address"),
     ];
 
     fn other(self, base: Large) -> Option<Large> {
@@ -65,7 +66,7 @@ impl Kind {
             Self::None => None,
             Self::OneWeight => Some(Large { first_weight: base.weight + 1, ..base }),
             Self::EveryWeight => Some(Large { weight: base.weight + 1, ..base }),
-            Self::EveryAddress => Some(Large { network: base.network + 1, ..base }),
+            Self::SomeAddresses => Some(Large { moved: Some(UPSTREAMS_EACH), ..base }),
         }
     }
 }

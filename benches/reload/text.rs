@@ -10,8 +10,8 @@ pub(crate) struct Large {
     pub upstreams_each: usize,
     /// Upstreams have addresses of their own in 127.0.0.0/8, all on this port: one process can be them all.
     pub port: u16,
-    /// Another number: other addresses.
-    pub network: u8,
+    /// Each so-manieth upstream has another address than usual; `None`: none has.
+    pub moved: Option<usize>,
     /// Of every upstream; another one changes every pool.
     pub weight: u16,
     /// The same, of the very first upstream.
@@ -20,7 +20,7 @@ pub(crate) struct Large {
 
 impl Large {
     pub(crate) const fn new(pools: usize, upstreams_each: usize) -> Self {
-        Self { pools, upstreams_each, port: 9001, network: 1, weight: 10, first_weight: 10 }
+        Self { pools, upstreams_each, port: 9001, moved: None, weight: 10, first_weight: 10 }
     }
 
     /// Pools and routes, without listeners.
@@ -48,8 +48,9 @@ impl Large {
 
     /// Of one upstream, by its number among all.
     pub(crate) fn address(&self, number: usize) -> String {
-        let (high, low) = (number / 250, 1 + number % 250);
-        format!("127.{}.{high}.{low}:{}", self.network, self.port)
+        let is_moved = self.moved.is_some_and(|each| number.is_multiple_of(each));
+        let (network, high, low) = (1 + u8::from(is_moved), number / 250, 1 + number % 250);
+        format!("127.{network}.{high}.{low}:{}", self.port)
     }
 }
 

@@ -14,7 +14,6 @@
 use std::cell::{OnceCell, RefCell};
 use std::ops::Range;
 use std::path::Path;
-use std::rc::Rc;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -105,8 +104,7 @@ pub(super) struct Value<'t> {
     pub desk: &'t Desk<'t>,
     pub span: Range<usize>,
     inner: &'t DeValue<'t>,
-    /// The key's path with `*` for names: `pools.*.timeouts`.
-    path: Rc<str>,
+    path: KeyPath,
     /// Whether it is an element of the list that the path names.
     in_list: bool,
 }
@@ -257,8 +255,8 @@ impl<'t> Value<'t> {
             return self.refuse(too_many(table.len(), most, "entries"));
         }
         #[cfg(test)]
-        self.desk.asked.borrow_mut().insert(format!("{}.*", self.path));
-        let path: Rc<str> = format!("{}.*", self.path).into();
+        self.desk.asked.borrow_mut().insert(self.path.below(ANY_NAME).whole);
+        let path = self.path.below(ANY_NAME);
         let entry = |(key, value): (&'t Spanned<DeString<'t>>, _)| {
             let key = Key { text: key.get_ref(), span: key.span() };
             (key, self.child(value, path.clone(), false))
@@ -273,7 +271,7 @@ impl<'t> Value<'t> {
         read.map_or_else(|wrong| self.refuse(wrong), Some)
     }
 
-    fn child(&self, value: &'t Spanned<DeValue<'t>>, path: Rc<str>, in_list: bool) -> Self {
+    fn child(&self, value: &'t Spanned<DeValue<'t>>, path: KeyPath, in_list: bool) -> Self {
         Self { desk: self.desk, span: value.span(), inner: value.get_ref(), path, in_list }
     }
 
@@ -295,7 +293,7 @@ impl<'t> Value<'t> {
             DeValue::Array(_) => "a list",
             DeValue::Table(_) => "a table",
         };
-        let key = self.path.rsplit('.').next().filter(|key| *key != "*").unwrap_or("name");
+        let key = if self.path.last == ANY_NAME { "name" } else { self.path.last };
         let help = match self.inner {
             DeValue::Integer(number) if example.starts_with('"') => format!("write \"{number}\", in quotes"),
             _ if self.in_list => format!("write each like this: {key} = [{example}]"),
@@ -306,6 +304,30 @@ impl<'t> Value<'t> {
             format!("not {expected}"),
             help,
         ))
+    }
+}
+
+/// How a value is reached. Messages need its last step only; a large file has a hundred thousand values.
+#[derive(Clone, Default)]
+struct KeyPath {
+    last: &'static str,
+    /// Every step: `pools.*.timeouts`.
+    #[cfg(test)]
+    whole: String,
+}
+
+/// The step to whatever the user has named.
+const ANY_NAME: &str = "*";
+
+impl KeyPath {
+    fn below(&self, key: &'static str) -> Self {
+        let mut path = self.clone();
+        path.last = key;
+        #[cfg(test)]
+        {
+            path.whole = if self.whole.is_empty() { key.to_owned() } else { format!("{}.{key}", self.whole) };
+        }
+        path
     }
 }
 
@@ -334,7 +356,7 @@ pub(super) struct Fields<'t> {
     /// Where the table begins: its heading or its braces.
     pub span: Range<usize>,
     table: &'t DeTable<'t>,
-    path: Rc<str>,
+    path: KeyPath,
     /// The table in messages: `a pool`, `timeouts`.
     what: &'static str,
     known: RefCell<Vec<&'static str>>,
@@ -344,7 +366,7 @@ pub(super) struct Fields<'t> {
 impl<'t> Fields<'t> {
     /// Reads the whole file as a table.
     pub(super) fn of_file<T>(desk: &'t Desk<'t>, root: &'t DeTable<'t>, read: impl FnOnce(&Self) -> T) -> T {
-        let fields = Self::new(desk, root, 0..0, "".into(), "the file");
+        let fields = Self::new(desk, root, 0..0, KeyPath::default(), "the file");
         let answer = read(&fields);
         fields.refuse_unknown_keys();
         answer
@@ -354,7 +376,7 @@ impl<'t> Fields<'t> {
         desk: &'t Desk<'t>,
         table: &'t DeTable<'t>,
         span: Range<usize>,
-        path: Rc<str>,
+        path: KeyPath,
         what: &'static str,
     ) -> Self {
         let (known, later) = (RefCell::default(), RefCell::default());
@@ -384,17 +406,13 @@ impl<'t> Fields<'t> {
     /// The value of this key, if given.
     pub(super) fn get(&self, key: &'static str) -> Option<Value<'t>> {
         #[cfg(test)]
-        self.desk.asked.borrow_mut().insert(self.path_of(key));
+        self.desk.asked.borrow_mut().insert(self.path.below(key).whole);
         if !self.known.borrow().contains(&key) {
             self.known.borrow_mut().push(key);
         }
         let value = self.table.get(key)?;
-        let path = self.path_of(key).into();
+        let path = self.path.below(key);
         Some(Value { desk: self.desk, span: value.span(), inner: value.get_ref(), path, in_list: false })
-    }
-
-    fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     /// Whether this key is not given at all.
