@@ -1394,7 +1394,7 @@ async fn a_text_is_checked_without_a_change() {
     let api = Api::up(TWO_POOLS);
     let (path, tag) = ("/v1/config/check", api.control.tag());
     let checked = api.ask(Method::POST, path, &[], TWO_POOLS).await.expect(200).json();
-    assert_fits(&checked, &schema("Check"), "check");
+    assert_fits(&checked, &schema("Checked"), "check");
     assert_eq!(checked["summary"], "1 listener, 2 routes, 2 pools");
     assert!(!checked["warnings"].as_array().unwrap().is_empty(), "a secret stands in the text: {checked}");
     let wrong = api.ask(Method::POST, path, &[], "[listener]").await.expect(422);

@@ -45,7 +45,7 @@ pub use start::Start;
 pub use watch::follow_file;
 
 use crate::config::Config;
-use crate::observe::{ChangeResult, utc};
+use crate::observe::{ChangeOrigin, ChangeResult, utc};
 use crate::runtime::{Pool, Runtime, Snapshot};
 use guard::Guarded;
 use history::{History, NewEntry};
@@ -143,7 +143,7 @@ impl Control {
     /// Controls `runtime`, which runs the configuration of `start`.
     pub fn new(runtime: Arc<Runtime>, start: Start) -> Self {
         let first = runtime.peek().generation;
-        runtime.metrics.config_changed(crate::observe::ChangeOrigin::Start, ChangeResult::Applied);
+        runtime.metrics.config_changed(ChangeOrigin::Start, ChangeResult::Applied);
         runtime.metrics.config_applied(first, SystemTime::now());
         let (probe_now, requests) = mpsc::unbounded_channel();
         let Start { source, running, mut writer, .. } = start;
@@ -424,7 +424,12 @@ impl Control {
         self.runtime.metrics.config_changed(author.origin, ChangeResult::Refused);
         // A wrong file says itself what to do, mistake by mistake.
         let help = if matches!(rejected, Rejected::Invalid(_)) { String::new() } else { rejected.help() };
-        tracing::error!(who = %author.who, reason = %rejected, help, "configuration refused, nothing was changed");
+        if author.origin == ChangeOrigin::Admin {
+            // Whoever asked has the answer, and often it says only that somebody else was faster.
+            tracing::warn!(who = %author.who, reason = %rejected, help, "configuration refused, nothing was changed");
+        } else {
+            tracing::error!(who = %author.who, reason = %rejected, help, "configuration refused, nothing was changed");
+        }
         if matches!(change, Change::Reload | Change::ReloadIfEdited | Change::Replace(_)) {
             self.refusal.store(Arc::new(Some(Refusal {
                 at: utc(SystemTime::now()),

@@ -15,6 +15,7 @@ mod tcp;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
@@ -61,6 +62,8 @@ struct Subject {
     check: Arc<HealthCheckConfig>,
     /// Whether the pool lets whoever comes up start slowly.
     starts_slowly: bool,
+    /// Nobody wants to know any more; the probe under way is the last one.
+    is_left: AtomicBool,
 }
 
 /// The probing of one upstream; ends when dropped.
@@ -70,8 +73,14 @@ struct Watch {
 }
 
 impl Drop for Watch {
+    /// Requests on an older snapshot may wait for the first answer of an upstream that is gone by now, so
+    /// that probe is still made.
     fn drop(&mut self) {
-        self.task.abort();
+        if self.subject.state.verdict.health() == Health::Unknown {
+            self.subject.is_left.store(true, Ordering::Relaxed);
+        } else {
+            self.task.abort();
+        }
     }
 }
 
@@ -132,7 +141,12 @@ impl Prober {
         // Who comes back from maintenance is new here, and asked at once.
         let asked = |upstream: &&Upstream| upstream.config.mode != Mode::Maintenance;
         for upstream in pool.upstreams().iter().filter(asked) {
-            let subject = Subject { state: upstream.state.clone(), check: check.clone(), starts_slowly };
+            let subject = Subject {
+                state: upstream.state.clone(),
+                check: check.clone(),
+                starts_slowly,
+                is_left: AtomicBool::new(false),
+            };
             let key = Arc::as_ptr(&upstream.state).addr();
             let same = before.remove(&key).filter(|watch| watch.subject.is_asked_like(&subject));
             // Asked in another way, it is asked at once; until then the verdict stands.
@@ -209,6 +223,9 @@ impl Asker {
         loop {
             self.probe(&subject).await;
             round.take();
+            if subject.is_left.load(Ordering::Relaxed) {
+                return;
+            }
             let wait = next_probe_in(&state.verdict, check.interval, check.fast_interval, fastrand::u64(..));
             tokio::time::sleep(wait).await;
         }
