@@ -389,6 +389,7 @@ impl Control {
             dropped: Vec::new(),
             warnings: Vec::new(),
             what: format!("roll back to generation {}", previous.generation),
+            back_to: Some(previous.generation),
         };
         let (now, random) = (self.runtime.now(), fastrand::u64(..));
         let snapshot =

@@ -53,6 +53,9 @@ pub struct Entry {
     pub why: Option<String>,
     /// What was done: `reload`, `replace`, `edit pool app: …`.
     pub what: String,
+    /// The generation that this one repeats, if somebody went back to it.
+    #[serde(default)]
+    pub back_to: Option<u64>,
     /// What was changed at run time.
     pub overrides: Arc<[Override]>,
     /// Name of the text.
@@ -71,6 +74,7 @@ pub(super) struct NewEntry {
     pub(super) who: String,
     pub(super) why: Option<String>,
     pub(super) what: String,
+    pub(super) back_to: Option<u64>,
     pub(super) overrides: Arc<[Override]>,
     pub(super) text: Arc<str>,
 }
@@ -123,6 +127,20 @@ impl History {
         self.entries.iter()
     }
 
+    /// What ran before this generation. Whoever went back wants to go further back with the next step, not
+    /// to what they came from.
+    pub(super) fn before(&self, mut generation: u64) -> Option<&Entry> {
+        while let Some(earlier) = self.find(generation).and_then(|entry| entry.back_to) {
+            // They only point backwards; a journal that says something else is not followed for ever.
+            if earlier >= generation {
+                break;
+            }
+            generation = earlier;
+        }
+        // Texts that never ran have the number 0.
+        self.entries.iter().rev().find(|entry| entry.generation > 0 && entry.generation < generation)
+    }
+
     /// The configuration of this generation.
     pub(super) fn find(&self, generation: u64) -> Option<&Entry> {
         self.entries.iter().rev().find(|entry| entry.generation == generation)
@@ -140,14 +158,25 @@ impl History {
 
     /// Remembers one more, in memory; [`History::save`] writes it.
     pub(super) fn push(&mut self, new: NewEntry) {
-        let NewEntry { generation, at, origin, who, why, what, overrides, text } = new;
+        let NewEntry { generation, at, origin, who, why, what, back_to, overrides, text } = new;
         // One text in memory, however many generations have it.
         let same = self.entries.iter().rev().find(|entry| entry.text == text);
         let text_hash = same.map_or_else(|| hash_of(&text), |same| same.text_hash.clone());
         let text = same.map_or(text, |same| same.text.clone());
         let origin = origin.to_owned();
         self.latest = self.latest.max(generation);
-        self.entries.push_back(Entry { generation, at, origin, who, why, what, overrides, text_hash, text });
+        self.entries.push_back(Entry {
+            generation,
+            at,
+            origin,
+            who,
+            why,
+            what,
+            back_to,
+            overrides,
+            text_hash,
+            text,
+        });
         self.forget_old();
     }
 

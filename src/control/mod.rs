@@ -385,6 +385,7 @@ impl Control {
             who: author.who.clone(),
             why: author.why.clone(),
             what: next.what,
+            back_to: next.back_to,
             overrides: next.overrides,
             text: next.text,
         });
@@ -452,6 +453,7 @@ fn keep_edited_text(history: &mut History, running: &Running, on_disk: Option<St
             who: "unknown".to_owned(),
             why: None,
             what: "edit of the file that never ran".to_owned(),
+            back_to: None,
             overrides: running.overrides.clone(),
             text: text.into(),
         });

@@ -24,6 +24,8 @@ pub(super) struct Next {
     pub(super) warnings: Vec<String>,
     /// For the history.
     pub(super) what: String,
+    /// The generation that would run again.
+    pub(super) back_to: Option<u64>,
 }
 
 impl Control {
@@ -67,6 +69,7 @@ impl Control {
                 dropped: Vec::new(),
                 warnings: Vec::new(),
                 what: "drop overrides".to_owned(),
+                back_to: None,
             })),
         }
     }
@@ -122,7 +125,8 @@ impl Control {
         share_what_is_same(&mut config, &snapshot.config);
         let text = if *text == *running.text { running.text.clone() } else { Arc::from(text) };
         let warnings = said(warnings);
-        Next { text, file: Arc::new(file), config, overrides: overrides.into(), dropped, warnings, what }
+        let (file, overrides) = (Arc::new(file), overrides.into());
+        Next { text, file, config, overrides, dropped, warnings, what, back_to: None }
     }
 
     fn roll_back(
@@ -134,17 +138,18 @@ impl Control {
         let unknown = || Rejected::UnknownGeneration(generation);
         let entry = match generation {
             Some(generation) => writer.history.find(generation),
-            None => writer.history.entries().rev().find(|entry| is_before(entry.generation, running)),
+            None => writer.history.before(running.generation),
         };
         let entry = entry.ok_or_else(unknown)?;
-        let what = format!("roll back to generation {}", entry.generation);
+        let (what, back_to) =
+            (format!("roll back to generation {}", entry.generation), Some(entry.generation));
         if let Some(store) = &writer.store {
-            return self.with_text(store, &entry.text, &entry.overrides, what);
+            return Ok(Next { back_to, ..self.with_text(store, &entry.text, &entry.overrides, what)? });
         }
         // Without a file the text is always the same.
         let (config, overrides, dropped) = overrides::reconcile(&running.file, &entry.overrides);
         let (text, file, overrides) = (running.text.clone(), running.file.clone(), overrides.into());
-        Ok(Next { text, file, config, overrides, dropped, warnings: Vec::new(), what })
+        Ok(Next { text, file, config, overrides, dropped, warnings: Vec::new(), what, back_to })
     }
 
     fn edit(
@@ -177,7 +182,7 @@ impl Control {
         config.listeners = listeners;
         let (text, file) = (running.text.clone(), running.file.clone());
         let (dropped, warnings) = (Vec::new(), Vec::new());
-        Ok(Some(Next { text, file, config, overrides, dropped, warnings, what }))
+        Ok(Some(Next { text, file, config, overrides, dropped, warnings, what, back_to: None }))
     }
 }
 
@@ -189,11 +194,6 @@ fn too_many_upstreams(config: &Config) -> Option<CannotEdit> {
         message: format!("all pools together would have {found} upstreams, at most {most} are possible"),
         help: "remove some that are not needed first".to_owned(),
     })
-}
-
-/// Entries of texts that never ran have the number 0.
-fn is_before(generation: u64, running: &Running) -> bool {
-    generation > 0 && generation < running.generation
 }
 
 pub(super) fn parse(path: &Path, text: &str) -> Result<(Config, Report), Rejected> {

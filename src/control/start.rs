@@ -97,6 +97,7 @@ fn first(
             who: "start".to_owned(),
             why: None,
             what: "start".to_owned(),
+            back_to: None,
             overrides: overrides.clone(),
             text: text.clone(),
         });

@@ -391,10 +391,15 @@ fn what_ran_before_runs_again() {
         "a tag of another process"
     );
     roll_back(&evener, r#"{"generation": 1}"#).expect_status(200);
-    assert_eq!((on_disk(&evener), evener.get("/").body()), (text, "one".to_owned()));
+    assert_eq!((on_disk(&evener), evener.get("/").body()), (text.clone(), "one".to_owned()));
+    assert_eq!(history(&evener)[0]["what"], "roll back to generation 1");
+
+    // Whoever went back does not come to what they left, but further back, where there is nothing.
+    let refused = roll_back(&evener, "{}");
+    assert_eq!((refused.status(), &*problem(&refused)), (404, "unknown_generation"));
+    put(&evener, "*", &second).expect_status(200);
     roll_back(&evener, "{}").expect_status(200);
-    assert_eq!((on_disk(&evener), evener.generation()), (second, 6));
-    assert_eq!(history(&evener)[0]["what"], "roll back to generation 4");
+    assert_eq!((on_disk(&evener), evener.generation()), (text, 7));
 }
 
 #[test]

@@ -19,6 +19,7 @@ fn change(generation: u64, text: &str) -> NewEntry {
         who: "müller".to_owned(),
         why: Some("because".to_owned()),
         what: "replace".to_owned(),
+        back_to: None,
         overrides: Arc::default(),
         text: text.into(),
     }
@@ -191,4 +192,23 @@ proptest! {
             prop_assert!(history.entries().any(|entry| *entry.text == text.to_string()), "{text} is forgotten");
         }
     }
+}
+
+#[test]
+fn going_back_twice_goes_further_back() {
+    let mut history = History::default();
+    for generation in 1..=3 {
+        history.push(change(generation, "text"));
+    }
+    let back = |generation, to| NewEntry { back_to: Some(to), ..change(generation, "text") };
+    let before = |history: &History, generation| history.before(generation).map(|entry| entry.generation);
+    assert_eq!(before(&history, 3), Some(2));
+    history.push(back(4, 2));
+    assert_eq!(before(&history, 4), Some(1), "not to 3, which somebody did not want");
+    history.push(back(5, 1));
+    assert_eq!(before(&history, 5), None);
+    history.push(change(6, "text"));
+    assert_eq!(before(&history, 6), Some(5));
+    history.push(back(7, 9));
+    assert_eq!(before(&history, 7), Some(6), "a nonsensical journal is not followed");
 }
