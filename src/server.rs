@@ -17,6 +17,7 @@ use pingora::services::listening::Service;
 use crate::admin;
 use crate::balance::TICK;
 use crate::config::Config;
+use crate::config::limits::DURATION_MAX;
 use crate::control::{self, Control, Start};
 use crate::observe::{AccessLog, SAMPLE};
 use crate::probe::Prober;
@@ -105,8 +106,9 @@ fn server_conf(config: &Config) -> ServerConf {
         upstream_keepalive_pool_size: idle.div_ceil(config.server.threads.max(1)).max(1),
         // Attempts, the first one included, never 0: each request's `retry` decides within it.
         max_retries: ATTEMPTS_MAX as usize,
-        // `signals.rs` ends the process in time; this is only the net below it.
-        grace_period_seconds: Some(config.server.drain_timeout.as_secs() + 5),
+        // `signals.rs` ends the process in time; this is only the net below it. Pingora takes it once, at the
+        // start, so it has to do for every `drain_timeout` that a reload may bring.
+        grace_period_seconds: Some(DURATION_MAX.as_secs() + 5),
         graceful_shutdown_timeout_seconds: Some(1),
         ..ServerConf::default()
     }
@@ -229,3 +231,19 @@ fn listening_inode(table: &str, port: u16) -> Option<String> {
 
 /// How long after the last request a draining process looks again.
 pub(crate) const DRAIN_POLL: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::{Source, parse};
+
+    /// It is fixed when the process starts, and `drain_timeout` is not.
+    #[test]
+    fn pingora_does_not_end_a_drain_that_a_reload_made_longer() {
+        let text = "[server]\ndrain_timeout = \"1s\"\n[listeners.http]\naddress = \"127.0.0.1:8080\"\n[pools.app]\nupstreams = []\n";
+        let source = Source { name: String::new(), text: text.to_owned(), folder: ".".into() };
+        let conf = server_conf(&parse(&source, &|_| None).unwrap());
+        assert!(conf.grace_period_seconds > Some(DURATION_MAX.as_secs()));
+    }
+}

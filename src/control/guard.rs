@@ -412,15 +412,10 @@ impl Control {
         let running = self.running();
         let overruled = guarded.disk_text.clone().filter(|text| **text != *guarded.previous.text);
         keep_edited_text(&mut writer.history, &guarded.previous, overruled);
-        store.write(Some(&running.text), None)?;
-        if running.overrides != writer.stored_overrides {
-            match store.write(None, Some(&running.overrides)) {
-                Ok(()) => writer.stored_overrides = running.overrides.clone(),
-                // The next start comes to the same conclusion from the old overrides and the new file, but
-                // for what was changed during the guard.
-                Err(rejected) => tracing::warn!(reason = %rejected, "overrides not updated on the disk"),
-            }
-        }
+        // Both or neither: what was changed during the guard stands nowhere else.
+        let overrides = (running.overrides != writer.stored_overrides).then_some(&*running.overrides);
+        store.write(Some(&running.text), overrides)?;
+        writer.stored_overrides = running.overrides.clone();
         writer.history.save();
         for pool in self.runtime.snapshot().pools() {
             pool.state.metrics.end_watch();
@@ -625,6 +620,21 @@ mod tests {
         control.apply(&Change::RollBack(Some(1)), None, &author()).unwrap();
         assert_eq!(task.await.unwrap().unwrap().why, Some(Why::Asked));
         assert_eq!((weight(&control), on_disk(&folder)), (1, (OLD.to_owned(), None)));
+    }
+
+    /// Kept without its overrides, the next start would forget what was changed during the guard.
+    #[tokio::test]
+    async fn what_cannot_be_written_in_full_is_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = control(folder.path(), OLD);
+        let task = guarded(&control).await;
+        control.apply(&weigh(3), None, &author()).unwrap();
+        fs::create_dir(folder.path().join("evener.toml.overrides.toml")).unwrap();
+        assert!(matches!(control.confirm_guard(&author()), Err(Rejected::CannotPersist { .. })));
+        assert_eq!(on_disk(&folder), (OLD.to_owned(), None));
+        fs::remove_dir(folder.path().join("evener.toml.overrides.toml")).unwrap();
+        assert_eq!(control.confirm_guard(&author()).unwrap().unwrap().outcome, Outcome::Kept);
+        task.await.unwrap().unwrap();
     }
 
     /// Somebody edits the file, and the change is good: nothing of theirs is lost.

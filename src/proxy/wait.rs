@@ -30,7 +30,7 @@ async fn pick_after_first_check(runtime: &Runtime, ctx: &mut RequestContext) -> 
         match steps::pick(runtime.now(), fastrand::u64(..), ctx) {
             Ok(()) => return Ok(()),
             Err(NotYet::Unchecked) => {}
-            Err(NotYet::Full) => return Err(Reason::QueueFull),
+            Err(NotYet::Full) => return pick_from_queue(runtime, ctx).await,
             Err(NotYet::Refused(reason)) => return Err(reason),
         }
     }
@@ -66,3 +66,36 @@ const FIRST_CHECK_WAIT: Duration = Duration::from_secs(5);
 
 /// How often a request looks whether one has passed.
 const FIRST_CHECK_POLL: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::{Source, parse};
+
+    const TEXT: &str = "[listeners.http]\naddress = \"127.0.0.1:8080\"\n[pools.app]\nqueue = { max = 9, timeout = \"5s\" }\nupstreams = [{ address = \"127.0.0.1:9001\", max_connections = 1 }]\n";
+
+    async fn served(runtime: &Arc<Runtime>) -> Result<(), Reason> {
+        let mut ctx = RequestContext::new(runtime);
+        (ctx.route, ctx.pool) = (Some(0), Some(0));
+        pick(runtime, &mut ctx).await?;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Ok(())
+    }
+
+    /// The one place goes to one of them; the others wait in line like anybody else.
+    #[tokio::test]
+    async fn who_waited_for_the_first_check_may_wait_in_the_queue_too() {
+        let source = Source { name: String::new(), text: TEXT.to_owned(), folder: ".".into() };
+        let runtime = Arc::new(Runtime::new(parse(&source, &|_| None).unwrap(), 1, 0, None));
+        let state = runtime.snapshot().pool(0).unwrap().upstreams()[0].state.clone();
+        let comes_up = async {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            state.verdict.observe(true, 1, 1);
+        };
+        let (one, other, ()) = tokio::join!(served(&runtime), served(&runtime), comes_up);
+        assert_eq!((one, other), (Ok(()), Ok(())));
+    }
+}
