@@ -134,7 +134,11 @@ impl Control {
         let unknown = || Rejected::UnknownGeneration(generation);
         let entry = match generation {
             Some(generation) => writer.history.find(generation),
-            None => writer.history.entries().rev().find(|entry| is_before(entry.generation, running)),
+            // A reload of the same file is a generation, too; going back to it would change nothing.
+            None => writer.history.entries().rev().find(|entry| {
+                is_before(entry.generation, running)
+                    && (entry.text != running.text || entry.overrides != running.overrides)
+            }),
         };
         let entry = entry.ok_or_else(unknown)?;
         let what = format!("roll back to generation {}", entry.generation);
