@@ -38,13 +38,13 @@ impl Control {
         match change {
             Change::Reload => {
                 let store = writer.store.as_ref().ok_or(Rejected::NoFile)?;
-                let text = config::Source::read(&store.file).map_err(Rejected::Invalid)?.text;
+                let text = config::Source::read_again(&store.file).map_err(Rejected::Invalid)?.text;
                 self.reload(writer, &running, text).map(Some)
             }
             Change::ReloadIfEdited => {
                 let store = writer.store.as_ref().ok_or(Rejected::NoFile)?;
                 // A file that is gone for a moment, while an editor replaces it, is no edit.
-                let Ok(source) = config::Source::read(&store.file) else { return Ok(None) };
+                let Ok(source) = config::Source::read_again(&store.file) else { return Ok(None) };
                 if *source.text == *running.text || Some(&source.text) == writer.refused_text.as_ref() {
                     return Ok(None);
                 }

@@ -413,6 +413,22 @@ fn a_rollback_skips_generations_that_say_the_same() {
 }
 
 #[test]
+fn a_pipe_in_the_files_place_holds_up_nobody() {
+    let (evener, _one, _two, text) = in_front_of_one();
+    let file = evener.path("evener.toml");
+    fs::remove_file(&file).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+
+    let refused = evener.admin().post("/v1/reload", "");
+    assert_eq!((refused.status(), &*problem(&refused)), (422, "invalid_config"));
+    assert!(refused.body().contains("not a regular file"), "{}", refused.body());
+    let refused = put(&evener, &tag(&evener), &text);
+    assert_eq!((refused.status(), &*problem(&refused)), (409, "file_edited"));
+    put(&evener, "*", &text).expect_status(200);
+    assert_eq!(on_disk(&evener), text);
+}
+
+#[test]
 fn before_the_first_there_is_nothing() {
     let (evener, _one, _two, _text) = in_front_of_one();
     let refused = roll_back(&evener, "");
