@@ -35,7 +35,8 @@ pub(super) async fn confirm(
     writer: Writer,
     _: Nothing,
 ) -> Result<Json<GuardView>, Problem> {
-    let guard = off_the_loop(move || control.confirm_guard(&writer.author)).await?;
+    let guard =
+        off_the_loop(move || control.confirm_guard(writer.condition.as_ref(), &writer.author)).await?;
     guard.map(|guard| Json(GuardView { guard })).ok_or_else(no_guard)
 }
 

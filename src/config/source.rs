@@ -1,7 +1,7 @@
 //! Where a configuration comes from: a file, read whole and within limits.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -51,6 +51,19 @@ impl Source {
         }
         let text = String::from_utf8(bytes).map_err(|_| unreadable(io::ErrorKind::InvalidData.into()))?;
         Ok(Self { name: path.display().to_string(), text, folder: folder_of(path) })
+    }
+
+    /// As [`Source::read`], for a process that runs already: a pipe in the file's place would hold it up.
+    ///
+    /// # Errors
+    ///
+    /// Fails as [`Source::read`] does, and for what is no regular file.
+    pub fn read_again(path: &Path) -> Result<Self, LoadError> {
+        if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+            let error = io::Error::other("it is not a regular file");
+            return Err(LoadError::Unreadable(Unreadable::new(path, error)));
+        }
+        Self::read(path)
     }
 }
 

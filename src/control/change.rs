@@ -18,7 +18,7 @@ pub enum Change {
     ReloadIfEdited,
     /// Make this the text of the configuration file, and run it.
     Replace(String),
-    /// Run what ran in this generation, or, without one, before the present one.
+    /// Run what ran in this generation, or, without one, what was last different from what runs.
     RollBack(Option<u64>),
     /// Edit one pool, without touching the file.
     Edit {
@@ -263,7 +263,7 @@ impl fmt::Display for Rejected {
             Self::UnknownGeneration(Some(generation)) => {
                 write!(formatter, "the history has no generation {generation}")
             }
-            Self::UnknownGeneration(None) => formatter.write_str("there is nothing before this generation"),
+            Self::UnknownGeneration(None) => formatter.write_str("nothing else ran before this generation"),
             Self::Guarded => formatter.write_str("a guarded change is under way"),
             Self::CannotPersist { path, error } => {
                 write!(formatter, "cannot write {}: {error}", path.display())

@@ -189,9 +189,15 @@ impl Control {
     ///
     /// # Errors
     ///
-    /// It cannot be written to the disk, or somebody edited the file. The guard then goes on.
-    pub fn confirm_guard(&self, author: &Author) -> Result<Option<Guard>, Rejected> {
+    /// The condition does not hold, it cannot be written to the disk, or somebody edited the file. The guard
+    /// then goes on.
+    pub fn confirm_guard(
+        &self,
+        condition: Option<&Condition>,
+        author: &Author,
+    ) -> Result<Option<Guard>, Rejected> {
         let mut writer = lock(&self.writer);
+        self.check(&Change::Reload, condition)?;
         if writer.guarded.is_none() {
             return Ok(None);
         }
@@ -312,6 +318,11 @@ impl Control {
             }
             Change::RollBack(Some(other)) if other != guarded.previous.generation => {
                 writer.history.find(other).ok_or(Rejected::UnknownGeneration(Some(other)))?;
+                // All that may refuse it, before the guard is ended for it.
+                if let Some(store) = writer.store.as_ref().filter(|_| writer.edited_file(guarded).is_some()) {
+                    return Err(Rejected::FileEdited(store.file.clone()));
+                }
+                self.roll_back(writer, &self.running(), Some(other))?;
                 self.take_back(writer, author, Why::Asked, asked_by(author));
                 Ok(None)
             }
@@ -588,12 +599,12 @@ mod tests {
         let task = guarded(&control).await;
         control.apply(&weigh(3), None, &author()).unwrap();
         assert_eq!(on_disk(&folder), (OLD.to_owned(), None));
-        let guard = control.confirm_guard(&author()).unwrap().unwrap();
+        let guard = control.confirm_guard(None, &author()).unwrap().unwrap();
         assert_eq!((guard.outcome, guard.now_generation), (Outcome::Kept, 3));
         assert_eq!(task.await.unwrap().unwrap(), guard);
         let (text, overrides) = on_disk(&folder);
         assert!(text == NEW && overrides.unwrap().contains("value = 3"));
-        assert_eq!(control.confirm_guard(&author()).unwrap(), None);
+        assert_eq!(control.confirm_guard(None, &author()).unwrap(), None);
     }
 
     /// The new text says something else of the weight, so the override ends with it, and comes back.
@@ -630,10 +641,10 @@ mod tests {
         let task = guarded(&control).await;
         control.apply(&weigh(3), None, &author()).unwrap();
         fs::create_dir(folder.path().join("evener.toml.overrides.toml")).unwrap();
-        assert!(matches!(control.confirm_guard(&author()), Err(Rejected::CannotPersist { .. })));
+        assert!(matches!(control.confirm_guard(None, &author()), Err(Rejected::CannotPersist { .. })));
         assert_eq!(on_disk(&folder), (OLD.to_owned(), None));
         fs::remove_dir(folder.path().join("evener.toml.overrides.toml")).unwrap();
-        assert_eq!(control.confirm_guard(&author()).unwrap().unwrap().outcome, Outcome::Kept);
+        assert_eq!(control.confirm_guard(None, &author()).unwrap().unwrap().outcome, Outcome::Kept);
         task.await.unwrap().unwrap();
     }
 
@@ -644,7 +655,7 @@ mod tests {
         let control = control(folder.path(), OLD);
         let task = guarded(&control).await;
         fs::write(folder.path().join("evener.toml"), "# mine\n").unwrap();
-        assert!(matches!(control.confirm_guard(&author()), Err(Rejected::FileEdited(_))));
+        assert!(matches!(control.confirm_guard(None, &author()), Err(Rejected::FileEdited(_))));
         assert!(matches!(control.apply(&Change::ReloadIfEdited, None, &author()), Err(Rejected::Guarded)));
         let applied = control.apply(&Change::RollBack(None), None, &author()).unwrap();
         assert!(!applied.persisted);

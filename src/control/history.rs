@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::Running;
 use super::overrides::Override;
 use super::store::{NEW_SUFFIX, replace};
 
@@ -127,9 +128,10 @@ impl History {
         self.entries.iter()
     }
 
-    /// What ran before this generation. Whoever went back wants to go further back with the next step, not
-    /// to what they came from.
-    pub(super) fn before(&self, mut generation: u64) -> Option<&Entry> {
+    /// What ran before this, and was different: a reload of the same file is a generation, too. Whoever
+    /// went back wants to go further back with the next step, not to what they came from.
+    pub(super) fn before(&self, running: &Running) -> Option<&Entry> {
+        let mut generation = running.generation;
         while let Some(earlier) = self.find(generation).and_then(|entry| entry.back_to) {
             // They only point backwards; a journal that says something else is not followed for ever.
             if earlier >= generation {
@@ -138,7 +140,17 @@ impl History {
             generation = earlier;
         }
         // Texts that never ran have the number 0.
-        self.entries.iter().rev().find(|entry| entry.generation > 0 && entry.generation < generation)
+        self.entries.iter().rev().find(|entry| {
+            (1..generation).contains(&entry.generation)
+                && (entry.text != running.text || entry.overrides != running.overrides)
+        })
+    }
+
+    /// The latest generation that said the same.
+    pub(super) fn same_as(&self, text: &str, overrides: &[Override]) -> Option<u64> {
+        let is_same =
+            |entry: &&Entry| entry.generation > 0 && *entry.text == *text && *entry.overrides == *overrides;
+        self.entries.iter().rev().find(is_same).map(|entry| entry.generation)
     }
 
     /// The configuration of this generation.

@@ -411,8 +411,11 @@ impl Control {
         let metrics = &self.runtime.metrics;
         metrics.config_changed(author.origin, ChangeResult::Applied);
         metrics.config_applied(applied.generation, SystemTime::now());
-        self.refusal.store(Arc::new(None));
-        tell_applied(applied, author);
+        // An edit of a pool does not mend a file that is wrong.
+        if !matches!(change, Change::Edit { .. } | Change::DropOverrides) {
+            self.refusal.store(Arc::new(None));
+        }
+        tell_applied(change, applied, author);
     }
 
     fn tell_event(&self, change: &Change, result: Result<&Applied, &Rejected>, author: &Author) {
@@ -461,10 +464,12 @@ fn keep_edited_text(history: &mut History, running: &Running, on_disk: Option<St
     history.save();
 }
 
-fn tell_applied(applied: &Applied, author: &Author) {
+fn tell_applied(change: &Change, applied: &Applied, author: &Author) {
     tracing::info!(
         generation = applied.generation,
         who = %author.who,
+        why = author.why.as_deref().unwrap_or_default(),
+        what = %change.what(),
         carried = applied.carried,
         added = applied.added.len(),
         removed = applied.removed.len(),
@@ -472,6 +477,12 @@ fn tell_applied(applied: &Applied, author: &Author) {
         "configuration applied"
     );
     applied.dropped.iter().for_each(Dropped::tell);
+    // Whoever asks over the side port has them in the answer.
+    if author.origin == ChangeOrigin::File {
+        for warning in &applied.warnings {
+            tracing::warn!(warning, "configuration is odd");
+        }
+    }
 }
 
 /// A panic while holding one of these locks leaves nothing half done, so a poisoned lock is usable.

@@ -40,13 +40,13 @@ impl Control {
         match change {
             Change::Reload => {
                 let store = writer.store.as_ref().ok_or(Rejected::NoFile)?;
-                let text = config::Source::read(&store.file).map_err(Rejected::Invalid)?.text;
+                let text = config::Source::read_again(&store.file).map_err(Rejected::Invalid)?.text;
                 self.reload(writer, &running, text).map(Some)
             }
             Change::ReloadIfEdited => {
                 let store = writer.store.as_ref().ok_or(Rejected::NoFile)?;
                 // A file that is gone for a moment, while an editor replaces it, is no edit.
-                let Ok(source) = config::Source::read(&store.file) else { return Ok(None) };
+                let Ok(source) = config::Source::read_again(&store.file) else { return Ok(None) };
                 if *source.text == *running.text || Some(&source.text) == writer.refused_text.as_ref() {
                     return Ok(None);
                 }
@@ -129,7 +129,7 @@ impl Control {
         Next { text, file, config, overrides, dropped, warnings, what, back_to: None }
     }
 
-    fn roll_back(
+    pub(super) fn roll_back(
         &self,
         writer: &Writer,
         running: &Running,
@@ -138,7 +138,7 @@ impl Control {
         let unknown = || Rejected::UnknownGeneration(generation);
         let entry = match generation {
             Some(generation) => writer.history.find(generation),
-            None => writer.history.before(running.generation),
+            None => writer.history.before(running),
         };
         let entry = entry.ok_or_else(unknown)?;
         let (what, back_to) =

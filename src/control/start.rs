@@ -97,7 +97,8 @@ fn first(
             who: "start".to_owned(),
             why: None,
             what: "start".to_owned(),
-            back_to: None,
+            // Such as after a crash in the middle of a guard: what was on trial is not what ran before.
+            back_to: writer.history.same_as(&text, &overrides),
             overrides: overrides.clone(),
             text: text.clone(),
         });

@@ -44,6 +44,8 @@ impl Store {
     /// What the configuration file says now, whatever is wrong with it; `None`: there is none that can be
     /// read.
     pub(super) fn text_as_it_is(&self) -> Option<String> {
+        // Whoever waits for a pipe here would hold up every other change.
+        fs::metadata(&self.file).ok().filter(Metadata::is_file)?;
         fs::read(&self.file).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 

@@ -99,6 +99,23 @@ impl RequestContext {
         }
     }
 
+    /// Goes on with what runs now, on the route and pool of the same names, if it has both: whoever waits
+    /// for upstreams that have been replaced meanwhile may wait for ever. For requests that no upstream has
+    /// seen; they still hold one snapshot at a time.
+    pub(super) fn move_on(&mut self) {
+        let now = self.runtime.snapshot();
+        let (Some(route), Some(pool)) = (self.route(), self.pool()) else { return };
+        if now.generation == self.snapshot.generation {
+            return;
+        }
+        let route = now.routes().position(|other| other.config.name == route.config.name);
+        let pool = now.pools().position(|other| other.config.name == pool.config.name);
+        if route.is_some() && pool.is_some() {
+            (self.snapshot, self.route, self.pool) = (now, route, pool);
+            self.tried = Tiers::default();
+        }
+    }
+
     pub(super) fn route(&self) -> Option<&Route> {
         self.snapshot.route(self.route?)
     }

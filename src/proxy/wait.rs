@@ -27,6 +27,7 @@ async fn pick_after_first_check(runtime: &Runtime, ctx: &mut RequestContext) -> 
     let until = runtime.now() + FIRST_CHECK_WAIT.min(left(runtime, ctx));
     while runtime.now() < until {
         tokio::time::sleep(FIRST_CHECK_POLL).await;
+        ctx.move_on();
         match steps::pick(runtime.now(), fastrand::u64(..), ctx) {
             Ok(()) => return Ok(()),
             Err(NotYet::Unchecked) => {}

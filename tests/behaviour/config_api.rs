@@ -403,11 +403,47 @@ fn what_ran_before_runs_again() {
 }
 
 #[test]
+fn a_rollback_skips_generations_that_say_the_same() {
+    let (evener, one, two, text) = in_front_of_one();
+    let second = text.replace(&one.address(), &two.address());
+    put(&evener, "*", &second).expect_status(200);
+    for _ in 0..3 {
+        evener.admin().post("/v1/reload", "").expect_status(200);
+    }
+    put(&evener, "*", &second).expect_status(200);
+
+    roll_back(&evener, "").expect_status(200);
+    assert_eq!((on_disk(&evener), evener.get("/").body()), (text, "one".to_owned()));
+    assert_eq!(history(&evener)[0]["what"], "roll back to generation 1");
+}
+
+#[test]
+fn a_pipe_in_the_files_place_holds_up_nobody() {
+    let (evener, _one, _two, text) = in_front_of_one();
+    let file = evener.path("evener.toml");
+    fs::remove_file(&file).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+
+    let refused = evener.admin().post("/v1/reload", "");
+    assert_eq!((refused.status(), &*problem(&refused)), (422, "invalid_config"));
+    assert!(refused.body().contains("not a regular file"), "{}", refused.body());
+    let refused = put(&evener, &tag(&evener), &text);
+    assert_eq!((refused.status(), &*problem(&refused)), (409, "file_edited"));
+    put(&evener, "*", &text).expect_status(200);
+    assert_eq!(on_disk(&evener), text);
+}
+
+#[test]
 fn before_the_first_there_is_nothing() {
     let (evener, _one, _two, _text) = in_front_of_one();
     let refused = roll_back(&evener, "");
     assert_eq!((refused.status(), &*problem(&refused)), (404, "unknown_generation"));
     assert_eq!(evener.generation(), 1);
+
+    evener.admin().post("/v1/reload", "").expect_status(200);
+    let refused = roll_back(&evener, "");
+    assert_eq!((refused.status(), &*problem(&refused)), (404, "unknown_generation"), "the same, reloaded");
+    assert_eq!(evener.generation(), 2);
 }
 
 #[test]

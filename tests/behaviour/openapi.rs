@@ -31,13 +31,17 @@ fn nothing_that_is_sent_to_the_side_port_breaks_it_or_its_document() {
         two.address()
     ));
     let url = format!("http://{}", evener.admin().address());
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/behaviour/openapi");
+    let settings = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/behaviour/openapi/schemathesis.toml");
+    // It leaves notes where it runs.
+    let folder = tempfile::tempdir().expect("a temporary folder");
     let run = Command::new(schemathesis)
-        .args(["--config-file", "schemathesis.toml", "run"])
+        .arg("--config-file")
+        .arg(settings)
+        .arg("run")
         .arg(format!("{url}/openapi.json"))
         .args(["--url", &url, "--max-examples", EXAMPLES])
         .args(["--seed", &env::var("EVENER_SEED").unwrap_or_else(|_| SEED.to_owned())])
-        .current_dir(folder)
+        .current_dir(folder.path())
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
         .expect("schemathesis runs");

@@ -29,7 +29,8 @@ pub(super) fn fields(value: &Value<'_>) -> Option<Vec<(HeaderName, HeaderValue)>
 
 /// Whether a literal value of this header is better not shown to anyone.
 pub(in crate::config) fn is_sensitive(name: &HeaderName) -> bool {
-    const WORDS: [&str; 7] = ["authorization", "cookie", "token", "secret", "password", "api-key", "apikey"];
+    const WORDS: [&str; 9] =
+        ["auth", "cookie", "token", "secret", "pass", "key", "credential", "session", "signature"];
     WORDS.iter().any(|word| name.as_str().contains(word))
 }
 

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::config;
 
 fn folder() -> (TempDir, PathBuf) {
     let outer = tempfile::tempdir().unwrap();
@@ -197,18 +198,26 @@ proptest! {
 #[test]
 fn going_back_twice_goes_further_back() {
     let mut history = History::default();
-    for generation in 1..=3 {
-        history.push(change(generation, "text"));
+    for (generation, text) in [(1, "a"), (2, "b"), (3, "b"), (4, "bad")] {
+        history.push(change(generation, text));
     }
-    let back = |generation, to| NewEntry { back_to: Some(to), ..change(generation, "text") };
-    let before = |history: &History, generation| history.before(generation).map(|entry| entry.generation);
-    assert_eq!(before(&history, 3), Some(2));
-    history.push(back(4, 2));
-    assert_eq!(before(&history, 4), Some(1), "not to 3, which somebody did not want");
-    history.push(back(5, 1));
-    assert_eq!(before(&history, 5), None);
-    history.push(change(6, "text"));
-    assert_eq!(before(&history, 6), Some(5));
-    history.push(back(7, 9));
-    assert_eq!(before(&history, 7), Some(6), "a nonsensical journal is not followed");
+    let before = |history: &History, generation, text: &str| {
+        history.before(&running(generation, text)).map(|entry| entry.generation)
+    };
+    assert_eq!(before(&history, 3, "b"), Some(1), "2 said the same");
+    assert_eq!(before(&history, 4, "bad"), Some(3));
+    history.push(NewEntry { back_to: Some(3), ..change(5, "b") });
+    assert_eq!(before(&history, 5, "b"), Some(1), "not 4, which somebody did not want");
+    history.push(NewEntry { back_to: Some(1), ..change(6, "a") });
+    assert_eq!(before(&history, 6, "a"), None);
+    history.push(change(7, "c"));
+    assert_eq!(before(&history, 7, "c"), Some(6));
+    history.push(NewEntry { back_to: Some(9), ..change(8, "b") });
+    assert_eq!(before(&history, 8, "b"), Some(7), "a nonsensical journal is not followed");
+}
+
+fn running(generation: u64, text: &str) -> Running {
+    let file =
+        config::from_addresses("127.0.0.1:8080".parse().unwrap(), &["127.0.0.1:9001".to_owned()], None);
+    Running { generation, text: text.into(), file: Arc::new(file.unwrap()), overrides: Arc::default() }
 }
