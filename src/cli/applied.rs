@@ -87,7 +87,7 @@ impl Applied {
             let _ = writeln!(text, "  warning   {warning}");
         }
         if !self.persisted {
-            text.push_str("  note      lost with the process, which was started without a file\n");
+            text.push_str("  note      not on the disk: there is no file, or a guard has yet to keep it\n");
         }
         text
     }

@@ -189,6 +189,11 @@ impl Control {
         &self.events
     }
 
+    /// What was refused is not in the file any more.
+    fn forget_refusal(&self) {
+        self.refusal.store(Arc::new(None));
+    }
+
     /// The configurations that ran, the present one last.
     pub fn history(&self) -> Vec<HistoryEntry> {
         lock(&self.writer).history.entries().cloned().collect()
@@ -311,7 +316,9 @@ impl Control {
         let writes_text = self.may_write_text(writer, change, condition, next)?;
         let Some(store) = &writer.store else { return Ok(()) };
         let text = writes_text.then_some(&*next.text);
-        let overrides = (next.overrides != writer.stored_overrides).then_some(&*next.overrides);
+        // Somebody may have removed the file; what holds must not be lost with the process.
+        let is_lost = !next.overrides.is_empty() && !store.overrides_file().exists();
+        let overrides = (is_lost || next.overrides != writer.stored_overrides).then_some(&*next.overrides);
         match change {
             Change::Edit { .. } | Change::DropOverrides | Change::RollBack(_) => {
                 store.write(text, overrides)?;

@@ -142,10 +142,11 @@ impl FileWatch {
         if self.gone.take().is_some_and(|gone| gone.is_told) {
             tracing::info!(file = %self.file.display(), "configuration file is back");
         }
-        if self.refused.as_ref() != Some(&text) {
-            self.refused = None;
+        let runs = *text == *self.control.running().text;
+        if self.refused.as_ref() != Some(&text) && self.refused.take().is_some() && runs {
+            self.control.forget_refusal();
         }
-        if self.refused.is_some() || *text == *self.control.running().text {
+        if self.refused.is_some() || runs {
             self.unsettled = None;
             return Next::Wait(LOOK_EVERY);
         }

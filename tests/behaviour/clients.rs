@@ -437,7 +437,7 @@ fn overrides_are_listed_and_dropped() {
     insta::assert_snapshot!(told(&port, &["overrides", "--drop"]), @r"
     nothing to change: generation 8 is the same
       warning   line 3: odd; mend it
-      note      lost with the process, which was started without a file
+      note      not on the disk: there is no file, or a guard has yet to keep it
     --- exit code 0
     ");
     let none = side_port(vec![("GET /v1/overrides", json(200, r#"{"overrides":[]}"#))]);
