@@ -121,7 +121,7 @@ fn a_change_that_makes_requests_fail_is_rolled_back() {
         assert_eq!(evener.get("/").body(), "old");
     }
     visitors.leave();
-    assert!(evener.log().contains("guarded change rolled back"), "{}", evener.log());
+    evener.wait_for_log("guarded change rolled back");
 }
 
 /// Nobody is there to answer, so no upstream counts anything: the clients' view is what matters.
@@ -258,7 +258,7 @@ fn a_file_that_was_edited_meanwhile_is_left_alone() {
     wait_until(SOON, || guard(&evener)["outcome"] == "rolled_back");
     let detail = guard(&evener)["detail"].to_string();
     assert!(detail.contains("edited meanwhile"), "{detail}");
-    assert!(evener.log().contains("edited meanwhile"), "{}", evener.log());
+    evener.wait_for_log("edited meanwhile");
     assert_eq!(file(&evener), edited);
     assert_eq!(evener.get("/").body(), "old");
 }

@@ -193,7 +193,7 @@ fn an_override_lasts_and_is_shown() {
     holds(&evener);
     evener.restart();
     holds(&evener);
-    assert!(evener.log().contains("changed at run time, not as in the file"), "{}", evener.log());
+    evener.wait_for_log("changed at run time, not as in the file");
     evener.kill();
     evener.start_again();
     holds(&evener);
@@ -221,7 +221,7 @@ fn a_changed_file_beats_an_override_aloud() {
     let dropped = &applied["overrides_dropped"][0];
     assert_eq!(dropped["upstream"], one.address().as_str(), "{applied}");
     assert_eq!(dropped["why"], "the file was changed, and says 3 now", "{applied}");
-    assert!(evener.log().contains("override dropped"), "{}", evener.log());
+    evener.wait_for_log("override dropped");
     assert_eq!(evener.admin().upstream("app", &one)["weight"], 3);
     assert_eq!(evener.file(OVERRIDES), None);
 
@@ -238,7 +238,7 @@ fn a_file_that_was_changed_while_nobody_ran_beats_an_override_too() {
     let evener = Evener::start_beside(&weighted(&[(&origin, 3)], ""), &[(OVERRIDES, &overrides)]);
     wait_until(Duration::from_secs(20), || evener.admin().try_get("/livez").is_some());
     assert_eq!(evener.admin().upstream("app", &origin)["weight"], 3);
-    assert!(evener.log().contains("override dropped"), "{}", evener.log());
+    evener.wait_for_log("override dropped");
     assert_eq!(evener.file(OVERRIDES), None);
 }
 
@@ -353,7 +353,7 @@ fn a_history_that_does_not_fit_costs_no_reload() {
         .expect("write");
     let applied = evener.admin().post("/v1/reload", "").expect_status(200).json();
     assert_eq!((&applied["changed"], &applied["generation"]), (&true.into(), &2.into()));
-    assert!(evener.log().contains("history kept in memory only"), "{}", evener.log());
+    evener.wait_for_log("history kept in memory only");
     evener.get("/").expect_status(200);
     assert!(evener.ends_within(Duration::from_millis(1)).is_none());
 }

@@ -84,7 +84,7 @@ fn a_saved_file_runs_by_itself() {
     let scene = watching();
     scene.write_in_place(1);
     scene.expect(1, 2);
-    assert!(scene.evener.log().contains("file watch"), "{}", scene.evener.log());
+    scene.evener.wait_for_log("file watch");
     scene.write_in_place(2);
     scene.expect(2, 3);
 }
@@ -206,7 +206,7 @@ fn a_text_that_stays_the_same_changes_nothing() {
     fs::write(scene.beside("somebody-elses"), "").unwrap();
     scene.save(1);
     scene.expect(1, 2);
-    assert_eq!(scene.log_has("configuration applied"), 1, "{}", scene.evener.log());
+    wait_until(SOON, || scene.log_has("configuration applied") == 1);
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn a_file_that_is_gone_is_told_once_and_followed_when_it_is_back() {
     scene.save(1);
     scene.expect(1, 2);
     assert_eq!(scene.log_has("configuration file cannot be read"), 1, "{}", scene.evener.log());
-    assert_eq!(scene.log_has("configuration file is back"), 1, "{}", scene.evener.log());
+    wait_until(SOON, || scene.log_has("configuration file is back") == 1);
     assert_eq!(scene.log_has("configuration refused"), 0, "{}", scene.evener.log());
 
     fs::remove_file(&file).unwrap();
@@ -354,7 +354,7 @@ fn what_we_write_ourselves_is_not_loaded_again() {
     }
     scene.save(3);
     scene.expect(3, 4);
-    assert_eq!(scene.log_has("configuration applied"), 3, "{}", scene.evener.log());
+    wait_until(SOON, || scene.log_has("configuration applied") == 3);
 }
 
 #[test]

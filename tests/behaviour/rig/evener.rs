@@ -188,6 +188,16 @@ impl Evener {
         Admin { address: SocketAddr::new(host, self.admin.port()), token: self.token.clone(), source: None }
     }
 
+    /// Waits until the log says this: a line comes a moment after what it tells of.
+    #[track_caller]
+    pub(crate) fn wait_for_log(&self, phrase: &str) {
+        let started = Instant::now();
+        while !self.log().contains(phrase) {
+            assert!(started.elapsed() < START_DEADLINE, "`{phrase}` is not in the log");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Everything it has written to standard output and standard error.
     pub(crate) fn log(&self) -> String {
         self.output("stdout") + &self.output("stderr")
