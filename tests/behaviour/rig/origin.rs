@@ -6,7 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::message::{Head, Headers, read_chunks};
 use super::ports::reserve_port;
@@ -469,10 +469,27 @@ enum Acceptor {
     Unix(UnixListener),
 }
 
+/// A child process that another play starts at this moment holds a listener that we have just closed, until it
+/// runs its program.
+fn bind_patiently(address: SocketAddr) -> io::Result<TcpListener> {
+    let started = Instant::now();
+    loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && started.elapsed() < HELD_AT_MOST => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            bound => return bound,
+        }
+    }
+}
+
+/// The longest that a start of a process may take between fork and exec.
+const HELD_AT_MOST: Duration = Duration::from_secs(20);
+
 impl Acceptor {
     fn bind(place: &Place) -> io::Result<Self> {
         match place {
-            Place::Tcp(address) => TcpListener::bind(address).map(Self::Tcp),
+            Place::Tcp(address) => bind_patiently(*address).map(Self::Tcp),
             Place::Unix(path) => {
                 let _ = std::fs::remove_file(path);
                 UnixListener::bind(path).map(Self::Unix)

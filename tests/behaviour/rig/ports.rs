@@ -1,9 +1,9 @@
 //! Ports that nobody else gets.
 
-use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 /// Below what Linux (32768 up) and macOS (49152 up) hand out by themselves: an outgoing connection, or
 /// a `bind` to port 0 elsewhere, can never take a reserved port.
@@ -69,13 +69,15 @@ pub(crate) fn unreachable_address() -> SocketAddr {
 
 /// Connects until a connect gets no answer.
 fn fill_queue(address: SocketAddr) -> Vec<TcpStream> {
-    let patience = std::time::Duration::from_millis(200);
-    std::iter::from_fn(|| TcpStream::connect_timeout(&address, patience).ok()).take(16).collect()
+    std::iter::from_fn(|| TcpStream::connect_timeout(&address, PATIENCE).ok()).take(16).collect()
 }
 
-/// On both families, though a machine may lack the second.
+/// Whether nobody listens there, on either family. To ask by binding would take the port for a moment, or for
+/// longer: a child process that is just being started holds what is bound now until it runs its program.
 fn is_free(port: u16) -> bool {
-    let taken =
-        |bound: io::Result<TcpListener>| bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse);
-    TcpListener::bind(("127.0.0.1", port)).is_ok() && !taken(TcpListener::bind(("::1", port)))
+    let answers = |address: SocketAddr| TcpStream::connect_timeout(&address, PATIENCE).is_ok();
+    !answers(([127, 0, 0, 1], port).into()) && !answers((Ipv6Addr::LOCALHOST, port).into())
 }
+
+/// Loopback answers or refuses at once.
+const PATIENCE: Duration = Duration::from_millis(200);
