@@ -28,7 +28,6 @@ use super::prepare::Next;
 use super::{
     Applied, Author, Change, Condition, Control, Happening, Rejected, Running, Writer, keep_edited_text, lock,
 };
-use crate::config::Config;
 use crate::observe::{ChangeOrigin, utc};
 use crate::runtime::Snapshot;
 
@@ -110,9 +109,9 @@ pub enum Why {
 /// What the writer knows of a guarded change, for as long as one is under way.
 pub(super) struct Guarded {
     generation: u64,
-    /// What ran before, with the configuration that its snapshot was built from.
+    /// What ran before, and what was known of its upstreams.
     previous: Arc<Running>,
-    previous_config: Arc<Config>,
+    previous_snapshot: Arc<Snapshot>,
     /// What the file held then; `None`: it could not be read.
     disk_text: Option<String>,
     ended: oneshot::Sender<Guard>,
@@ -246,7 +245,7 @@ impl Control {
         writer.guarded = Some(Guarded {
             generation: snapshot.generation,
             previous: self.running(),
-            previous_config: before.config.clone(),
+            previous_snapshot: before.clone(),
             disk_text,
             ended,
         });
@@ -395,7 +394,7 @@ impl Control {
         let next = Next {
             text: previous.text.clone(),
             file: previous.file.clone(),
-            config: (*guarded.previous_config).clone(),
+            config: (*guarded.previous_snapshot.config).clone(),
             overrides: previous.overrides.clone(),
             dropped: Vec::new(),
             warnings: Vec::new(),
@@ -403,8 +402,9 @@ impl Control {
             back_to: Some(previous.generation),
         };
         let (now, random) = (self.runtime.now(), fastrand::u64(..));
-        let snapshot =
-            Snapshot::build(next.config.clone(), before.generation + 1, Some(&before), now, random);
+        let (config, generation) = (next.config.clone(), before.generation + 1);
+        let older = &guarded.previous_snapshot;
+        let snapshot = Snapshot::build_again(config, generation, &before, older, now, random);
         for pool in before.pools() {
             pool.state.metrics.watch_until(snapshot.generation);
         }
@@ -549,9 +549,13 @@ mod tests {
     }
 
     async fn guarded(control: &Arc<Control>) -> JoinHandle<Option<Guard>> {
+        guarded_by(control, NEW).await
+    }
+
+    async fn guarded_by(control: &Arc<Control>, text: &str) -> JoinHandle<Option<Guard>> {
         let bounds = Bounds { time: Duration::from_secs(600), max_error_ratio: 0.05, confirm: true };
         let (told, telling) = oneshot::channel();
-        let running = control.clone().run_guarded(NEW.to_owned(), None, author(), bounds, told);
+        let running = control.clone().run_guarded(text.to_owned(), None, author(), bounds, told);
         let task = tokio::spawn(running);
         let (applied, guard) = telling.await.unwrap().unwrap();
         assert_eq!((applied.persisted, guard.outcome), (false, Outcome::Watching));
@@ -590,6 +594,24 @@ mod tests {
         );
         assert_eq!(on_disk(&folder), (OLD.to_owned(), None));
         apply(&Change::Reload).unwrap();
+    }
+
+    /// As if the change had never been: the requests in flight at whoever it replaced still count there.
+    #[tokio::test]
+    async fn whoever_comes_back_by_a_rollback_is_not_new() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = control(folder.path(), OLD);
+        let upstreams = || {
+            let snapshot = control.runtime().snapshot();
+            let upstreams = snapshot.pool_named("app").unwrap().upstreams();
+            upstreams.iter().map(|upstream| Arc::as_ptr(&upstream.state).addr()).collect::<Vec<_>>()
+        };
+        let before = upstreams();
+        let task = guarded_by(&control, &NEW.replace("9001", "9009")).await;
+        assert!(upstreams().iter().all(|state| !before.contains(state)));
+        control.apply(&Change::RollBack(None), None, &author()).unwrap();
+        task.await.unwrap();
+        assert_eq!(upstreams(), before);
     }
 
     #[tokio::test]

@@ -29,7 +29,24 @@ impl Snapshot {
         now: Duration,
         random: u64,
     ) -> Self {
-        let making = Making { generation, previous, known: OnceCell::new(), now, random };
+        Self::make(config, &Making { generation, previous, older: None, known: OnceCell::new(), now, random })
+    }
+
+    /// As [`Snapshot::build`], and what `previous` does not know is looked up in `older`: for going back to
+    /// what ran in it, as if it had never been left.
+    pub fn build_again(
+        config: Config,
+        generation: u64,
+        previous: &Self,
+        older: &Self,
+        now: Duration,
+        random: u64,
+    ) -> Self {
+        let (previous, older, known) = (Some(previous), Some(older), OnceCell::new());
+        Self::make(config, &Making { generation, previous, older, known, now, random })
+    }
+
+    fn make(config: Config, making: &Making<'_>) -> Self {
         let pools: Vec<Arc<Pool>> =
             config.pools.iter().enumerate().map(|(index, pool)| making.pool(index, pool)).collect();
         let listeners = config.listeners.len();
@@ -39,8 +56,8 @@ impl Snapshot {
             .enumerate()
             .map(|(index, route)| making.route(index, route, listeners))
             .collect();
-        let (table, places) = (table(&routes, previous), places(&pools, previous));
-        Self { generation, table, routes, pools, places, config: Arc::new(config) }
+        let (table, places) = (table(&routes, making.previous), places(&pools, making.previous));
+        Self { generation: making.generation, table, routes, pools, places, config: Arc::new(config) }
     }
 }
 
@@ -48,6 +65,8 @@ impl Snapshot {
 struct Making<'a> {
     generation: u64,
     previous: Option<&'a Snapshot>,
+    /// What ran before that, if it is to run again.
+    older: Option<&'a Snapshot>,
     /// Made when something is not in the place that it had; a change of one finds all in their places.
     known: OnceCell<Known<'a>>,
     now: Duration,
@@ -73,7 +92,11 @@ impl<'a> Making<'a> {
     fn pool(&self, index: usize, config: &Arc<PoolConfig>) -> Arc<Pool> {
         match self.pool_before(index, config) {
             Some(same) if Arc::ptr_eq(&same.config, config) => Arc::clone(same),
-            before => Arc::new(self.changed_pool(config, before.map(|pool| &**pool))),
+            before => {
+                let older = self.older.and_then(|older| older.pool_named(&config.name));
+                let before = before.map(AsRef::as_ref);
+                Arc::new(self.changed_pool(config, before.or(older), older))
+            }
         }
     }
 
@@ -96,12 +119,12 @@ impl<'a> Making<'a> {
         self.known.get_or_init(|| Known::of(previous))
     }
 
-    fn changed_pool(&self, config: &Arc<PoolConfig>, before: Option<&Pool>) -> Pool {
+    fn changed_pool(&self, config: &Arc<PoolConfig>, before: Option<&Pool>, older: Option<&Pool>) -> Pool {
         let (primaries, backups): (Vec<_>, Vec<_>) =
             config.upstreams.iter().partition(|upstream| !upstream.backup);
         let first_backup = primaries.len();
         let members: Vec<&UpstreamConfig> = primaries.into_iter().chain(backups).collect();
-        let upstreams = self.upstreams(config, &members, before);
+        let upstreams = self.upstreams(config, &members, before, older);
         let tier = |range: std::ops::Range<usize>, number: usize| {
             let before = before.and_then(|pool| pool.tiers.get(number));
             Tier::build(config, &upstreams, range, before, self.random)
@@ -117,11 +140,14 @@ impl<'a> Making<'a> {
         pool: &PoolConfig,
         members: &[&UpstreamConfig],
         before: Option<&Pool>,
+        older: Option<&Pool>,
     ) -> Vec<Upstream> {
-        let known: HashMap<&UpstreamAddress, &Arc<UpstreamState>> = before
-            .map(|pool| pool.upstreams.iter().map(|upstream| (&upstream.config.address, &upstream.state)))
+        // The later entry of an address wins: what ran last knows more.
+        let known: HashMap<&UpstreamAddress, &Arc<UpstreamState>> = [older, before]
             .into_iter()
             .flatten()
+            .flat_map(|pool| &pool.upstreams)
+            .map(|upstream| (&upstream.config.address, &upstream.state))
             .collect();
         let new_state = |address| {
             let state = UpstreamState::new(&pool.name, address, self.now);
@@ -141,7 +167,11 @@ impl<'a> Making<'a> {
     }
 
     fn route(&self, index: usize, config: &Arc<RouteConfig>, listeners: usize) -> Arc<Route> {
-        let metrics = match self.route_before(index, config) {
+        let older = || {
+            let mut routes = self.older?.routes.iter();
+            routes.find(|route| route.config.name == config.name)
+        };
+        let metrics = match self.route_before(index, config).or_else(older) {
             Some(same) if Arc::ptr_eq(&same.config, config) => return Arc::clone(same),
             Some(changed) => changed.metrics.clone(),
             None => Arc::new(RouteMetrics::new(listeners)),

@@ -19,7 +19,10 @@ impl Leaving {
         let replaced = before.pools().filter(|pool| !kept.contains(&std::ptr::from_ref(*pool)));
         let gone = replaced.flat_map(states).filter(|state| !stays.contains(&Arc::as_ptr(state)));
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|state| state.strong_count() > 0);
+        // Who is there again is not leaving.
+        let leaves =
+            |state: &Weak<UpstreamState>| state.strong_count() > 0 && !stays.contains(&state.as_ptr());
+        all.retain(leaves);
         all.extend(gone.map(Arc::downgrade));
     }
 
