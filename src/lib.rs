@@ -22,6 +22,7 @@ pub mod probe;
 pub mod proxy;
 
 // The roof: assembles, knows everyone.
+pub mod bench;
 pub mod cli;
 pub mod server;
 pub mod signals;

@@ -1,0 +1,1 @@
+//! The balancers under test, each a process of its own.

@@ -1,0 +1,1 @@
+//! The load generator: clients that keep to their schedule.

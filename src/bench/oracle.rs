@@ -1,0 +1,1 @@
+//! Perfect knowledge: where each request is served soonest.

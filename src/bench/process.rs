@@ -1,0 +1,1 @@
+//! A process that we started: what it uses, and its certain end.

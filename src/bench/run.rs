@@ -1,0 +1,1 @@
+//! All candidates in turns, round after round.

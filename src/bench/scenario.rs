@@ -1,0 +1,224 @@
+//! What happens in a run: servers, load, the script, and what is expected of whom.
+
+use std::time::Duration;
+
+use super::name::Candidate;
+
+/// A scenario, read and checked: every index names a server, every time lies within the run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scenario {
+    /// The file's name without `.toml`.
+    pub name: String,
+    /// One sentence for people.
+    pub what: String,
+    /// What a right order among the candidates is, and why; for people.
+    pub expected: String,
+    /// Whether `make bench` runs it.
+    pub is_short: bool,
+    /// App servers, 1 to 2 000.
+    pub servers: usize,
+    /// Requests that one server works on at a time, 1 to 10 000; more wait in one queue.
+    pub workers: usize,
+    /// Balancer processes in front of the same servers, each client request at a random one; 1 to 16.
+    pub balancers: usize,
+    /// Worker threads of one balancer.
+    pub threads: usize,
+    /// Who asks, and when.
+    pub load: Load,
+    /// What is asked for.
+    pub request: Request,
+    /// What happens to which server.
+    pub script: Vec<Act>,
+    /// The balancer reads a changed configuration that often.
+    pub reload_every: Option<Duration>,
+    /// Of one turn, warm-up included.
+    pub duration: Duration,
+    /// The beginning of a turn, not counted.
+    pub warmup: Duration,
+    /// A client gives up after so long.
+    pub timeout: Duration,
+    /// Who takes part when nobody says otherwise; other balancers only where installed and asked for.
+    pub candidates: Vec<Candidate>,
+    /// What should come out.
+    pub expectations: Vec<Expectation>,
+}
+
+/// Who asks, and when.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Load {
+    /// Open loop: requests begin when their time has come, however many are under way.
+    Rate {
+        /// Requests per second in all, above 0.
+        per_second: f64,
+        /// The time between two of them.
+        arrivals: Arrivals,
+        /// How long each takes.
+        work: Work,
+    },
+    /// Closed loop: so many clients, each asks again as soon as it was answered. Shows what a request
+    /// costs, and says nothing about latency.
+    Clients(usize),
+    /// So many connections are opened, ask once, and stay open: what an idle connection costs.
+    Idle(usize),
+}
+
+/// The time between two requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrivals {
+    /// Independent clients: exponential gaps.
+    Poisson,
+    /// Equal gaps.
+    Even,
+}
+
+/// How long requests take at nominal speed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Work {
+    /// Answered at once.
+    None,
+    /// Exponentially distributed.
+    Exponential {
+        /// Above zero.
+        mean: Duration,
+    },
+    /// Log-normally distributed.
+    LogNormal {
+        /// Above zero.
+        mean: Duration,
+        /// Of the logarithm, 0 to 3.
+        sigma: f64,
+    },
+    /// A share (0 to 1) of long requests among short ones, each log-normal with sigma 0.3.
+    TwoClasses {
+        /// Mean of the short ones.
+        short: Duration,
+        /// Mean of the long ones.
+        long: Duration,
+        /// 0 to 1.
+        long_share: f64,
+    },
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Bytes in the body of a request; 0 is a GET, more is a POST.
+    pub body: usize,
+    /// Bytes in the body of an answer.
+    pub answer: usize,
+    /// Whether a connection serves many requests.
+    pub is_kept: bool,
+}
+
+/// Something that happens to a server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Act {
+    /// Index of the server.
+    pub server: usize,
+    /// Since the beginning of the turn.
+    pub from: Duration,
+    /// `Duration::MAX`: for the rest of it.
+    pub until: Duration,
+    /// What.
+    pub fate: Fate,
+}
+
+/// What happens to a server for some time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fate {
+    /// Works at this speed; 1 is nominal, 0 is paused.
+    Speed(f64),
+    /// Stands still for `length`, about once in `every`, at random moments of its own.
+    Pauses {
+        /// Of one pause.
+        length: Duration,
+        /// Mean time from the end of one to the beginning of the next.
+        every: Duration,
+    },
+    /// Answers `status` after `latency`, without work, to this share of requests.
+    Fail {
+        /// 400 to 599.
+        status: u16,
+        /// Of requests, 0 to 1.
+        share: f64,
+        /// Until it is answered.
+        latency: Duration,
+    },
+    /// Takes requests and never answers them.
+    Hang,
+    /// Refuses new connections; those that are open go on.
+    Refuse,
+    /// Resets the connection in the middle of this share of answers.
+    Reset {
+        /// Of answers, 0 to 1.
+        share: f64,
+    },
+    /// Killed: every connection is reset, new ones are refused, all work is lost. Started again at the end.
+    Down,
+    /// Is not among the upstreams before the end of this: it joins then.
+    Away,
+}
+
+/// What should come out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expectation {
+    /// Which figure.
+    pub measure: Measure,
+    /// Whose.
+    pub of: Candidate,
+    /// What it should be.
+    pub bound: Bound,
+    /// Counted from what.
+    pub against: Against,
+    /// Whether it is a goal of the project, and not only an order that must be right.
+    pub is_goal: bool,
+}
+
+/// What a bound is counted from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Against {
+    /// The figure itself.
+    Nothing,
+    /// The figure divided by that of another candidate.
+    Times(Candidate),
+    /// The figure less that of another candidate.
+    Beyond(Candidate),
+}
+
+/// From which side a figure is bounded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bound {
+    /// Not above.
+    AtMost(f64),
+    /// Not below.
+    AtLeast(f64),
+}
+
+/// A figure of one turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    /// Median latency of successful requests, in milliseconds, from the moment when they should have begun.
+    P50,
+    /// Its 99th percentile.
+    P99,
+    /// Its 99.9th percentile.
+    P999,
+    /// The 99th percentile of all requests, failed ones included.
+    P99All,
+    /// Share of requests that failed, 0 to 1.
+    Errors,
+    /// The smallest share of requests among servers to which nothing happens, in relation to their mean.
+    LeastShare,
+    /// The largest.
+    MostShare,
+    /// The smallest within any second after the warm-up.
+    LeastShareOfASecond,
+    /// The largest within any second after the warm-up.
+    MostShareOfASecond,
+    /// Requests per second of CPU time of the balancer.
+    PerCpuSecond,
+    /// Resident memory of the balancer at the end, in MiB.
+    ResidentMib,
+    /// Resident memory per idle connection, in KiB.
+    ConnectionKib,
+}

@@ -1,0 +1,1 @@
+//! What was expected against what was measured.
