@@ -29,6 +29,7 @@ mod real_servers;
 mod reload;
 mod rig;
 mod routing;
+mod scripted;
 mod state;
 mod tokens;
 mod watch;
