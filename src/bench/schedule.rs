@@ -65,3 +65,108 @@ fn normal(random: &mut fastrand::Rng) -> f64 {
     let radius = (-2.0 * (1.0 - random.f64()).ln()).sqrt();
     radius * (std::f64::consts::TAU * random.f64()).cos()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn scenario(arrivals: Arrivals, work: Work, balancers: usize) -> Scenario {
+        Scenario {
+            name: "test".to_owned(),
+            what: String::new(),
+            expected: String::new(),
+            is_short: false,
+            servers: 2,
+            workers: 1,
+            balancers,
+            threads: 1,
+            load: Load::Rate { per_second: 1_000.0, arrivals, work },
+            request: super::super::scenario::Request { body: 0, answer: 0, is_kept: true },
+            script: Vec::new(),
+            reload_every: None,
+            duration: Duration::from_secs(50),
+            warmup: Duration::from_secs(1),
+            timeout: Duration::from_secs(2),
+            candidates: Vec::new(),
+            expectations: Vec::new(),
+        }
+    }
+
+    fn assert_near(figure: f64, expected: f64) {
+        assert!((figure / expected - 1.0).abs() < 0.05, "{figure}, and {expected} was asked for");
+    }
+
+    fn mean_work(all: &[Arrival]) -> f64 {
+        all.iter().map(|arrival| arrival.work.as_secs_f64()).sum::<f64>() / all.len() as f64
+    }
+
+    #[test]
+    fn rate_and_mean_work_are_those_asked_for() {
+        let mean = 10 * MS;
+        let works = [
+            (Work::Exponential { mean }, 0.010),
+            (Work::LogNormal { mean, sigma: 0.5 }, 0.010),
+            (Work::LogNormal { mean, sigma: 1.0 }, 0.010),
+            (Work::TwoClasses { short: 2 * MS, long: 200 * MS, long_share: 0.05 }, 0.0119),
+        ];
+        for (work, expected) in works {
+            for arrivals in [Arrivals::Poisson, Arrivals::Even] {
+                let all = schedule(&scenario(arrivals, work, 1), 1);
+                assert_near(all.len() as f64, 50_000.0);
+                assert_near(mean_work(&all), expected);
+            }
+        }
+        assert!(mean_work(&schedule(&scenario(Arrivals::Even, Work::None, 1), 1)).abs() < f64::EPSILON);
+    }
+
+    /// For exponential gaps the standard deviation is the mean; for equal gaps there is none.
+    #[test]
+    fn poisson_arrivals_are_independent_and_even_ones_are_even() {
+        let gaps = |arrivals| -> Vec<f64> {
+            let all = schedule(&scenario(arrivals, Work::None, 1), 5);
+            assert!(all.is_sorted_by_key(|arrival| arrival.at));
+            all.windows(2).map(|pair| (pair[1].at - pair[0].at).as_secs_f64()).collect()
+        };
+        let poisson = gaps(Arrivals::Poisson);
+        let squares = poisson.iter().map(|gap| (gap - 0.001).powi(2)).sum::<f64>();
+        assert_near((squares / poisson.len() as f64).sqrt(), 0.001);
+        for gap in gaps(Arrivals::Even) {
+            assert!((gap - 0.001).abs() < 1e-7, "{gap}");
+        }
+    }
+
+    #[test]
+    fn one_in_twenty_is_long() {
+        let work = Work::TwoClasses { short: 2 * MS, long: 200 * MS, long_share: 0.05 };
+        let all = schedule(&scenario(Arrivals::Poisson, work, 1), 3);
+        let long = all.iter().filter(|arrival| arrival.work > 20 * MS).count();
+        assert!((2_250..2_750).contains(&long), "{long} of {}", all.len());
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_schedule_and_another_one_does_not() {
+        let scenario = scenario(Arrivals::Poisson, Work::Exponential { mean: 10 * MS }, 3);
+        assert_eq!(schedule(&scenario, 9), schedule(&scenario, 9));
+        assert_ne!(schedule(&scenario, 9), schedule(&scenario, 10));
+    }
+
+    #[test]
+    fn arrivals_lie_within_the_turn_and_meet_every_balancer_alike() {
+        let scenario = scenario(Arrivals::Poisson, Work::None, 4);
+        let all = schedule(&scenario, 2);
+        assert!(all.iter().all(|arrival| arrival.at < scenario.duration));
+        for balancer in 0..4 {
+            let met = all.iter().filter(|arrival| arrival.balancer == balancer).count();
+            assert_near(met as f64, all.len() as f64 / 4.0);
+        }
+    }
+
+    #[test]
+    fn a_load_that_is_no_open_loop_has_no_schedule() {
+        let mut closed = scenario(Arrivals::Even, Work::None, 1);
+        closed.load = Load::Clients(4);
+        assert_eq!(schedule(&closed, 1), []);
+    }
+}

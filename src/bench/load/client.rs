@@ -1,0 +1,214 @@
+//! One request, from the choice of a connection to the last byte of the answer.
+
+use std::cell::RefCell;
+use std::io::{self, ErrorKind, Write as _};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::task::{Poll, ready};
+
+use bytes::Buf;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::ReadHalf;
+
+use super::super::scenario::Request;
+use super::super::turn::Failure;
+use super::answer::{Answer, NoAnswer};
+use super::record::Ended;
+use super::starts::Start;
+
+/// So much is read at a time; a body of 1 MiB then takes few calls, and it stays in the second-level cache.
+const PIECE: usize = 128 * 1_024;
+
+/// What all clients of a turn share.
+pub(super) struct Clients {
+    balancers: Vec<SocketAddr>,
+    request: Request,
+    body: Vec<u8>,
+    /// By balancer: open connections without a request, the one used last on top. It is the one that a
+    /// balancer is least likely to have closed.
+    idle: RefCell<Vec<Vec<TcpStream>>>,
+    /// Where answers are read to. Nobody keeps it across a wait.
+    piece: RefCell<Vec<u8>>,
+}
+
+/// On which connection to ask.
+pub(super) enum Way {
+    /// An idle one if there is one.
+    Any,
+    /// A new one.
+    New,
+    /// This one, and no other.
+    This(TcpStream),
+}
+
+/// The connection ended too early.
+struct Broken {
+    /// Nothing of an answer had come.
+    is_silent: bool,
+}
+
+impl Clients {
+    pub(super) fn new(balancers: &[SocketAddr], request: Request) -> Self {
+        Self {
+            balancers: balancers.to_vec(),
+            request,
+            body: vec![b'x'; request.body],
+            idle: RefCell::new(balancers.iter().map(|_| Vec::new()).collect()),
+            piece: RefCell::new(vec![0; PIECE]),
+        }
+    }
+
+    /// Asks, and reads the answer to its end. `begun` is called when the first byte, or the wish for a connection, is
+    /// about to leave us.
+    pub(super) async fn ask(&self, start: &Start, way: Way, begun: impl FnOnce()) -> Ended {
+        let head = self.head(start);
+        let kept = match way {
+            Way::Any if self.request.is_kept => self.take_idle(start.balancer),
+            Way::Any | Way::New => None,
+            Way::This(stream) => {
+                begun();
+                return self.conclude(self.exchange(start, stream, &head).await);
+            }
+        };
+        begun();
+        if let Some(stream) = kept {
+            match self.exchange(start, stream, &head).await {
+                // The balancer closed it just before: it has not seen the request.
+                Err(Broken { is_silent: true }) => {}
+                outcome => return self.conclude(outcome),
+            }
+        }
+        match self.connect(start.balancer).await {
+            Ok(stream) => self.conclude(self.exchange(start, stream, &head).await),
+            Err(failure) => Ended::Badly(failure),
+        }
+    }
+
+    /// Open connections without a request, out of the hands of all others.
+    pub(super) fn take_all_idle(&self) -> Vec<(usize, TcpStream)> {
+        let mut idle = self.idle.borrow_mut();
+        let of_all = idle.iter_mut().enumerate();
+        let all =
+            of_all.flat_map(|(balancer, of_one)| of_one.drain(..).map(move |stream| (balancer, stream)));
+        all.filter(|(_, stream)| is_quiet(stream)).collect()
+    }
+
+    fn take_idle(&self, balancer: usize) -> Option<TcpStream> {
+        let mut idle = self.idle.borrow_mut();
+        let of_one = idle.get_mut(balancer)?;
+        while let Some(stream) = of_one.pop() {
+            if is_quiet(&stream) {
+                return Some(stream);
+            }
+        }
+        None
+    }
+
+    fn put_idle(&self, balancer: usize, stream: TcpStream) {
+        if let Some(of_one) = self.idle.borrow_mut().get_mut(balancer) {
+            of_one.push(stream);
+        }
+    }
+
+    async fn connect(&self, balancer: usize) -> Result<TcpStream, Failure> {
+        let address = self.balancers.get(balancer).ok_or(Failure::NotSent)?;
+        let stream = TcpStream::connect(address).await.map_err(|error| why_unconnected(&error))?;
+        stream.set_nodelay(true).map_err(|_| Failure::Connect)?;
+        Ok(stream)
+    }
+
+    /// The head of a request, ready to be sent.
+    fn head(&self, start: &Start) -> Vec<u8> {
+        let mut head = Vec::with_capacity(160);
+        // Writing to memory does not fail.
+        let _ = match self.request.body {
+            0 => write!(head, "GET / HTTP/1.1\r\n"),
+            length => write!(head, "POST / HTTP/1.1\r\nContent-Length: {length}\r\n"),
+        };
+        let _ = match start.home {
+            Some(server) => write!(head, "Host: s{server}\r\n"),
+            None => write!(head, "Host: bench\r\n"),
+        };
+        if let Some(work) = start.work {
+            let _ = write!(head, "x-bench-work: {}\r\n", work.as_micros());
+        }
+        if !self.request.is_kept {
+            head.extend_from_slice(b"Connection: close\r\n");
+        }
+        head.extend_from_slice(b"\r\n");
+        head
+    }
+
+    /// One question and its answer; afterwards the connection is idle, or closed.
+    async fn exchange(&self, start: &Start, mut stream: TcpStream, head: &[u8]) -> Result<Answer, Broken> {
+        let (answer, was_sent) = self.converse(&mut stream, head).await?;
+        if was_sent && !answer.is_last && self.request.is_kept {
+            self.put_idle(start.balancer, stream);
+        }
+        Ok(answer)
+    }
+
+    /// Sends the request and listens at the same time: a balancer may refuse a body before it has read it.
+    /// Says, too, whether all of it was sent.
+    async fn converse(&self, stream: &mut TcpStream, head: &[u8]) -> Result<(Answer, bool), Broken> {
+        let (mut from, mut to) = stream.split();
+        let mut request = head.chain(self.body.as_slice());
+        let mut answer = pin!(self.read_answer(&mut from));
+        tokio::select! {
+            biased;
+            // What cannot be sent was perhaps answered already.
+            sent = to.write_all_buf(&mut request) => Ok((answer.await?, sent.is_ok())),
+            early = &mut answer => Ok((early?, false)),
+        }
+    }
+
+    async fn read_answer(&self, from: &mut ReadHalf<'_>) -> Result<Answer, Broken> {
+        let mut answer = Answer::new();
+        while !answer.is_whole() {
+            if self.read_piece(from, &mut answer).await.is_err() {
+                return Err(Broken { is_silent: !answer.has_begun });
+            }
+        }
+        Ok(answer)
+    }
+
+    async fn read_piece(&self, from: &mut ReadHalf<'_>, answer: &mut Answer) -> io::Result<()> {
+        std::future::poll_fn(|context| {
+            let mut piece = self.piece.borrow_mut();
+            let mut piece = ReadBuf::new(&mut piece);
+            ready!(Pin::new(&mut *from).poll_read(context, &mut piece))?;
+            let came = piece.filled();
+            let taken = if came.is_empty() { answer.end() } else { answer.feed(came) };
+            Poll::Ready(taken.map_err(|NoAnswer| io::Error::from(ErrorKind::InvalidData)))
+        })
+        .await
+    }
+
+    fn conclude(&self, outcome: Result<Answer, Broken>) -> Ended {
+        match outcome {
+            Err(_) => Ended::Badly(Failure::Broken),
+            Ok(answer) if answer.status != 200 => Ended::Badly(Failure::Status(answer.status)),
+            Ok(answer) if answer.length != self.request.answer as u64 => Ended::Badly(Failure::Broken),
+            Ok(answer) => Ended::Well(answer.server),
+        }
+    }
+}
+
+/// Whether an idle connection is still one: neither closed, nor spoken on out of turn. Costs no call into the kernel
+/// while nothing has happened.
+fn is_quiet(stream: &TcpStream) -> bool {
+    matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+}
+
+/// Out of ports or of file descriptors is our fault, not the balancer's.
+fn why_unconnected(error: &io::Error) -> Failure {
+    let is_ours = error.kind() == ErrorKind::AddrNotAvailable || is_out_of_descriptors(error);
+    if is_ours { Failure::NotSent } else { Failure::Connect }
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let number = error.raw_os_error();
+    [Errno::MFILE, Errno::NFILE].iter().any(|errno| number == Some(errno.raw_os_error()))
+}
