@@ -47,7 +47,7 @@ type Mistake = (Range<usize>, [String; 3]);
 fn said_by_toml(error: &toml::de::Error, text: &str) -> Mistake {
     let span = error.span().filter(|span| span.end <= text.len()).unwrap_or(0..0);
     let message = error.message();
-    let (message, help) = match (shape::help_in(message), message.split_once(", expected ")) {
+    let (message, help) = match (shape::help_in(message), about_a_value(message)) {
         (Some((message, help)), _) => (message.to_owned(), help.to_owned()),
         (None, Some((message, expected))) => (message.to_owned(), format!("write {expected}")),
         (None, None) => (message.to_owned(), advice(message)),
@@ -55,11 +55,20 @@ fn said_by_toml(error: &toml::de::Error, text: &str) -> Mistake {
     (span, [message, "here".to_owned(), help])
 }
 
+/// What was found and what was expected; of a syntax error, only the whole message has a meaning.
+fn about_a_value(message: &str) -> Option<(&str, &str)> {
+    const STARTS: [&str; 3] = ["unknown field", "invalid type", "invalid value"];
+    let is_about_a_value = STARTS.iter().any(|start| message.starts_with(start));
+    if is_about_a_value { message.split_once(", expected ") } else { None }
+}
+
 fn advice(message: &str) -> String {
     let missing = message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
     match missing {
         Some(key) => format!("add `{key} = …`; {REFERENCE} has all keys"),
-        None => format!("this is TOML: `key = value`, text in double quotes; {REFERENCE} has all keys"),
+        None => format!(
+            "this is TOML: `key = value`, a value after each `=`, text in double quotes; {REFERENCE} has all keys"
+        ),
     }
 }
 

@@ -80,12 +80,12 @@ fn a_ratio_is_taken_within_each_round() {
 #[test]
 fn a_difference_is_shown_in_its_unit() {
     let scenario = expecting("latency_weighted", "at_most = 12\nbeyond = \"perfect\"");
-    let all = [turn(OURS, 50), turn(Candidate::Perfect, 40)];
+    let all = [turn(OURS, 2), turn(Candidate::Perfect, 1)];
     let verdict = only(&scenario, &all);
     assert_eq!(verdict.is_met, Some(true));
     assert_eq!(
         verdict.words,
-        "p99 of latency_weighted is 10.0 ms beyond that of perfect, at most 12.0 ms: met"
+        "p99 of latency_weighted is 1.00 ms beyond that of perfect, at most 12.0 ms: met"
     );
 }
 
