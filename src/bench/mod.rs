@@ -19,6 +19,7 @@
 //! process. Everything listens on loopback, is bounded in number and time, and ends with us.
 
 pub mod candidate;
+pub mod catalogue;
 pub mod clock;
 pub mod error;
 pub mod load;
@@ -29,6 +30,7 @@ pub mod process;
 pub mod report;
 pub mod run;
 pub mod scenario;
+pub mod scenario_file;
 pub mod schedule;
 pub mod server;
 pub mod turn;

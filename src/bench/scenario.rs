@@ -215,6 +215,8 @@ pub enum Measure {
     LeastShareOfASecond,
     /// The largest within any second after the warm-up.
     MostShareOfASecond,
+    /// The smallest share, in relation to a fair one, of a server that has been well again for ten seconds.
+    ShareAfterwards,
     /// Requests per second of CPU time of the balancer.
     PerCpuSecond,
     /// Resident memory of the balancer at the end, in MiB.

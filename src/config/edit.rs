@@ -166,6 +166,15 @@ pub fn read_duration(text: &str, most: Duration) -> Result<Duration, (String, St
     Ok(duration)
 }
 
+/// Reads a size with its unit, zero to `most` bytes.
+///
+/// # Errors
+///
+/// What is wrong, and what would be right.
+pub fn read_size(text: &str, most: u64) -> Result<u64, (String, String)> {
+    values::size(text, 0, most).map_err(|wrong| (wrong.message, wrong.help))
+}
+
 impl UpstreamConfig {
     /// With every default.
     pub fn at(address: UpstreamAddress) -> Self {

@@ -46,7 +46,7 @@ pub use check::{parse, parse_with_warnings};
 pub use describe::{Description, SECRET, Setting, differences};
 pub use edit::{
     CannotEdit, NewUpstream, PoolEdit, check_circle, check_members, edit, read_address, read_duration,
-    resolved_address,
+    read_size, resolved_address,
 };
 pub use report::{Mistake, Report};
 pub use source::{LoadError, Loaded, Source, Unreadable};

@@ -17,6 +17,8 @@ pub struct Report {
     mistakes: usize,
     /// Entries beyond [`MISTAKES_MAX`].
     unseen: usize,
+    /// What a mistake leads to.
+    consequence: &'static str,
 }
 
 /// One mistake, for the `errors[]` of the admin API.
@@ -66,7 +68,23 @@ impl Report {
         found.truncate(MISTAKES_MAX);
         let page = Page::new(text, &hidden);
         let entries = found.into_iter().map(|diagnostic| page.entry(diagnostic)).collect();
-        Self { file: file.to_owned(), entries, mistakes, unseen }
+        Self { file: file.to_owned(), entries, mistakes, unseen, consequence: NOTHING_APPLIED }
+    }
+
+    /// Mistakes in a file that is no configuration: where each stands, what is wrong, a few words beside the
+    /// underline, and help. `consequence` is what the mistakes lead to.
+    pub fn about(
+        file: &str,
+        text: &str,
+        mistakes: Vec<(Range<usize>, [String; 3])>,
+        consequence: &'static str,
+    ) -> Self {
+        let found = mistakes.into_iter().map(|(span, [message, label, help])| Diagnostic {
+            severity: Severity::Error,
+            span: Some(span),
+            wrong: Wrong { message, label, help },
+        });
+        Self { consequence, ..Self::new(file, text, Vec::new(), found.collect()) }
     }
 
     fn of(&self, severity: Severity) -> impl Iterator<Item = Mistake<'_>> {
@@ -91,7 +109,8 @@ impl fmt::Display for Report {
                 self.file
             );
         }
-        write!(formatter, "{} in {}; {NOTHING_APPLIED}", counted(self.len(), "mistake"), self.file)
+        let Self { file, consequence, .. } = self;
+        write!(formatter, "{} in {file}; {consequence}", counted(self.len(), "mistake"))
     }
 }
 
