@@ -13,6 +13,7 @@
 
 mod applied;
 mod apply;
+mod bench_bare;
 mod check;
 mod client;
 mod explain;
@@ -113,6 +114,9 @@ enum Command {
     /// Give an upstream another share of the traffic.
     #[command(after_help = "Example:\n  evener weight app/10.0.1.10:8080 5")]
     Weight(upstream::Weight),
+    /// The smallest proxy that Pingora can be; the bench starts it.
+    #[command(hide = true)]
+    BenchBare(bench_bare::BenchBare),
 }
 
 /// Runs the command line and answers with its exit code: 0 done, 1 refused, 2 wrong usage, 3 cannot
@@ -149,6 +153,7 @@ impl Command {
             Self::Ready(ready) => ready.run(),
             Self::Maintenance(maintenance) => maintenance.run(),
             Self::Weight(weight) => weight.run(),
+            Self::BenchBare(bare) => bare.run(),
         }
     }
 }

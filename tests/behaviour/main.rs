@@ -10,6 +10,7 @@
 mod admin;
 mod bad_input;
 mod balancing;
+mod bench_candidates;
 mod cli;
 mod clients;
 mod config_api;

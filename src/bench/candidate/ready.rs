@@ -1,0 +1,101 @@
+//! When a balancer may be measured: it answers, and it knows that its servers are up.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use super::super::error::BenchError;
+use super::super::process::Process;
+
+/// A start on a shared machine may take its time; Evener's includes its first health checks.
+const START: Duration = Duration::from_secs(30);
+/// For each server to be reached once. Nobody promises that they all are.
+const REACHING: Duration = Duration::from_secs(3);
+/// Of one question.
+const PATIENCE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(10);
+/// Who answered, as scripted servers tell.
+const SERVER: &str = "x-bench-server";
+
+/// As much of `/v1/pools` as tells whether all are up.
+#[derive(Deserialize)]
+struct Pool {
+    eligible: usize,
+    upstreams: Vec<serde::de::IgnoredAny>,
+}
+
+/// A client that takes every answer, keeps its connection, and has nobody between.
+pub(super) fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .proxy(None)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .timeout_global(Some(PATIENCE))
+        .build()
+        .into()
+}
+
+/// Waits until a request is answered 200.
+pub(super) fn until_it_answers(process: &Process, address: SocketAddr) -> Result<(), BenchError> {
+    let client = agent();
+    until(process, || ask(&client, address).map(drop))
+}
+
+/// Waits until Evener says that it may send requests to every upstream.
+pub(super) fn until_all_are_up(process: &Process, admin: SocketAddr) -> Result<(), BenchError> {
+    let client = agent();
+    until(process, || {
+        let answer =
+            client.get(format!("http://{admin}/v1/pools")).call().map_err(|error| error.to_string())?;
+        let text = answer.into_body().read_to_string().map_err(|error| error.to_string())?;
+        let pools: Vec<Pool> = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        match pools.iter().map(|pool| pool.upstreams.len().abs_diff(pool.eligible)).sum() {
+            0 => Ok(()),
+            missing => Err(format!("{missing} upstreams are not up")),
+        }
+    })
+}
+
+/// Asks until each of so many servers has answered; those that cannot be asked about it have their first
+/// connection to each behind them then. Gives up after a while: a random choice may leave one out for long.
+pub(super) fn until_all_were_reached(address: SocketAddr, servers: usize) {
+    let (client, until) = (agent(), Instant::now() + REACHING);
+    let mut reached = HashSet::new();
+    while reached.len() < servers && Instant::now() < until {
+        match ask(&client, address) {
+            Ok(Some(server)) => drop(reached.insert(server)),
+            // Nobody says who it was.
+            Ok(None) => return,
+            Err(_) => thread::sleep(POLL),
+        }
+    }
+}
+
+fn until(process: &Process, check: impl Fn() -> Result<(), String>) -> Result<(), BenchError> {
+    let deadline = Instant::now() + START;
+    while let Err(error) = check() {
+        process.check()?;
+        if Instant::now() > deadline {
+            return Err(process.broken(&format!("is not ready: {error}")));
+        }
+        thread::sleep(POLL);
+    }
+    Ok(())
+}
+
+/// Asks once; answers with the server's name, if it has one.
+fn ask(client: &ureq::Agent, address: SocketAddr) -> Result<Option<String>, String> {
+    let asked = client.get(format!("http://{address}/")).header("host", "bench").call();
+    let mut answer = asked.map_err(|error| error.to_string())?;
+    let server = answer.headers().get(SERVER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    // To its end, or else the connection could not be used again.
+    answer.body_mut().read_to_vec().map_err(|error| error.to_string())?;
+    match answer.status().as_u16() {
+        200 => Ok(server),
+        status => Err(format!("it answers {status}")),
+    }
+}
