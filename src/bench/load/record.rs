@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 
 use super::super::turn::{Failure, SLICE, Seen, Slice, latencies};
 
-/// How a request ended; by what time is known to who records it.
+/// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     /// Answered as it should be, by this server.
@@ -29,19 +29,14 @@ pub(super) struct Record {
 impl Record {
     /// For a turn of this length, its warm-up included.
     pub(super) fn new(servers: usize, duration: Duration, warmup: Duration) -> Self {
-        let mut seen = Seen::none(servers);
-        seen.time = duration.saturating_sub(warmup);
-        Self { seen, warmup, seconds: Vec::new(), settled: 0, late: latencies() }
-            .with_seconds(servers, duration)
-    }
-
-    fn with_seconds(mut self, servers: usize, duration: Duration) -> Self {
-        let count = duration.as_nanos().div_ceil(SLICE.as_nanos());
         let slice =
             Slice { answers: vec![0; servers], failures: 0, p50: Duration::ZERO, p99: Duration::ZERO };
-        self.seen.slices = (0..count).map(|_| slice.clone()).collect();
-        self.seconds = (0..count).map(|_| None).collect();
-        self
+        let count = duration.as_nanos().div_ceil(SLICE.as_nanos());
+        let mut seen = Seen::none(servers);
+        seen.time = duration.saturating_sub(warmup);
+        seen.slices = (0..count).map(|_| slice.clone()).collect();
+        let seconds = (0..count).map(|_| None).collect();
+        Self { seen, warmup, seconds, settled: 0, late: latencies() }
     }
 
     /// A request that should have begun at `at` began so much later.
@@ -112,9 +107,8 @@ impl Record {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "a turn of 2^64 seconds is out of reach")]
 fn second_of(at: Duration) -> usize {
-    (at.as_nanos() / SLICE.as_nanos()).min(usize::MAX as u128) as usize
+    usize::try_from(at.as_nanos() / SLICE.as_nanos()).unwrap_or(usize::MAX)
 }
 
 fn micros(time: Duration) -> u64 {
