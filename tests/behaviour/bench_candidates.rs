@@ -16,6 +16,9 @@ use tempfile::TempDir;
 
 use crate::rig::{Origin, Reply, wait_until};
 
+/// For whatever must come about, on a machine with other things to do.
+const SOON: Duration = Duration::from_secs(60);
+
 /// What a candidate stands in front of.
 struct Stage {
     folder: TempDir,
@@ -164,7 +167,7 @@ fn the_bench_notices_a_balancer_that_ended() {
     running.check().expect("it runs");
     let kill = format!("kill -KILL {}", running.processes()[0]);
     std::process::Command::new("sh").args(["-c", &kill]).status().expect("a shell");
-    wait_until("the bench notices", || running.check().is_err());
+    wait_until(SOON, || running.check().is_err());
     assert!(running.usage().is_err());
 }
 
@@ -176,13 +179,13 @@ fn plays_its_part(candidate: Candidate) {
     let stage = Stage::with_servers(3, 1);
     let mut running = stage.start(candidate, 2);
     let address = running.addresses()[0];
-    wait_until("both servers answer", || who_answers(address, 10) == HashSet::from([0, 1]));
+    wait_until(SOON, || who_answers(address, 10) == HashSet::from([0, 1]));
     for _ in 0..3 {
         running.reload().expect("it is told to reload");
-        wait_until("it goes on answering", || who_answers(address, 10) == HashSet::from([0, 1]));
+        wait_until(SOON, || who_answers(address, 10) == HashSet::from([0, 1]));
     }
     running.admit(2).expect("it is told about another server");
-    wait_until("the new server answers", || who_answers(address, 10).contains(&2));
+    wait_until(SOON, || who_answers(address, 10).contains(&2));
     uses_more_after_requests(&running);
     running.check().unwrap_or_else(|error| panic!("{error}"));
     ends(running);

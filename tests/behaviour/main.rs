@@ -10,6 +10,7 @@
 mod admin;
 mod bad_input;
 mod balancing;
+#[cfg(target_os = "linux")]
 mod bench_candidates;
 mod cli;
 mod clients;
