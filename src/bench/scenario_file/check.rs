@@ -63,8 +63,8 @@ pub(super) fn scenario(name: &str, file: FileShape) -> Result<Scenario, Vec<Mist
     let script = desk.script(&file.act, servers, duration);
     let scenario = Scenario {
         name: name.to_owned(),
-        what: desk.sentence(file.what),
-        expected: desk.sentence(file.expected),
+        what: desk.sentence(&file.what),
+        expected: desk.sentence(&file.expected),
         is_short: file.short,
         servers,
         workers: desk.count_or(file.workers, 4, 1, WORKERS_MAX),
@@ -143,7 +143,7 @@ impl Desk {
         self.duration_in(given, Duration::from_millis(1), DURATION_MAX)
     }
 
-    fn sentence(&mut self, given: Spanned<String>) -> String {
+    fn sentence(&mut self, given: &Spanned<String>) -> String {
         let text = given.get_ref().split_whitespace().collect::<Vec<_>>().join(" ");
         if text.is_empty() {
             self.refuse(given.span(), "this says nothing", "empty", "write a sentence for people");
@@ -478,10 +478,10 @@ impl Desk {
         named: &[Spanned<Who>],
         candidates: &[Candidate],
     ) -> std::vec::IntoIter<Candidate> {
-        let names = || candidates.iter().map(|one| one.name()).collect::<Vec<_>>().join(", ");
+        let takers = || candidates.iter().map(|one| one.name()).collect::<Vec<_>>().join(", ");
         for who in named.iter().filter(|who| !candidates.contains(&who.get_ref().0)) {
             let message = format!("{} takes no part in this scenario", who.get_ref().0);
-            let help = format!("add it to `candidates`, which are {}", names());
+            let help = format!("add it to `candidates`, which are {}", takers());
             self.refuse(who.span(), message, "not a candidate", help);
         }
         named.iter().map(|who| who.get_ref().0).collect::<Vec<_>>().into_iter()
