@@ -27,6 +27,7 @@ pub mod machine;
 pub mod name;
 pub mod oracle;
 pub mod process;
+pub mod progress;
 pub mod report;
 pub mod run;
 pub mod scenario;
