@@ -40,11 +40,8 @@ impl Meter {
     ///
     /// When it allocates: nothing that is measured here may.
     pub(crate) fn time<W: FnMut()>(&mut self, name: &str, world: impl Fn() -> W) -> Option<f64> {
-        let mut work = None;
-        let samples = self.sample(name, |rounds| {
-            let work = work.get_or_insert_with(|| without_allocation(name, world()));
-            timed(rounds, work)
-        });
+        let world = || without_allocation(name, world());
+        let samples = self.sample(name, world, |work, rounds| timed(rounds, work));
         samples.into_iter().reduce(f64::min)
     }
 
@@ -55,11 +52,8 @@ impl Meter {
         name: &str,
         world: impl Fn() -> [W; 2],
     ) -> Option<f64> {
-        let mut works = None;
-        let mut samples = self.sample(name, |rounds| {
-            let works = works.get_or_insert_with(|| world().map(|work| without_allocation(name, work)));
-            together(rounds, works)
-        });
+        let world = || world().map(|work| without_allocation(name, work));
+        let mut samples = self.sample(name, world, |works, rounds| together(rounds, works));
         samples.sort_unstable_by(f64::total_cmp);
         samples.get(samples.len() / 2).copied()
     }
@@ -98,11 +92,18 @@ impl Meter {
     }
 
     /// Nanoseconds per round of every sample that was long enough to mean something.
-    fn sample(&mut self, name: &str, mut take: impl FnMut(u64) -> Duration) -> Vec<f64> {
-        let mut samples = Vec::new();
+    fn sample<W>(
+        &mut self,
+        name: &str,
+        world: impl Fn() -> W,
+        take: impl Fn(&mut W, u64) -> Duration,
+    ) -> Vec<f64> {
+        let (mut made, mut samples) = (None, Vec::new());
         self.criterion.bench_function(name, |bencher: &mut Bencher<'_>| {
+            // Only if it is asked for, and before the clock of the warm-up runs.
+            let world = made.get_or_insert_with(&world);
             bencher.iter_custom(|rounds| {
-                let took = take(rounds);
+                let took = take(world, rounds);
                 if took >= SAMPLE_MIN {
                     samples.push(took.as_secs_f64() * 1e9 / rounds as f64);
                 }
@@ -131,7 +132,8 @@ fn together<W: FnMut() + Send>(rounds: u64, works: &mut [W; 2]) -> Duration {
     let timed_together = |work| {
         ready.fetch_add(1, Ordering::AcqRel);
         while ready.load(Ordering::Acquire) < 2 {
-            std::hint::spin_loop();
+            // The other one may be waiting for this very core.
+            thread::yield_now();
         }
         timed(rounds, work)
     };
