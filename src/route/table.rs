@@ -1,9 +1,11 @@
-//! All routes, indexed by host and path.
+//! All routes, indexed by host, path and header.
 //!
 //! Hosts are looked up from the most specific kind to the least, under each the leading paths from the longest
 //! to the shortest, under each the routes with the most conditions first: so the first route that matches
-//! is the most specific one, and none is looked at that has another host or path.
+//! is the most specific one, and none is looked at that has another host or path, or asks for another value of
+//! the header that it is kept under.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, DefaultHasher};
 
@@ -38,8 +40,8 @@ impl RouteTable {
     /// The most specific route that matches, as its index in the order given to [`RouteTable::new`].
     ///
     /// Allocates nothing. Costs one hash of the host per kind of host pattern, one hash of the path per
-    /// leading path of that host as long as some leading part of the request's path, and the conditions of
-    /// the routes that share host and path.
+    /// leading path of that host as long as some leading part of the request's path, there one look-up per
+    /// header that its routes name, and the conditions of the routes that share host, path and that header.
     pub fn find(&self, head: &RequestHead<'_>) -> Option<usize> {
         let host = without_root_dot(head.host);
         let exact = self.exact_hosts.get(host);
@@ -52,13 +54,7 @@ impl RouteTable {
     }
 
     fn find_below(&self, paths: &ByPath, head: &RequestHead<'_>) -> Option<usize> {
-        paths
-            .leading(head.path)
-            .find_map(|routes| routes.iter().copied().find(|&route| self.conditions_of(route, head)))
-    }
-
-    fn conditions_of(&self, route: usize, head: &RequestHead<'_>) -> bool {
-        self.conditions.get(route).is_some_and(|conditions| conditions.hold(head))
+        paths.leading(head.path).find_map(|alike| alike.find(&self.conditions, head))
     }
 
     fn insert(&mut self, route: usize, matcher: Matcher) {
@@ -89,16 +85,14 @@ impl RouteTable {
 struct ByPath {
     /// Lengths of the leading paths in bytes, longest first, each once.
     lengths: Vec<usize>,
-    /// Routes of each leading path, most conditions first, then in the order given.
-    routes: Index<Vec<usize>>,
+    /// Routes of each leading path.
+    routes: Index<Alike>,
 }
 
 impl ByPath {
     /// The routes of each leading path of `path`, from the longest to `/`.
-    fn leading<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a [usize]> {
-        self.lengths
-            .iter()
-            .filter_map(move |&length| self.routes.get(leading_segments(path, length)?).map(Vec::as_slice))
+    fn leading<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a Alike> {
+        self.lengths.iter().filter_map(move |&length| self.routes.get(leading_segments(path, length)?))
     }
 
     fn insert(&mut self, prefix: &PathPrefix, route: usize) {
@@ -106,18 +100,66 @@ impl ByPath {
         if !self.lengths.contains(&prefix.len()) {
             self.lengths.push(prefix.len());
         }
-        self.routes.entry(prefix.into()).or_default().push(route);
+        self.routes.entry(prefix.into()).or_default().others.push(route);
     }
 
     fn sort(&mut self, conditions: &[Conditions]) {
         self.lengths.sort_unstable_by(|left, right| right.cmp(left));
-        for routes in self.routes.values_mut() {
-            // Stable: of equals, the first given stays first.
-            routes.sort_by_key(|&route| {
-                std::cmp::Reverse(conditions.get(route).map(|conditions| conditions.count))
-            });
-        }
+        self.routes.values_mut().for_each(|alike| alike.sort(conditions));
     }
+}
+
+/// Routes of one host and one leading path: their conditions tell them apart.
+///
+/// A route that asks for headers is kept under one of them. So a thousand routes that differ in the value of a
+/// header, one for each tenant, cost a look-up and not a thousand comparisons.
+///
+/// Each list has the routes with the most conditions first, then in the order given.
+#[derive(Debug, Default)]
+struct Alike {
+    by_header: HashMap<HeaderName, ByValue, BuildHasherDefault<DefaultHasher>>,
+    /// Those that ask for no header; until [`Alike::sort`], all.
+    others: Vec<usize>,
+}
+
+type ByValue = HashMap<HeaderValue, Vec<usize>, BuildHasherDefault<DefaultHasher>>;
+
+impl Alike {
+    fn find(&self, all: &[Conditions], head: &RequestHead<'_>) -> Option<usize> {
+        // A header that is sent twice must have the value both times, so the first time tells where to look.
+        let asked_for =
+            self.by_header.iter().filter_map(|(name, by_value)| by_value.get(head.headers.get(name)?));
+        let holds = |route: &usize| all.get(*route).is_some_and(|conditions| conditions.hold(head));
+        asked_for
+            .chain([&self.others])
+            .filter_map(|routes| routes.iter().copied().find(holds))
+            .min_by_key(|&route| rank(all, route))
+    }
+
+    fn sort(&mut self, all: &[Conditions]) {
+        let headers_of = |route: usize| all.get(route).map_or(&[][..], |conditions| &conditions.headers);
+        let mut uses: HashMap<&(HeaderName, HeaderValue), usize> = HashMap::new();
+        for header in self.others.iter().flat_map(|&route| headers_of(route)) {
+            *uses.entry(header).or_default() += 1;
+        }
+        for route in std::mem::take(&mut self.others) {
+            // Under the header that it shares with the fewest: what all of them ask for tells none apart.
+            match headers_of(route).iter().min_by_key(|header| uses.get(header)) {
+                Some((name, value)) => {
+                    let by_value = self.by_header.entry(name.clone()).or_default();
+                    by_value.entry(value.clone()).or_default().push(route);
+                }
+                None => self.others.push(route),
+            }
+        }
+        let lists = self.by_header.values_mut().flat_map(HashMap::values_mut);
+        lists.chain([&mut self.others]).for_each(|routes| routes.sort_by_key(|&route| rank(all, route)));
+    }
+}
+
+/// The least wins: the most conditions, and of equals the one given first.
+fn rank(all: &[Conditions], route: usize) -> (Reverse<usize>, usize) {
+    (Reverse(all.get(route).map_or(0, |conditions| conditions.count)), route)
 }
 
 /// The first `length` bytes of `path`, when they are whole segments. `/` leads every path.
@@ -215,6 +257,30 @@ mod tests {
             table.find(&RequestHead { headers: &sent, method: &Method::POST, ..get("", "/") }),
             Some(1)
         );
+    }
+
+    #[test]
+    fn routes_that_differ_in_one_header_are_looked_up_by_it_and_not_one_after_another() {
+        let tenant = |number: usize| Matcher {
+            headers: vec![
+                (HeaderName::from_static("x-stage"), HeaderValue::from_static("live")),
+                (HeaderName::from_static("x-tenant"), HeaderValue::from(number)),
+            ],
+            ..matcher(&[], "/")
+        };
+        let table = RouteTable::new((0..1_000).map(tenant).chain([matcher(&[], "/")]));
+
+        let alike = table.any_host.routes.get("/").unwrap();
+        let longest = alike.by_header.values().flat_map(HashMap::values).map(Vec::len).max();
+        assert_eq!((longest, &alike.others), (Some(1), &vec![1_000]));
+
+        let sent = |stage, value| -> HeaderMap {
+            headers(&[("x-stage", stage), ("x-tenant", value)]).into_iter().collect()
+        };
+        let found = |headers| table.find(&RequestHead { headers: &headers, ..get("", "/") });
+        assert_eq!(found(sent("live", "617")), Some(617));
+        assert_eq!(found(sent("test", "617")), Some(1_000));
+        assert_eq!(found(sent("live", "1617")), Some(1_000));
     }
 
     #[test]
