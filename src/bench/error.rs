@@ -16,6 +16,19 @@ pub enum BenchError {
     Interrupted,
 }
 
+impl BenchError {
+    /// The same, with what was under way.
+    #[must_use]
+    pub fn during(self, what: &str) -> Self {
+        match self {
+            Self::Wrong(text) => Self::Wrong(format!("{what}: {text}")),
+            Self::Broken(text) => Self::Broken(format!("{what}: {text}")),
+            Self::Io(error) => Self::Io(io::Error::new(error.kind(), format!("{what}: {error}"))),
+            Self::Interrupted => Self::Interrupted,
+        }
+    }
+}
+
 impl fmt::Display for BenchError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

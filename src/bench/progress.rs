@@ -58,6 +58,11 @@ impl Progress {
         }
     }
 
+    /// Does what writes to the terminal, while no bar is in the way.
+    pub fn suspend<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.bars.suspend(write)
+    }
+
     /// Nothing is left to do, and no bar to see.
     pub fn done(&self) {
         self.replace_turn(None);

@@ -224,3 +224,27 @@ pub enum Measure {
     /// Resident memory per idle connection, in KiB.
     ConnectionKib,
 }
+
+impl Scenario {
+    /// Makes a turn take `duration`: warm-up and script stretch with it; pauses stay as long as they are.
+    pub fn stretch(&mut self, duration: Duration) {
+        let factor = duration.as_secs_f64() / self.duration.as_secs_f64();
+        let stretched = |time: Duration| if time == Duration::MAX { time } else { time.mul_f64(factor) };
+        self.warmup = stretched(self.warmup);
+        for act in &mut self.script {
+            act.from = stretched(act.from);
+            act.until = stretched(act.until);
+        }
+        self.duration = duration;
+    }
+
+    /// Whether a candidate can take part. Perfect knowledge needs a schedule; `direct` and `bare` know one
+    /// server, so that they make sense where only the cost counts.
+    pub fn suits(&self, candidate: Candidate) -> bool {
+        match candidate {
+            Candidate::Perfect => matches!(self.load, Load::Rate { .. }),
+            Candidate::Direct | Candidate::Bare => self.servers == 1,
+            _ => true,
+        }
+    }
+}

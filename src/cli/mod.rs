@@ -13,6 +13,7 @@
 
 mod applied;
 mod apply;
+mod bench;
 mod bench_bare;
 mod check;
 mod client;
@@ -114,6 +115,11 @@ enum Command {
     /// Give an upstream another share of the traffic.
     #[command(after_help = "Example:\n  evener weight app/10.0.1.10:8080 5")]
     Weight(upstream::Weight),
+    /// Compare strategies, and Evener with other balancers, on this machine.
+    #[command(
+        after_help = "Examples:\n  evener bench --list\n  evener bench one_slow --against nginx,haproxy --report report\n  evener bench --short --json figures.json"
+    )]
+    Bench(bench::Bench),
     /// The smallest proxy that Pingora can be; the bench starts it.
     #[command(hide = true)]
     BenchBare(bench_bare::BenchBare),
@@ -153,6 +159,7 @@ impl Command {
             Self::Ready(ready) => ready.run(),
             Self::Maintenance(maintenance) => maintenance.run(),
             Self::Weight(weight) => weight.run(),
+            Self::Bench(bench) => bench.run(),
             Self::BenchBare(bare) => bare.run(),
         }
     }
