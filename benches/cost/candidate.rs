@@ -23,6 +23,7 @@ pub(crate) enum Candidate {
     Bare,
     Nginx,
     Haproxy,
+    Caddy,
 }
 
 /// Where candidates run, and what they stand in front of.
@@ -45,8 +46,12 @@ impl Candidate {
             Self::Evener | Self::Bare => true,
             Self::Nginx => !options.is_only_ours() && machine::find("nginx").is_some(),
             Self::Haproxy => !options.is_only_ours() && machine::find("haproxy").is_some(),
+            Self::Caddy => !options.is_only_ours() && machine::find("caddy").is_some(),
         };
-        [Self::Evener, Self::Bare, Self::Nginx, Self::Haproxy].into_iter().filter(is_there).collect()
+        [Self::Evener, Self::Bare, Self::Nginx, Self::Haproxy, Self::Caddy]
+            .into_iter()
+            .filter(is_there)
+            .collect()
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -55,6 +60,7 @@ impl Candidate {
             Self::Bare => "bare Pingora",
             Self::Nginx => "nginx",
             Self::Haproxy => "HAProxy",
+            Self::Caddy => "Caddy",
         }
     }
 
@@ -66,6 +72,7 @@ impl Candidate {
             Self::Bare => role::bare(address, at.origin),
             Self::Nginx => nginx(at, address)?,
             Self::Haproxy => haproxy(at, address)?,
+            Self::Caddy => caddy(at, address)?,
         };
         let process = Process::start(self.name(), &command, at.folder)?;
         process.wait_until_it_answers(address)?;
@@ -112,5 +119,23 @@ fn haproxy(at: &Place<'_>, listen: SocketAddr) -> Result<Command, Failure> {
     let mut command = Command::new(machine::find("haproxy").unwrap_or_else(|| "haproxy".into()));
     // In the foreground, as one process.
     command.arg("-db").arg("-f").arg(file);
+    Ok(command)
+}
+
+fn caddy(at: &Place<'_>, listen: SocketAddr) -> Result<Command, Failure> {
+    let (folder, origin) = (at.folder, at.origin);
+    let site = format!(
+        "{{\n admin off\n auto_https off\n servers {{\n  timeouts {{\n   idle 600s\n  }}\n }}\n}}\n\
+         :{} {{\n bind {}\n reverse_proxy {origin} {{\n  transport http {{\n   keepalive_idle_conns_per_host {UPSTREAM_IDLE_MAX}\n  }}\n }}\n}}\n",
+        listen.port(),
+        listen.ip(),
+    );
+    let file = folder.join("Caddyfile");
+    fs::write(&file, site)?;
+    // What it keeps goes to the folder; one processor, as the others have one thread.
+    let mut command = Command::new("env");
+    command.arg("GOMAXPROCS=1").arg(format!("HOME={}", folder.display()));
+    command.arg(machine::find("caddy").unwrap_or_else(|| "caddy".into()));
+    command.args(["run", "--adapter", "caddyfile", "--config"]).arg(file);
     Ok(command)
 }

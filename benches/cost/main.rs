@@ -5,6 +5,7 @@
 //!                        ──► bare     ──►    the smallest `ProxyHttp`, built with the same flags
 //!                        ──► nginx    ──►    for reference, when installed
 //!                        ──► HAProxy  ──►    for reference, when installed
+//!                        ──► Caddy    ──►    for reference, when installed
 //! ```
 //!
 //! One worker thread each, in turns, round after round: what the machine does beside falls on all alike.

@@ -221,7 +221,8 @@ impl Asker {
     async fn keep_asking(self: Arc<Self>, subject: Arc<Subject>, mut round: Option<Arc<FirstRound>>) {
         let Subject { state, check, .. } = &*subject;
         loop {
-            self.probe(&subject).await;
+            // Boxed: what a probe needs, 10 KiB for one over HTTP, is not held from one to the next.
+            Box::pin(self.probe(&subject)).await;
             round.take();
             if subject.is_left.load(Ordering::Relaxed) {
                 return;

@@ -114,6 +114,28 @@ fn an_answer_that_nobody_reads_is_not_collected_in_memory() {
     assert!(grown < 32 * 1024, "{grown} KiB more for 256 MiB that nobody reads");
 }
 
+/// An allocator gives back what was freed only while somebody frees more; a quiet process has to see to it.
+#[test]
+fn what_many_clients_took_is_given_back_when_they_are_gone() {
+    let origin = Origin::answering("ok");
+    let evener = listener(&origin, "header_timeout = \"5m\"");
+    let before = resident_kib(evener.process_id());
+    let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Long: {}", "x".repeat(60_000));
+    let mut clients: Vec<Client> = (0..200).map(|_| evener.connect()).collect();
+    clients.iter_mut().for_each(|client| client.send(&head));
+    wait_until(Duration::from_secs(30), || resident_kib(evener.process_id()) > before + 10 * 1024);
+    drop(clients);
+    wait_until(Duration::from_secs(60), || resident_kib(evener.process_id()) < before + 7 * 1024);
+}
+
+/// Where the kernel hands out huge pages unasked, they would double the memory of an idle process.
+#[test]
+fn no_huge_pages_are_used() {
+    let evener = listener(&Origin::answering("ok"), "");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", evener.process_id())).expect("Linux");
+    assert!(status.contains("THP_enabled:\t0"), "{status}");
+}
+
 fn resident_kib(process_id: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process_id}/status")).expect("Linux");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line");
