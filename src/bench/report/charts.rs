@@ -163,7 +163,7 @@ pub(super) fn bars(
             let corners = [(0.0, middle - BAR / 2.0), (*value, middle + BAR / 2.0)];
             let colour = Ink::of(group.candidate).colour();
             canvas.draw_series(iter::once(Rectangle::new(corners, colour.filled())))?;
-            let words = format!(" {}", number(*value));
+            let words = format!("\u{a0}\u{a0}{}", number(*value));
             canvas.draw_series(iter::once(Text::new(
                 words,
                 (*value, middle),
@@ -267,7 +267,7 @@ impl Layers {
             // From the top, so that each area covers what is not its own.
             for layer in (0..self.order.len()).rev() {
                 let height = |shares: &Vec<f64>| shares.iter().take(layer + 1).sum::<f64>() * 100.0;
-                let points = over_the_edges(self.shares.iter().map(height).collect(), end);
+                let points = in_steps(&self.shares.iter().map(height).collect::<Vec<f64>>(), end);
                 let colour = self.ink(layer).colour().filled();
                 canvas.draw_series(AreaSeries::new(points, 0.0, colour).border_style(TRANSPARENT))?;
             }
@@ -296,10 +296,10 @@ impl Layers {
             legend.push(area(SCRIPTED[0], in_script));
         }
         if !others.is_empty() {
-            let words = if others.len() > 1 {
-                format!("{}, one band each", whom(others, all))
-            } else {
-                whom(others, all)
+            let words = match (others.len(), first.len()) {
+                (1, _) => whom(others, all),
+                (_, 0) => format!("{}, one band each", whom(others, all)),
+                (count, _) => format!("the other {count} servers, one band each"),
             };
             legend.push(area(OTHERS[0], words));
         }
@@ -368,11 +368,11 @@ fn in_the_middle(values: &[f64]) -> Vec<(f64, f64)> {
     values.iter().enumerate().map(|(second, &value)| (second as f64 + 0.5, value)).collect()
 }
 
-/// A value for each second, reaching from edge to edge.
-fn over_the_edges(values: Vec<f64>, end: f64) -> Vec<(f64, f64)> {
-    let (Some(&first), Some(&last)) = (values.first(), values.last()) else { return Vec::new() };
-    let middle = in_the_middle(&values).into_iter().filter(|(at, _)| *at < end);
-    iter::once((0.0, first)).chain(middle).chain(iter::once((end, last))).collect()
+/// A value for each second, kept from its beginning to its end, so that steps stand where things happen.
+fn in_steps(values: &[f64], end: f64) -> Vec<(f64, f64)> {
+    let step =
+        |(second, &value): (usize, &f64)| [(second as f64, value), ((second as f64 + 1.0).min(end), value)];
+    values.iter().enumerate().flat_map(step).filter(|(at, _)| *at <= end).collect()
 }
 
 /// What is around a drawing.
@@ -397,17 +397,25 @@ impl Frame<'_> {
         legend: Vec<Key>,
         draw: impl FnOnce(&mut Canvas<'_, '_>) -> Drawn,
     ) -> Result<Chart, BenchError> {
-        let (title, about, size) = (self.title.clone(), self.about.clone(), self.size);
+        let (title, about) = (self.title.clone(), self.about.clone());
         let mut svg = String::new();
-        self.drawn(&mut svg, draw).map_err(|error| BenchError::Io(io::Error::other(error.to_string())))?;
+        let (marks, rows) = placed(self.script.map(marks).unwrap_or_default(), &self.x, self.size.width);
+        // Names take no room from what they are about.
+        let size = Size { height: self.size.height + rows * ROW, ..self.size };
+        self.drawn(&mut svg, size, (&marks, rows), draw)
+            .map_err(|error| BenchError::Io(io::Error::other(error.to_string())))?;
         Ok(Chart { title, svg: inlined(&svg, &about, size), legend })
     }
 
-    fn drawn(self, svg: &mut String, draw: impl FnOnce(&mut Canvas<'_, '_>) -> Drawn) -> Drawn {
-        let root = SVGBackend::with_string(svg, self.size.in_units()).into_drawing_area();
+    fn drawn(
+        self,
+        svg: &mut String,
+        size: Size,
+        (marks, rows): (&[Mark], i32),
+        draw: impl FnOnce(&mut Canvas<'_, '_>) -> Drawn,
+    ) -> Drawn {
+        let root = SVGBackend::with_string(svg, size.in_units()).into_drawing_area();
         let is_tinted = self.is_tinted;
-        let marks = self.script.map(marks).unwrap_or_default();
-        let (marks, rows) = placed(marks, &self.x, self.size.width);
         let left = if self.y_words.is_empty() { LEFT_OF_NAMES } else { LEFT };
         let mut canvas = ChartBuilder::on(&root)
             .margin_top(TOP + rows * ROW)
@@ -417,7 +425,7 @@ impl Frame<'_> {
             .build_cartesian_2d(self.x, self.y)?;
         draw_grid(&mut canvas, self.x_words, self.y_words)?;
         draw(&mut canvas)?;
-        for mark in &marks {
+        for mark in marks {
             mark.draw(&mut canvas, &root, is_tinted)?;
         }
         drop(canvas);
@@ -476,6 +484,9 @@ fn marks(scenario: &Scenario) -> Vec<Mark> {
 /// More names than that would leave no room for the chart; the page lists all of them.
 const ROWS_MAX: i32 = 4;
 
+/// Between two names of a row.
+const BETWEEN: i32 = 20;
+
 /// Each name in the first row where it hides no other, and how many rows there are.
 fn placed(marks: Vec<Mark>, x: &Axis, room: i32) -> (Vec<Mark>, i32) {
     let mut ends: Vec<i32> = Vec::new();
@@ -491,7 +502,7 @@ fn placed(marks: Vec<Mark>, x: &Axis, room: i32) -> (Vec<Mark>, i32) {
             ends.push(0);
         }
         if let Some(end) = usize::try_from(mark.row).ok().and_then(|row| ends.get_mut(row)) {
-            *end = mark.left + width;
+            *end = mark.left + width + BETWEEN;
         }
         rows = to_i32(ends.len());
         mark

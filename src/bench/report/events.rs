@@ -116,7 +116,10 @@ mod tests {
     use super::super::testing::outcome;
     use super::*;
 
-    fn of(script: &[(usize, u64, u64, Fate)]) -> Vec<(String, Vec<(f64, f64)>, bool)> {
+    /// Words, spans, whether throughout.
+    type Told = (String, Vec<(f64, f64)>, bool);
+
+    fn of(script: &[(usize, u64, u64, Fate)]) -> Vec<Told> {
         let mut scenario = outcome().scenario;
         scenario.duration = Duration::from_secs(20);
         let act = |&(server, from, until, fate)| Act {

@@ -133,27 +133,33 @@ fn fate(fate: Fate) -> (&'static str, Value) {
 }
 
 fn candidate(group: &Group<'_>) -> Value {
-    let each = |measure| figure(group.figure(measure));
-    json!({
-        "name": group.candidate.name(),
-        "requests": group.requests(),
-        "p50_ms": each(Measure::P50),
-        "p99_ms": each(Measure::P99),
-        "p999_ms": each(Measure::P999),
-        "p99_all_ms": each(Measure::P99All),
-        "error_ratio": each(Measure::Errors),
-        "least_share": each(Measure::LeastShare),
-        "most_share": each(Measure::MostShare),
-        "least_share_of_a_second": each(Measure::LeastShareOfASecond),
-        "most_share_of_a_second": each(Measure::MostShareOfASecond),
-        "requests_per_cpu_second": each(Measure::PerCpuSecond),
-        "cpu_us_per_request": figure(group.cpu_us_per_request()),
-        "resident_mib": each(Measure::ResidentMib),
-        "peak_mib": figure(group.peak_mib()),
-        "connection_kib": each(Measure::ConnectionKib),
-        "percentiles": curve(&group.curve(&quantiles(CURVE_STEPS))),
-        "turns": group.turns.iter().zip(1..).map(|(turn, round)| self::turn(group, turn, round)).collect::<Vec<_>>(),
-    })
+    let turns = group.turns.iter().zip(1..).map(|(turn, round)| self::turn(group, turn, round));
+    let of_measure = |measure| (measure_name(measure).to_owned(), figure(group.figure(measure)));
+    let mut members: Map<String, Value> = Measure::ALL.into_iter().map(of_measure).collect();
+    for (name, value) in [
+        ("name", json!(group.candidate.name())),
+        ("requests", json!(group.requests())),
+        ("cpu_us_per_request", figure(group.cpu_us_per_request())),
+        ("peak_mib", figure(group.peak_mib())),
+        ("percentiles", json!(curve(&group.curve(&quantiles(CURVE_STEPS))))),
+        ("turns", turns.collect()),
+    ] {
+        members.insert(name.to_owned(), value);
+    }
+    Value::Object(members)
+}
+
+/// Its word in scenario files, with the unit.
+const fn measure_name(measure: Measure) -> &'static str {
+    match measure {
+        Measure::P50 => "p50_ms",
+        Measure::P99 => "p99_ms",
+        Measure::P999 => "p999_ms",
+        Measure::P99All => "p99_all_ms",
+        Measure::Errors => "error_ratio",
+        Measure::PerCpuSecond => "requests_per_cpu_second",
+        other => other.name(),
+    }
 }
 
 fn figure(figure: Option<Figure>) -> Value {

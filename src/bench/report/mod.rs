@@ -8,9 +8,9 @@
 //!             page (HTML, charts in it)  ◄────────────────────────────────────┘
 //! ```
 //!
-//! Every view says when the bench itself was in the way ([`doubts`]): such figures must not be quoted.
+//! Every view says when the bench itself was in the way (`doubts`): such figures must not be quoted.
 //!
-//! **To add a figure**: its method on [`Group`], then its column in `table`, `page` and `json`.
+//! **To add a figure**: its method on `Group`, then its column in `table`, `page` and `json`.
 
 mod axis;
 mod charts;

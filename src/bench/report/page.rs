@@ -125,7 +125,7 @@ fn conditions(outcome: &Outcome, groups: &[Group<'_>]) -> String {
     let scenario = &outcome.scenario;
     let rounds = groups.iter().map(|group| group.turns.len()).max().unwrap_or(0);
     let mut text = format!(
-        "{}, each works on {} at a time. {}. {} of {}, the first {} not counted; clients wait up to {}. Seed {}.",
+        "{}, {} at a time each. {}. {} of {}, the first {} not counted; clients wait up to {}. Seed {}.",
         counted(scenario.servers, "server"),
         counted(scenario.workers, "request"),
         load(scenario),
@@ -173,7 +173,7 @@ fn load(scenario: &Scenario) -> String {
         Load::Clients(clients) => {
             format!("{}, each asks again when it was answered", counted(clients, "client"))
         }
-        Load::Idle(connections) => format!("{}, all but idle", counted(connections, "connection")),
+        Load::Idle(connections) => format!("{}, held idle", counted(connections, "connection")),
     }
 }
 
@@ -215,9 +215,9 @@ fn figures(scenario: &Scenario, groups: &[Group<'_>]) -> String {
     };
     let headings: String = columns.iter().map(heading).collect();
     let row = |group: &Group<'_>| {
-        let cells: String =
-            columns.iter().map(|column| format!("<td>{}</td>", (column.cell)(group))).collect();
-        format!("<tr><th scope=\"row\">{}</th>{cells}</tr>\n", group.candidate)
+        let cells: Vec<String> = columns.iter().map(|column| (column.cell)(group)).collect();
+        let cells = cells.join("</td><td>");
+        format!("<tr><th scope=\"row\">{}</th><td>{cells}</td></tr>\n", group.candidate)
     };
     let rows: String = groups.iter().map(row).collect();
     format!(

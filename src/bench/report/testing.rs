@@ -97,7 +97,7 @@ fn cpu_us(candidate: Candidate) -> u64 {
 fn turn(scenario: &Scenario, candidate: Candidate, round: u64, per_second: u32) -> Turn {
     let mut random = fastrand::Rng::with_seed(round * 100 + cpu_us(candidate));
     let mut seen = Seen::none(scenario.servers);
-    seen.time = scenario.duration - scenario.warmup;
+    seen.time = scenario.duration.saturating_sub(scenario.warmup);
     let blind = blindness(candidate);
     let seconds = u32::try_from(scenario.duration.as_secs()).unwrap();
     for second in 0..seconds {
