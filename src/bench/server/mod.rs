@@ -69,7 +69,7 @@ pub struct FleetDoubt {
 }
 
 enum Order {
-    Begin(Instant),
+    Begin(Instant, std_mpsc::SyncSender<()>),
     Doubt(std_mpsc::SyncSender<FleetDoubt>),
 }
 
@@ -119,9 +119,13 @@ impl Fleet {
         &self.addresses
     }
 
-    /// The turn's clock begins at `at`. Once: a second call is ignored.
+    /// The turn's clock begins at `at`: every request that is sent after this call meets the script. Once: a
+    /// second call is ignored.
     pub fn begin(&self, at: Instant) {
-        self.order(Order::Begin(at));
+        let (say, heard) = std_mpsc::sync_channel(1);
+        self.order(Order::Begin(at, say));
+        // A thread that ended serves nobody, which the clients will see.
+        let _ = heard.recv();
     }
 
     /// How late answers were, and how busy the thread was since [`Self::begin`].
@@ -178,14 +182,16 @@ async fn play(
     let mut busy_before = Duration::ZERO;
     while let Some(order) = orders.recv().await {
         match order {
-            Order::Begin(at) if stage.began.get().is_none() => {
-                stage.began.set(Some(at));
-                busy_before = time_used();
-                for app in &apps {
-                    Rc::clone(app).keep_door(at);
+            Order::Begin(at, heard) => {
+                if stage.began.get().is_none() {
+                    stage.began.set(Some(at));
+                    busy_before = time_used();
+                    for app in &apps {
+                        Rc::clone(app).keep_door(at);
+                    }
                 }
+                let _ = heard.send(());
             }
-            Order::Begin(_) => {}
             Order::Doubt(reply) => drop(reply.send(stage.doubt(busy_before))),
         }
     }

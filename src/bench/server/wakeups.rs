@@ -134,21 +134,28 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    /// Each in a task of its own, as connections are; all lie down before anybody is woken.
     #[tokio::test]
     async fn sleepers_wake_in_the_order_of_their_time() {
-        let (wakeups, order) = (Wakeups::default(), RefCell::new(Vec::new()));
+        let (wakeups, order) = (Rc::new(Wakeups::default()), Rc::new(RefCell::new(Vec::new())));
         let start = Instant::now();
-        let sleep = async |name: u64| {
-            let bed = Rc::new(Bed::default());
-            wakeups.at(start + Duration::from_millis(name), &bed).await;
-            assert!(start.elapsed() >= Duration::from_millis(name));
-            order.borrow_mut().push(name);
-        };
-        let all = async { tokio::join!(sleep(30), sleep(10), sleep(20), sleep(0), sleep(10)) };
-        tokio::select! {
-            _ = all => {}
-            () = wakeups.run(Alarm::new().expect("a timer")) => {}
+        let tasks = tokio::task::LocalSet::new();
+        for time in [30, 10, 20, 0, 10].map(Duration::from_millis) {
+            let (wakeups, order) = (Rc::clone(&wakeups), Rc::clone(&order));
+            tasks.spawn_local(async move {
+                wakeups.at(start + time, &Rc::default()).await;
+                assert!(start.elapsed() >= time);
+                order.borrow_mut().push(time.as_millis());
+            });
         }
+        let driver = tasks.spawn_local(async move { wakeups.run(Alarm::new().expect("a timer")).await });
+        let all_woke = async {
+            while order.borrow().len() < 5 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tasks.run_until(tokio::time::timeout(Duration::from_secs(60), all_woke)).await.expect("all wake");
+        driver.abort();
         assert_eq!(*order.borrow(), [0, 10, 10, 20, 30]);
     }
 
