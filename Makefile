@@ -1,7 +1,7 @@
 # `make run`: try it. `make test`: everything CI checks. Both install what the machine lacks first.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench setup setup-build setup-test setup-bench check-cargo
+.PHONY: help run test bench bench-all setup setup-build setup-test setup-bench check-cargo
 
 # Where rustup puts it, for shells that have not heard of it.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -19,7 +19,15 @@ test: setup-build setup-test ## Everything CI checks: format, lints, documentati
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
 	cargo test --quiet
 
-bench: setup-build setup-bench ## What a pick, a request, an idle connection cost; BENCH_QUICK=1 for a glance
+bench: setup-build setup-bench ## Strategies and other balancers compared, in ten minutes; then what a pick costs
+	cargo build --release --bin evener
+	target/release/evener bench --short --rounds 1 --against nginx,haproxy,caddy \
+		--json target/bench.json --report target/bench
+	cargo bench --quiet --bench functions
+
+bench-all: setup-build setup-bench ## Every scenario three times over (about three hours), and every other benchmark
+	cargo build --release --bin evener
+	target/release/evener bench --against nginx,haproxy,caddy --json target/bench.json --report target/bench
 	cargo bench --quiet --bench '*'
 
 setup: setup-build setup-test setup-bench ## Install what build and tests need

@@ -239,11 +239,13 @@ impl Scenario {
     }
 
     /// Whether a candidate can take part. Perfect knowledge needs a schedule; `direct` and `bare` know one
-    /// server, so that they make sense where only the cost counts.
+    /// server, so that they make sense where requests are no work and only the cost counts.
     pub fn suits(&self, candidate: Candidate) -> bool {
         match candidate {
             Candidate::Perfect => matches!(self.load, Load::Rate { .. }),
-            Candidate::Direct | Candidate::Bare => self.servers == 1,
+            Candidate::Direct | Candidate::Bare => {
+                !matches!(self.load, Load::Rate { work, .. } if work != Work::None)
+            }
             _ => true,
         }
     }

@@ -42,7 +42,7 @@ pub(super) struct Bench {
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     strategies: Vec<Candidate>,
     /// Other balancers that take part, too, where they are installed.
-    #[arg(long, value_delimiter = ',', value_name = "nginx,haproxy,caddy")]
+    #[arg(long, value_delimiter = ',', value_name = "nginx,haproxy,caddy", value_parser = other)]
     against: Vec<Candidate>,
     /// Turns that everybody gets in each scenario.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1_000))]
@@ -68,6 +68,11 @@ fn duration(text: &str) -> Result<Duration, String> {
     let duration =
         config::read_duration(text, DURATION_MAX).map_err(|(wrong, help)| format!("{wrong}; {help}"))?;
     if duration < Duration::from_secs(1) { Err("a turn takes at least `1s`".into()) } else { Ok(duration) }
+}
+
+fn other(text: &str) -> Result<Candidate, String> {
+    let found = Candidate::OTHERS.into_iter().find(|other| other.name() == text);
+    found.ok_or_else(|| format!("`{text}` is none of {}", Candidate::OTHERS.map(Candidate::name).join(", ")))
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -171,6 +176,12 @@ impl Bench {
             seen.push(*candidate);
             is_new && scenario.suits(*candidate)
         });
+        if candidates.is_empty() {
+            return Err(Failure::usage(
+                &format!("nobody takes part in `{}`", scenario.name),
+                "`direct` and `bare` know one server only, `perfect` needs a rate; name others in --strategies",
+            ));
+        }
         Ok(candidates)
     }
 
@@ -239,7 +250,7 @@ fn find(name: &str) -> Result<Scenario, Failure> {
 }
 
 fn read(name: &str, text: &str) -> Result<Scenario, Failure> {
-    Scenario::read(name, text).map_err(|error| Failure::Usage(format!("error: {error}")))
+    Scenario::read(name, text).map_err(|error| Failure::Usage(error.to_string()))
 }
 
 fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {

@@ -11,6 +11,8 @@ mod admin;
 mod bad_input;
 mod balancing;
 #[cfg(target_os = "linux")]
+mod bench;
+#[cfg(target_os = "linux")]
 mod bench_candidates;
 mod cli;
 mod clients;
