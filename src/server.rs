@@ -102,6 +102,8 @@ fn server_conf(config: &Config) -> ServerConf {
     let idle: usize = config.pools.iter().map(|pool| pool.keepalive.max_idle).sum();
     ServerConf {
         threads: config.server.threads,
+        // Nobody can steal from a single thread, and a scheduler that need not expect it is cheaper.
+        work_stealing: config.server.threads > 1,
         // Pingora multiplies this by the number of threads.
         upstream_keepalive_pool_size: idle.div_ceil(config.server.threads.max(1)).max(1),
         // Attempts, the first one included, never 0: each request's `retry` decides within it.

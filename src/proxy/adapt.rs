@@ -83,7 +83,11 @@ pub(super) fn has_no_body(session: &Session, response: &ResponseHeader) -> bool 
     session.req_header().method == http::Method::HEAD
         || matches!(response.status.as_u16(), 204 | 304)
         // Some upstreams say so in a 101, whose connection goes on all the same.
-        || (response.status != 101 && headers::content_length(&response.headers) == Some(0))
+        || (response.status != 101 && is_zero(response.headers.get(header::CONTENT_LENGTH)))
+}
+
+fn is_zero(length: Option<&header::HeaderValue>) -> bool {
+    length.is_some_and(|length| !length.is_empty() && length.as_bytes().iter().all(|&byte| byte == b'0'))
 }
 
 /// What HTTP/1.1 to the upstream needs and the client may not have sent.

@@ -38,9 +38,9 @@ use crate::runtime::{ConnectionGuard, Listener, ListenerLimits, Runtime};
 /// A deadline that never comes: upgraded connections have none.
 const NEVER: u64 = u64::MAX;
 
-/// How much longer than its route's timeout a request lives before its connection is cut. The answer
-/// 504 comes from a timer that runs out at the timeout itself; this is for requests that are past
-/// answering, because the response is under way or the client does not read.
+/// How much longer than its route's timeout a request lives before its connection is cut. At the timeout
+/// itself it is given up, and answered with 504; this is for requests that are past answering, because the
+/// response is under way or the client does not read.
 const CUT_GRACE: Duration = Duration::from_millis(250);
 
 /// How long, and how many bytes, we read on after refusing, so that the refusal is read before the
@@ -59,6 +59,11 @@ pub(super) struct Connection {
     deadline: AtomicU64,
     bad_body: AtomicBool,
     cut: AtomicBool,
+    is_late: AtomicBool,
+    is_answered: AtomicBool,
+    was_given_up: AtomicBool,
+    is_end_to_end: AtomicBool,
+    has_small_head_only: AtomicBool,
     is_handshake: AtomicBool,
     handshake: Mutex<Handshake>,
     /// The peer's address, ready to be sent as `X-Forwarded-For`.
@@ -82,6 +87,11 @@ impl Connection {
             deadline: AtomicU64::new(NEVER),
             bad_body: AtomicBool::new(false),
             cut: AtomicBool::new(false),
+            is_late: AtomicBool::new(false),
+            is_answered: AtomicBool::new(false),
+            was_given_up: AtomicBool::new(false),
+            is_end_to_end: AtomicBool::new(false),
+            has_small_head_only: AtomicBool::new(false),
             is_handshake: AtomicBool::new(false),
             handshake: Mutex::default(),
             _counted: listener.count_connection(),
@@ -89,11 +99,41 @@ impl Connection {
         }
     }
 
-    /// The request under way is cut off at this time.
+    /// The request under way is given up at this time, and cut off soon after.
     pub(super) fn set_deadline(&self, deadline: Option<Duration>) {
-        let micros = deadline
-            .map_or(NEVER, |deadline| u64::try_from((deadline + CUT_GRACE).as_micros()).unwrap_or(NEVER));
+        let micros = deadline.map_or(NEVER, |deadline| u64::try_from(deadline.as_micros()).unwrap_or(NEVER));
         self.deadline.store(micros, Ordering::Relaxed);
+    }
+
+    /// An answer of the upstream's is on its way to the client: too late to give up.
+    pub(super) fn note_answer(&self) {
+        self.is_answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the request under way is to be given up now: `true` once, at its deadline. Whoever reads for
+    /// it then fails, which ends the attempt whatever the upstream does, without a timer for each attempt.
+    pub(super) fn gives_up(&self) -> bool {
+        let gives_up = self.is_late.load(Ordering::Relaxed) && !self.is_answered.load(Ordering::Relaxed);
+        if gives_up {
+            self.is_late.store(false, Ordering::Relaxed);
+            self.was_given_up.store(true, Ordering::Relaxed);
+        }
+        gives_up
+    }
+
+    /// Whether [`gives_up`](Self::gives_up) said so.
+    pub(super) fn was_given_up(&self) -> bool {
+        self.was_given_up.load(Ordering::Relaxed)
+    }
+
+    /// Whether the head under way holds nothing that is for this connection alone; see [`Head`].
+    pub(super) fn is_end_to_end(&self) -> bool {
+        self.is_end_to_end.load(Ordering::Relaxed)
+    }
+
+    /// Whether the request under way is a head that fits into any socket's buffer: writing it never waits.
+    pub(super) fn has_small_head_only(&self) -> bool {
+        self.has_small_head_only.load(Ordering::Relaxed)
     }
 
     /// The upstream, or we in its place, have answered a WebSocket handshake.
@@ -123,9 +163,15 @@ impl Connection {
     }
 
     /// A new request: what was said about the one before does not hold for it.
-    fn begin_request(&self, framing: Framing) {
+    fn begin_request(&self, head: &Head) {
         self.set_deadline(None);
-        let is_handshake = framing == Framing::Upgrade;
+        self.is_late.store(false, Ordering::Relaxed);
+        self.is_answered.store(false, Ordering::Relaxed);
+        self.was_given_up.store(false, Ordering::Relaxed);
+        self.is_end_to_end.store(head.is_end_to_end, Ordering::Relaxed);
+        let is_small = head.framing == Framing::None && head.length <= SMALL_HEAD_BYTES;
+        self.has_small_head_only.store(is_small, Ordering::Relaxed);
+        let is_handshake = head.framing == Framing::Upgrade;
         self.is_handshake.store(is_handshake, Ordering::Relaxed);
         if is_handshake {
             *self.handshake.lock().unwrap_or_else(PoisonError::into_inner) = Handshake::default();
@@ -296,7 +342,7 @@ impl Conversation {
         shutdown: &ShutdownWatch,
     ) -> Option<Box<ClientStream>> {
         let prefix: BytesMut = stream.begin_request(head.skip, head.length, head.framing);
-        self.connection.begin_request(head.framing);
+        self.connection.begin_request(&head);
         let mut session = ServerSession::new_http1(stream);
         // Pingora must believe in keep-alive; how long a connection idles is decided above.
         session.set_keepalive(if *shutdown.borrow() { None } else { Some(KEEPALIVE_SECONDS) });
@@ -305,11 +351,23 @@ impl Conversation {
         // Boxed by async_trait: an idle connection does not hold this future.
         let proxy = self.app.proxy.clone();
         let mut request = proxy.process_new_http(session, shutdown);
+        let mut is_late = false;
         let reused = poll_fn(|context| {
-            if let Poll::Ready(reused) = request.as_mut().poll(context) {
-                return Poll::Ready(reused);
+            loop {
+                if let Poll::Ready(reused) = request.as_mut().poll(context) {
+                    return Poll::Ready(reused);
+                }
+                if self.poll_deadline(context, is_late).is_pending() {
+                    return Poll::Pending;
+                }
+                if is_late {
+                    self.connection.cut.store(true, Ordering::Relaxed);
+                    return Poll::Ready(None);
+                }
+                // Polled once more, it finds out by itself, and answers.
+                is_late = true;
+                self.connection.is_late.store(true, Ordering::Relaxed);
             }
-            self.poll_cut(context).map(|()| None)
         })
         .await;
         drop(request);
@@ -317,15 +375,12 @@ impl Conversation {
         ClientStream::from_stream(stream).filter(|stream| stream.is_between_requests())
     }
 
-    /// Ready when the request under way is past its deadline, which may be moved meanwhile.
-    fn poll_cut(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the request under way is past its deadline, which may be moved meanwhile; if it `is_late`
+    /// already, when the grace is over too.
+    fn poll_deadline(&mut self, context: &mut Context<'_>, is_late: bool) -> Poll<()> {
         let Some(deadline) = self.connection.deadline() else { return Poll::Pending };
-        let until = self.app.runtime.instant(deadline).into();
-        if self.alarm.poll_until(context, until).is_pending() {
-            return Poll::Pending;
-        }
-        self.connection.cut.store(true, Ordering::Relaxed);
-        Poll::Ready(())
+        let until = if is_late { deadline + CUT_GRACE } else { deadline };
+        self.alarm.poll_until(context, self.app.runtime.instant(until).into())
     }
 
     /// Answers a request that Pingora never sees, and closes.
@@ -340,6 +395,10 @@ impl Conversation {
         let _ = tokio::time::timeout(LINGER_TIME, farewell).await;
     }
 }
+
+/// A head up to here is taken by the kernel at once, whatever the upstream does: an idle socket has room for
+/// at least one page (`net.ipv4.tcp_wmem`).
+const SMALL_HEAD_BYTES: usize = 2048;
 
 /// What Pingora is told about keep-alive, in seconds; only whether it is on matters.
 const KEEPALIVE_SECONDS: u64 = 60;

@@ -35,6 +35,9 @@ pub(super) struct Head {
     pub length: usize,
     /// Where the body ends.
     pub framing: Framing,
+    /// Whether no field is meant for this connection alone, but perhaps a `Connection` that says
+    /// `keep-alive` or `close`: then there is nothing to look for when the request is sent on.
+    pub is_end_to_end: bool,
 }
 
 /// Where the body of a request ends.
@@ -103,7 +106,9 @@ impl HeadReader {
             }
             let head = bytes.get(self.skip..self.scanned).unwrap_or_default();
             let reading = match inspect(head) {
-                Ok(framing) => Reading::Complete(Head { skip: self.skip, length: head.len(), framing }),
+                Ok((framing, is_end_to_end)) => {
+                    Reading::Complete(Head { skip: self.skip, length: head.len(), framing, is_end_to_end })
+                }
                 Err(fault) => Reading::Refused(fault),
             };
             return self.unless_too_large(self.scanned, size_max, reading);
@@ -124,10 +129,12 @@ struct Fields<'a> {
     chunked: bool,
     upgrade_websocket: bool,
     connection_upgrade: bool,
+    /// Fields that are for this connection alone.
+    hop_by_hop: usize,
 }
 
-/// Checks a complete head and tells how its body is framed.
-fn inspect(head: &[u8]) -> Result<Framing, Fault> {
+/// Checks a complete head, and tells how its body is framed and whether it is [`Head::is_end_to_end`].
+fn inspect(head: &[u8]) -> Result<(Framing, bool), Fault> {
     let mut lines = Lines(head);
     let request_line = lines.next().unwrap_or_default();
     let line = RequestLine::parse(request_line)?;
@@ -136,7 +143,7 @@ fn inspect(head: &[u8]) -> Result<Framing, Fault> {
         fields.add(field)?;
     }
     line.check_authority(fields.host)?;
-    fields.framing(&line)
+    Ok((fields.framing(&line)?, fields.hop_by_hop == 0))
 }
 
 /// The lines of a head without their CRLF, up to the empty one.
@@ -236,11 +243,14 @@ impl<'a> Fields<'a> {
             return Err(Fault::Malformed("header name is not a token"));
         }
         let value = value.get(1..).unwrap_or_default();
-        if value.iter().any(|&byte| (byte < b' ' && byte != b'\t') || byte == 0x7f) {
+        // To the end, whatever it finds: so it is done many bytes at a time.
+        if value.iter().fold(false, |found, &byte| found | is_control(byte)) {
             return Err(Fault::Malformed("control byte in a header value"));
         }
         // Only blanks and tabs are left to trim.
-        self.note(name, value.trim_ascii())
+        let value = value.trim_ascii();
+        self.hop_by_hop += usize::from(is_hop_by_hop(name, value));
+        self.note(name, value)
     }
 
     /// Remembers the few fields that matter here. Most names differ from all of them in length.
@@ -303,9 +313,49 @@ fn parse_length(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(value).ok()?.parse().ok()
 }
 
+/// What Pingora strips from a request that it sends on (`HttpUpstreamRequestPolicy::standard`, 0.9.1).
+/// Most names differ from all of these in length.
+fn is_hop_by_hop(name: &[u8], value: &[u8]) -> bool {
+    let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+    match name.len() {
+        2 => is("te"),
+        7 => is("upgrade") || is("trailer"),
+        10 => is("keep-alive") || (is("connection") && !is_plain(value)),
+        14 => is("http2-settings"),
+        16 => is("proxy-connection"),
+        17 => is("transfer-encoding"),
+        18 => is("proxy-authenticate"),
+        19 => is("proxy-authorization"),
+        _ => false,
+    }
+}
+
+/// The two values of `Connection` that name no other field.
+fn is_plain(connection: &[u8]) -> bool {
+    connection.eq_ignore_ascii_case(b"keep-alive") || connection.eq_ignore_ascii_case(b"close")
+}
+
 /// RFC 9110 §5.6.2.
-const fn is_token(byte: u8) -> bool {
-    matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'0'..=b'9' | b'A'..=b'Z' | b'^'..=b'z' | b'|' | b'~')
+fn is_token(byte: u8) -> bool {
+    TOKEN_BYTES.get(usize::from(byte)).copied().unwrap_or(false)
+}
+
+/// A look into a table costs a third of the comparisons.
+static TOKEN_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        #[expect(clippy::cast_possible_truncation, reason = "below 256")]
+        let is_token = matches!(byte as u8, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'0'..=b'9' | b'A'..=b'Z' | b'^'..=b'z' | b'|' | b'~');
+        table[byte] = is_token;
+        byte += 1;
+    }
+    table
+};
+
+/// What no header value may hold.
+const fn is_control(byte: u8) -> bool {
+    (byte < b' ' && byte != b'\t') || byte == 0x7f
 }
 
 /// Bytes of a request target that Pingora reads wherever they stand in a path or query.
@@ -375,7 +425,36 @@ mod tests {
     #[test]
     fn what_follows_the_head_is_left_alone() {
         let bytes = b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\nGET /next HTTP/1.1\n";
-        assert_eq!(read(bytes), Reading::Complete(Head { skip: 2, length: 27, framing: Framing::None }));
+        let head = Head { skip: 2, length: 27, framing: Framing::None, is_end_to_end: true };
+        assert_eq!(read(bytes), Reading::Complete(head));
+    }
+
+    #[test]
+    fn fields_for_this_connection_alone_are_noticed() {
+        let is_end_to_end = |lines: &str| {
+            let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n");
+            matches!(read(bytes.as_bytes()), Reading::Complete(Head { is_end_to_end: true, .. }))
+        };
+        for lines in ["Connection: Keep-Alive", "connection: close", "X-Te: a", "Accept: b", "Upgrades: c"] {
+            assert!(is_end_to_end(lines), "{lines}");
+        }
+        for lines in [
+            "Connection: X-Private",
+            "Connection: close, X-Private",
+            "Connection: close\r\nConnection: X-Private",
+            "Connection:",
+            "Keep-Alive: timeout=5",
+            "TE: trailers",
+            "Trailer: X-Sum",
+            "Upgrade: h2c",
+            "HTTP2-Settings: AAMAAABkAAQ",
+            "Proxy-Connection: close",
+            "Proxy-Authenticate: Basic",
+            "Proxy-Authorization: Basic",
+            "Transfer-Encoding: chunked",
+        ] {
+            assert!(!is_end_to_end(lines), "{lines}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use crate::config::HeaderEdits;
 
 /// Whose word on earlier hops is dropped unless the peer is trusted, beside the four that we set.
-const CLAIMS: [HeaderName; 5] = [
+static CLAIMS: [HeaderName; 5] = [
     header::FORWARDED,
     HeaderName::from_static("x-forwarded-port"),
     HeaderName::from_static("x-forwarded-server"),
@@ -24,7 +24,7 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 
 /// Fields about one connection, not about the message (RFC 9110 §7.6.1). `Transfer-Encoding` stays:
 /// it tells our writer how to frame the body, and is rewritten there.
-const HOP_BY_HOP: [HeaderName; HOP_BY_HOP_COUNT] = [
+static HOP_BY_HOP: [HeaderName; 6] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     header::UPGRADE,
@@ -32,8 +32,6 @@ const HOP_BY_HOP: [HeaderName; HOP_BY_HOP_COUNT] = [
     header::TE,
     header::TRAILER,
 ];
-
-const HOP_BY_HOP_COUNT: usize = 6;
 
 /// A request id from elsewhere is believed up to this length.
 const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -149,16 +147,13 @@ pub(super) fn request_id_from(headers: &HeaderMap) -> Option<HeaderValue> {
 
 /// A new request id: 128 random bits in hexadecimal.
 pub(super) fn new_request_id() -> HeaderValue {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let random = fastrand::u128(..).to_be_bytes();
-    let mut text = [0; 32];
-    for (pair, byte) in text.chunks_exact_mut(2).zip(random) {
-        if let [high, low] = pair {
-            *high = DIGITS.get(usize::from(byte >> 4)).copied().unwrap_or(b'0');
-            *low = DIGITS.get(usize::from(byte & 15)).copied().unwrap_or(b'0');
-        }
-    }
-    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-"))
+    let text = fastrand::u128(..).to_be_bytes().map(in_hexadecimal);
+    HeaderValue::from_bytes(text.as_flattened()).unwrap_or(HeaderValue::from_static("-"))
+}
+
+fn in_hexadecimal(byte: u8) -> [u8; 2] {
+    let digit = |value: u8| if value < 10 { b'0' + value } else { b'a' - 10 + value };
+    [digit(byte >> 4), digit(byte & 15)]
 }
 
 /// Applies a route's `request_headers`.
@@ -182,28 +177,40 @@ pub(super) fn strip_hop_by_hop(response: &mut ResponseHeader) {
     if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
         return;
     }
+    // One pass over what is there costs less than a look-up for each that may be.
+    let is_final = !response.status.is_informational();
+    if response.headers.iter().all(|(name, value)| is_kept(name, value, is_final)) {
+        return;
+    }
     for name in nominated(&response.headers) {
         response.remove_header(&name);
     }
-    // One pass over the names that are there costs less than a look-up for each that may be.
-    let mut is_there = [false; HOP_BY_HOP_COUNT];
-    for name in response.headers.keys() {
-        for (is_there, hop_by_hop) in is_there.iter_mut().zip(&HOP_BY_HOP) {
-            *is_there |= name == hop_by_hop;
-        }
-    }
-    for (name, _) in HOP_BY_HOP.iter().zip(is_there).filter(|(_, is_there)| *is_there) {
+    for name in &HOP_BY_HOP {
         response.remove_header(name);
     }
 }
 
-/// The names in `Connection`. Empty, without a look at the parts, for the two values of every day.
+/// Whether a field may stay in a response. In a final one, a `Connection` that names no other field may:
+/// Pingora replaces it by what holds for the client's connection, which costs less than taking it out and
+/// putting one in.
+fn is_kept(name: &HeaderName, value: &HeaderValue, is_final: bool) -> bool {
+    match name.as_str().len() {
+        2 => *name != header::TE,
+        7 => *name != header::UPGRADE && *name != header::TRAILER,
+        10 if *name == header::CONNECTION => {
+            is_final && [&b"keep-alive"[..], b"close"].contains(&value.as_bytes())
+        }
+        10 => name.as_str() != "keep-alive",
+        16 => name.as_str() != "proxy-connection",
+        _ => true,
+    }
+}
+
+/// The names in `Connection`.
 fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
-    let is_plain = |value: &&HeaderValue| [&b"keep-alive"[..], b"close"].contains(&value.as_bytes());
     headers
         .get_all(header::CONNECTION)
         .iter()
-        .filter(|value| !is_plain(value))
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|token| HeaderName::from_bytes(token.trim().as_bytes()).ok())
@@ -380,6 +387,18 @@ mod tests {
         let mut left: Vec<&str> = response.headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["transfer-encoding", "x-public"]);
+    }
+
+    #[test]
+    fn a_plain_connection_field_is_left_to_pingora_where_it_replaces_it() {
+        for (status, value, stays) in
+            [(200, "close", true), (200, "close, X-Private", false), (103, "keep-alive", false)]
+        {
+            let mut response = ResponseHeader::build(status, None).unwrap();
+            response.append_header("Connection", value).unwrap();
+            strip_hop_by_hop(&mut response);
+            assert_eq!(response.headers.contains_key("connection"), stays, "{status} {value}");
+        }
     }
 
     #[test]

@@ -61,18 +61,19 @@ impl Proxy {
 
 #[async_trait]
 impl ProxyHttp for Proxy {
-    type CTX = RequestContext;
+    /// Boxed, because Pingora moves it from future to future.
+    type CTX = Box<RequestContext>;
 
     /// Without Pingora's compression module, which would cost every request an allocation.
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     /// PARSE is done: Pingora has read the head. The request holds this snapshot to its end.
-    fn new_ctx(&self) -> RequestContext {
-        RequestContext::new(&self.runtime)
+    fn new_ctx(&self) -> Box<RequestContext> {
+        Box::new(RequestContext::new(&self.runtime))
     }
 
     /// ROUTE and ADMIT. `true` tells Pingora that we have answered.
-    async fn request_filter(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Box<RequestContext>) -> Result<bool> {
         session.set_write_timeout(Some(CLIENT_STALL));
         session.set_read_timeout(Some(CLIENT_STALL));
         adapt::identify(session, ctx);
@@ -96,19 +97,18 @@ impl ProxyHttp for Proxy {
     }
 
     /// PICK. Called again after each failed attempt that may be retried.
-    async fn upstream_peer(&self, _: &mut Session, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Box<RequestContext>) -> Result<Box<HttpPeer>> {
         if let Err(reason) = wait::pick(&self.runtime, ctx).await {
             ctx.refusal = Some(reason);
             return Err(adapt::error(reason));
         }
         let picked_at = ctx.attempt.as_ref().map_or(ctx.started, |attempt| attempt.sent_at);
         let left = ctx.deadline().unwrap_or(Duration::MAX).saturating_sub(picked_at);
-        let is_upgrade = ctx.is_handshake();
-        match (ctx.pool(), ctx.upstream()) {
+        match (ctx.pool(), ctx.upstream(), &ctx.connection) {
             // Zero would mean no timeout at all.
-            (Some(pool), Some(upstream)) => {
+            (Some(pool), Some(upstream), Some(client)) => {
                 let left = left.max(Duration::from_millis(1));
-                let mut peer = peer::for_upstream(pool, upstream, left, is_upgrade)?;
+                let mut peer = peer::for_upstream(pool, upstream, left, client)?;
                 if ctx.needs_fresh_connection {
                     peer::connect_afresh(&mut peer);
                 }
@@ -126,7 +126,7 @@ impl ProxyHttp for Proxy {
         _: &HttpPeer,
         _: std::os::fd::RawFd,
         _: Option<&Digest>,
-        ctx: &mut RequestContext,
+        ctx: &mut Box<RequestContext>,
     ) -> Result<()> {
         let Some(upstream) = ctx.upstream() else { return Ok(()) };
         if is_reused {
@@ -146,7 +146,7 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         _: &HttpPeer,
-        ctx: &mut RequestContext,
+        ctx: &mut Box<RequestContext>,
         mut error: Box<Error>,
     ) -> Box<Error> {
         let (outcome, now) = (adapt::connect_outcome(&error), self.runtime.now());
@@ -165,7 +165,7 @@ impl ProxyHttp for Proxy {
         &self,
         _: &mut Session,
         request: &mut RequestHeader,
-        ctx: &mut RequestContext,
+        ctx: &mut Box<RequestContext>,
     ) -> Result<()> {
         let Some(connection) = &ctx.connection else { return Ok(()) };
         let origin = headers::Origin {
@@ -173,6 +173,10 @@ impl ProxyHttp for Proxy {
             is_trusted: ctx.is_trusted(connection.peer.ip().to_canonical()),
             request_id: &ctx.request_id,
         };
+        if connection.is_end_to_end() {
+            // All that Pingora left for us to strip; see `peer.rs`.
+            request.remove_header(&http::header::CONNECTION);
+        }
         headers::forward(&origin, request)?;
         if let Some(route) = ctx.route() {
             let prefix = Some(&route.config.matcher.path_prefix).filter(|_| route.config.strip_prefix);
@@ -190,7 +194,7 @@ impl ProxyHttp for Proxy {
         _: &mut Session,
         body: &mut Option<Bytes>,
         is_end: bool,
-        ctx: &mut RequestContext,
+        ctx: &mut Box<RequestContext>,
     ) -> Result<()> {
         let bytes = body.as_ref().map_or(0, Bytes::len);
         if bytes == 0 && ctx.request_bytes == 0 {
@@ -210,7 +214,7 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        ctx: &mut RequestContext,
+        ctx: &mut Box<RequestContext>,
     ) -> Result<()> {
         let status = response.status.as_u16();
         if status == 101 && !ctx.is_handshake() {
@@ -224,6 +228,9 @@ impl ProxyHttp for Proxy {
         steps::answered(status, steps::tells_speed(status, &response.headers), now, ctx);
         if steps::may_retry_status(status, adapt::sent(session), now, ctx) {
             return Err(adapt::discarded(status));
+        }
+        if let Some(connection) = &ctx.connection {
+            connection.note_answer();
         }
         if adapt::has_no_body(session, response) {
             steps::upstream_is_done(ctx);
@@ -242,7 +249,7 @@ impl ProxyHttp for Proxy {
         _: &mut Session,
         _: &mut Option<Bytes>,
         is_end: bool,
-        ctx: &mut RequestContext,
+        ctx: &mut Box<RequestContext>,
     ) -> Result<Option<Duration>> {
         if is_end {
             steps::upstream_is_done(ctx);
@@ -255,7 +262,7 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        ctx: &mut RequestContext,
+        ctx: &mut Box<RequestContext>,
     ) -> Result<()> {
         headers::strip_hop_by_hop(response);
         if let Some(route) = ctx.route() {
@@ -281,7 +288,7 @@ impl ProxyHttp for Proxy {
         _: &mut Session,
         body: &mut Option<Bytes>,
         _: bool,
-        ctx: &mut RequestContext,
+        ctx: &mut Box<RequestContext>,
     ) -> Result<Option<Duration>> {
         ctx.response_bytes += body.as_ref().map_or(0, |bytes| bytes.len() as u64);
         Ok(None)
@@ -293,9 +300,13 @@ impl ProxyHttp for Proxy {
         _: &HttpPeer,
         session: &mut Session,
         mut error: Box<Error>,
-        ctx: &mut RequestContext,
+        ctx: &mut Box<RequestContext>,
         is_reused: bool,
     ) -> Box<Error> {
+        if ctx.connection.as_ref().is_some_and(|connection| connection.was_given_up()) {
+            // To Pingora it looks as if the client were gone, but it was the upstream that had its time.
+            error = Error::new_up(pingora::ErrorType::ReadTimedout);
+        }
         error.retry.decide_reuse(is_reused);
         let is_discarded_answer = error.retry() && matches!(error.etype(), pingora::ErrorType::HTTPStatus(_));
         let is_refused_body = matches!(ctx.refusal, Some(Reason::BodyTooLarge | Reason::RequestTimeout));
@@ -325,7 +336,7 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         error: &Error,
-        ctx: &mut RequestContext,
+        ctx: &mut Box<RequestContext>,
     ) -> FailToProxy {
         let reason = adapt::reason(error, ctx);
         tracing::debug!(reason = reason.word(), %error, "request failed");
@@ -335,14 +346,14 @@ impl ProxyHttp for Proxy {
     }
 
     /// We log ourselves, at a level that a flood of bad clients does not reach.
-    fn suppress_error_log(&self, _: &Session, _: &RequestContext, _: &Error) -> bool {
+    fn suppress_error_log(&self, _: &Session, _: &Box<RequestContext>, _: &Error) -> bool {
         true
     }
 
     fn suppress_proxy_warn_log(
         &self,
         _: &Session,
-        _: &RequestContext,
+        _: &Box<RequestContext>,
         _: &Error,
         _: ProxyWarnLogContext,
     ) -> bool {
@@ -350,7 +361,7 @@ impl ProxyHttp for Proxy {
     }
 
     /// OBSERVE. Every request that is not cut off ends here, once.
-    async fn logging(&self, _: &mut Session, _: Option<&Error>, ctx: &mut RequestContext) {
+    async fn logging(&self, _: &mut Session, _: Option<&Error>, ctx: &mut Box<RequestContext>) {
         let finished = Finished {
             status: ctx.status.or(ctx.refusal.map(Reason::status)).unwrap_or(0),
             request_bytes: ctx.request_bytes,

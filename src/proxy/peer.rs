@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use pingora::upstreams::peer::HttpPeer;
+use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 
+use super::connection::Connection;
 use crate::config::UpstreamAddress;
 use crate::runtime::{Pool, Upstream};
 
@@ -16,8 +17,9 @@ pub(super) fn for_upstream(
     pool: &Pool,
     upstream: &Upstream,
     left: Duration,
-    is_upgrade: bool,
+    client: &Connection,
 ) -> pingora::Result<Box<HttpPeer>> {
+    let is_upgrade = client.is_handshake();
     let mut peer = match &upstream.config.address {
         UpstreamAddress::Tcp(address) => HttpPeer::new(address, false, String::new()),
         UpstreamAddress::Unix(path) => HttpPeer::new_uds(&path.to_string_lossy(), false, String::new())?,
@@ -28,9 +30,19 @@ pub(super) fn for_upstream(
     let options = &mut peer.options;
     options.connection_timeout = Some(timeouts.connect.min(left));
     options.total_connection_timeout = Some(timeouts.connect.min(left));
-    options.read_timeout = Some(if is_upgrade { UPGRADED_IDLE } else { timeouts.read.min(left) });
-    options.write_timeout = Some(if is_upgrade { timeouts.write } else { timeouts.write.min(left) });
+    // What is no shorter than the time left needs no timer: at its deadline the request is given up.
+    options.read_timeout =
+        if is_upgrade { Some(UPGRADED_IDLE) } else { Some(timeouts.read).filter(|&read| read < left) };
+    options.write_timeout = if is_upgrade {
+        Some(timeouts.write)
+    } else {
+        Some(timeouts.write.min(left)).filter(|_| !client.has_small_head_only())
+    };
     options.idle_timeout = Some(pool.config.keepalive.idle);
+    if client.is_end_to_end() {
+        // Nothing to strip, so Pingora need not look for it: ten names, in two maps.
+        options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
+    }
     Ok(Box::new(peer))
 }
 

@@ -99,8 +99,7 @@ pub(super) fn route(head: &RequestHead<'_>, random: u64, ctx: &mut RequestContex
 
 /// ADMIT: refuses what no upstream should see.
 pub(super) fn admit(head: &RequestHead<'_>, ctx: &mut RequestContext) -> Result<(), Reason> {
-    let (length, max) = (headers::content_length(head.headers), ctx.body_bytes_max());
-    if length.zip(max).is_some_and(|(length, max)| length > max) {
+    if ctx.body_bytes_max().is_some_and(|max| headers::content_length(head.headers) > Some(max)) {
         return Err(Reason::BodyTooLarge);
     }
     ctx.hash = ctx.pool().and_then(|pool| pool.config.hash.as_ref()).map_or(0, |key| hash_of(key, head, ctx));

@@ -97,6 +97,21 @@ fn hop_by_hop_headers_of_a_client_end_here() {
     assert_eq!(request.header("x-public"), Some("2"));
 }
 
+/// Such requests take a shorter way, on which we strip it ourselves; any other field for this connection alone
+/// takes the long one, with or without it.
+#[test]
+fn what_a_client_says_of_its_connection_alone_ends_here() {
+    for lines in
+        ["Connection: keep-alive", "Connection: Close", "TE: gzip", "Proxy-Authorization: Basic eDp5"]
+    {
+        let request = forwarded(&format!("{lines}\r\nX-Public: 2\r\n"));
+        for name in ["connection", "te", "proxy-authorization"] {
+            assert_eq!(request.header(name), None, "{name} in {:?}", String::from_utf8_lossy(&request.raw));
+        }
+        assert_eq!(request.header("x-public"), Some("2"));
+    }
+}
+
 #[test]
 fn hop_by_hop_headers_of_an_upstream_end_here() {
     let origin = Origin::serving(|_| {
@@ -109,6 +124,13 @@ fn hop_by_hop_headers_of_an_upstream_end_here() {
     }
     assert_eq!(answer.header("x-public"), Some("2"));
     assert_eq!(answer.body(), "ok");
+}
+
+#[test]
+fn an_upstream_that_closes_does_not_close_the_clients_connection() {
+    let origin = Origin::serving(|_| Reply::with_headers(200, "Connection: close\r\n", "ok").then_close());
+    let answer = in_front_of(&origin).get("/").expect_status(200);
+    assert_eq!(answer.header("connection"), Some("keep-alive"), "{answer}");
 }
 
 /// A client that nominates these for removal would reach the upstream with a borrowed identity.
