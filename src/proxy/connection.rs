@@ -63,6 +63,7 @@ pub(super) struct Connection {
     is_answered: AtomicBool,
     was_given_up: AtomicBool,
     is_end_to_end: AtomicBool,
+    claims_nothing: AtomicBool,
     has_small_head_only: AtomicBool,
     is_handshake: AtomicBool,
     handshake: Mutex<Handshake>,
@@ -91,6 +92,7 @@ impl Connection {
             is_answered: AtomicBool::new(false),
             was_given_up: AtomicBool::new(false),
             is_end_to_end: AtomicBool::new(false),
+            claims_nothing: AtomicBool::new(false),
             has_small_head_only: AtomicBool::new(false),
             is_handshake: AtomicBool::new(false),
             handshake: Mutex::default(),
@@ -131,6 +133,11 @@ impl Connection {
         self.is_end_to_end.load(Ordering::Relaxed)
     }
 
+    /// Whether the head under way says nothing about who asked; see [`Head`].
+    pub(super) fn claims_nothing(&self) -> bool {
+        self.claims_nothing.load(Ordering::Relaxed)
+    }
+
     /// Whether the request under way is a head that fits into any socket's buffer: writing it never waits.
     pub(super) fn has_small_head_only(&self) -> bool {
         self.has_small_head_only.load(Ordering::Relaxed)
@@ -169,6 +176,7 @@ impl Connection {
         self.is_answered.store(false, Ordering::Relaxed);
         self.was_given_up.store(false, Ordering::Relaxed);
         self.is_end_to_end.store(head.is_end_to_end, Ordering::Relaxed);
+        self.claims_nothing.store(head.claims_nothing, Ordering::Relaxed);
         let is_small = head.framing == Framing::None && head.length <= SMALL_HEAD_BYTES;
         self.has_small_head_only.store(is_small, Ordering::Relaxed);
         let is_handshake = head.framing == Framing::Upgrade;

@@ -38,6 +38,9 @@ pub(super) struct Head {
     /// Whether no field is meant for this connection alone, but perhaps a `Connection` that says
     /// `keep-alive` or `close`: then there is nothing to look for when the request is sent on.
     pub is_end_to_end: bool,
+    /// Whether no name begins like those of forwarding headers, `X-…` and `Forwarded`: then nobody has to
+    /// look for claims about who asked.
+    pub claims_nothing: bool,
 }
 
 /// Where the body of a request ends.
@@ -106,9 +109,7 @@ impl HeadReader {
             }
             let head = bytes.get(self.skip..self.scanned).unwrap_or_default();
             let reading = match inspect(head) {
-                Ok((framing, is_end_to_end)) => {
-                    Reading::Complete(Head { skip: self.skip, length: head.len(), framing, is_end_to_end })
-                }
+                Ok(found) => Reading::Complete(Head { skip: self.skip, ..found }),
                 Err(fault) => Reading::Refused(fault),
             };
             return self.unless_too_large(self.scanned, size_max, reading);
@@ -131,10 +132,12 @@ struct Fields<'a> {
     connection_upgrade: bool,
     /// Fields that are for this connection alone.
     hop_by_hop: usize,
+    /// Fields that may claim something about who asked.
+    claims: usize,
 }
 
-/// Checks a complete head, and tells how its body is framed and whether it is [`Head::is_end_to_end`].
-fn inspect(head: &[u8]) -> Result<(Framing, bool), Fault> {
+/// Checks a complete head, and tells what the connection has to know of it.
+fn inspect(head: &[u8]) -> Result<Head, Fault> {
     let mut lines = Lines(head);
     let request_line = lines.next().unwrap_or_default();
     let line = RequestLine::parse(request_line)?;
@@ -143,7 +146,13 @@ fn inspect(head: &[u8]) -> Result<(Framing, bool), Fault> {
         fields.add(field)?;
     }
     line.check_authority(fields.host)?;
-    Ok((fields.framing(&line)?, fields.hop_by_hop == 0))
+    Ok(Head {
+        skip: 0,
+        length: head.len(),
+        framing: fields.framing(&line)?,
+        is_end_to_end: fields.hop_by_hop == 0,
+        claims_nothing: fields.claims == 0,
+    })
 }
 
 /// The lines of a head without their CRLF, up to the empty one.
@@ -250,6 +259,7 @@ impl<'a> Fields<'a> {
         // Only blanks and tabs are left to trim.
         let value = value.trim_ascii();
         self.hop_by_hop += usize::from(is_hop_by_hop(name, value));
+        self.claims += usize::from(matches!(name.first(), Some(b'x' | b'X' | b'f' | b'F')));
         self.note(name, value)
     }
 
@@ -425,7 +435,8 @@ mod tests {
     #[test]
     fn what_follows_the_head_is_left_alone() {
         let bytes = b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\nGET /next HTTP/1.1\n";
-        let head = Head { skip: 2, length: 27, framing: Framing::None, is_end_to_end: true };
+        let head =
+            Head { skip: 2, length: 27, framing: Framing::None, is_end_to_end: true, claims_nothing: true };
         assert_eq!(read(bytes), Reading::Complete(head));
     }
 
@@ -454,6 +465,19 @@ mod tests {
             "Transfer-Encoding: chunked",
         ] {
             assert!(!is_end_to_end(lines), "{lines}");
+        }
+    }
+
+    #[test]
+    fn fields_that_may_claim_something_are_noticed() {
+        for (name, claims_nothing) in
+            [("Accept", true), ("forwarded", false), ("X_Real_IP", false), ("x-request-id", false)]
+        {
+            let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{name}: b\r\n\r\n");
+            match read(bytes.as_bytes()) {
+                Reading::Complete(head) => assert_eq!(head.claims_nothing, claims_nothing, "{name}"),
+                other => panic!("{other:?} for {name}"),
+            }
         }
     }
 

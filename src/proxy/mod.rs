@@ -171,6 +171,7 @@ impl ProxyHttp for Proxy {
         let origin = headers::Origin {
             peer: &connection.peer_header,
             is_trusted: ctx.is_trusted(connection.peer.ip().to_canonical()),
+            claims_nothing: connection.claims_nothing(),
             request_id: &ctx.request_id,
         };
         if connection.is_end_to_end() {
