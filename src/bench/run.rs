@@ -10,7 +10,7 @@ use super::candidate::{self, Place, Running};
 use super::error::BenchError;
 use super::load::{self, Order};
 use super::name::Candidate;
-use super::process::Usage;
+use super::process::{Usage, raise_file_limit};
 use super::progress::Progress;
 use super::report::{Outcome, Run};
 use super::scenario::{Fate, Scenario};
@@ -31,7 +31,7 @@ pub struct Task<'a> {
     pub scenarios: Vec<(Scenario, Vec<Candidate>)>,
     /// How often every candidate has its turn.
     pub rounds: usize,
-    /// Every round draws its load and its fate from this and its number, the same for every candidate.
+    /// Every round draws its load and its fate from this, the same for every candidate.
     pub seed: u64,
     /// The program that balances: this one.
     pub program: PathBuf,
@@ -48,6 +48,9 @@ pub struct Task<'a> {
 /// When something is broken, or the run is stopped: what was done by then comes with it.
 pub fn run(task: &Task<'_>, told: impl Fn(&Outcome)) -> (Run, Result<(), BenchError>) {
     let started = SystemTime::now();
+    // The servers' ports count, too, and they come first.
+    raise_file_limit();
+    let machine = machine::facts();
     let turns = task.scenarios.iter().map(|(_, candidates)| candidates.len() * task.rounds).sum();
     let progress = Progress::new(turns);
     let mut outcomes = Vec::new();
@@ -66,7 +69,7 @@ pub fn run(task: &Task<'_>, told: impl Fn(&Outcome)) -> (Run, Result<(), BenchEr
     }
     progress.done();
     let versions = versions(task);
-    (Run { machine: machine::facts(), versions, outcomes, started, command: task.command.clone() }, end)
+    (Run { machine, versions, outcomes, started, command: task.command.clone() }, end)
 }
 
 /// Of all that took part, each once.
@@ -87,17 +90,34 @@ fn one_scenario(
     progress: &Progress,
 ) -> Result<Outcome, BenchError> {
     let mut turns = Vec::new();
-    for round in 0..task.rounds {
+    let mut broken: Vec<(Candidate, String)> = Vec::new();
+    for (round, seed) in seeds(task.seed).take(task.rounds).enumerate() {
         for &candidate in &order(candidates, round) {
             progress.turn_began(&scenario.name, candidate, round + 1, task.rounds, scenario.duration);
-            let turn = one_turn(task, scenario, candidate, task.seed.wrapping_add(round as u64))
-                .map_err(|error| error.during(&format!("{candidate} in `{}`", scenario.name)))?;
-            progress.turn_ended(&line(scenario, &turn));
-            turns.push(turn);
+            match one_turn(task, scenario, candidate, seed) {
+                Ok(turn) => {
+                    progress.turn_ended(&line(scenario, &turn));
+                    turns.push(turn);
+                }
+                Err(error @ (BenchError::Wrong(_) | BenchError::Interrupted)) => {
+                    return Err(error.during(&format!("{candidate} in `{}`", scenario.name)));
+                }
+                // The others still have something to show, and so have the other scenarios.
+                Err(error) => {
+                    progress.turn_ended(&format!("{:<20} {candidate:<18} broke: {error}", scenario.name));
+                    broken.push((candidate, error.to_string()));
+                }
+            }
         }
     }
     let verdicts = verdict::verdicts(scenario, &turns);
-    Ok(Outcome { scenario: scenario.clone(), turns, verdicts, seed: task.seed })
+    Ok(Outcome { scenario: scenario.clone(), turns, verdicts, seed: task.seed, broken })
+}
+
+/// One for each round. Runs with neighbouring seeds have nothing in common.
+fn seeds(seed: u64) -> impl Iterator<Item = u64> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    std::iter::repeat_with(move || random.u64(..))
 }
 
 /// Forwards in one round and backwards in the next, so that nobody always follows the same neighbour.
@@ -161,7 +181,13 @@ fn one_turn(
     let is_over = AtomicBool::new(false);
     let (report, changed) = thread::scope(|scope| {
         let changes = scope.spawn(|| make_changes(&running, scenario, candidate, began, &is_over));
-        let report = load::run(&order, || watched.warm(), || watched.end());
+        // Not by the thread that makes the load: reading takes milliseconds, and requests would be late.
+        scope.spawn(|| {
+            if wait_until(began + scenario.warmup, &is_over) {
+                watched.warm();
+            }
+        });
+        let report = load::run(&order, || {}, || watched.end());
         is_over.store(true, Ordering::Relaxed);
         (report, changes.join().unwrap_or_else(|_| Err(BenchError::Broken("a change panicked".into()))))
     });
@@ -315,6 +341,13 @@ impl Drop for Folder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn neighbouring_seeds_have_no_round_in_common() {
+        let of = |seed| seeds(seed).take(100).collect::<Vec<_>>();
+        assert_eq!(of(1), of(1));
+        assert!(of(1).iter().all(|seed| !of(2).contains(seed)));
+    }
 
     #[test]
     fn candidates_go_forwards_and_backwards_in_turns() {

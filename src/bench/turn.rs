@@ -38,6 +38,9 @@ pub struct Seen {
     pub failed: Histogram<u64>,
     /// Failed requests by what went wrong.
     pub failures: BTreeMap<Failure, u64>,
+    /// Requests that a kept connection took and did not answer before it ended: clients send them once more, on
+    /// a new one, as every HTTP client does. Warm-up included.
+    pub sent_again: u64,
     /// Successful answers by the server that gave them.
     pub answers: Vec<u64>,
     /// Second by second, warm-up included, by the moment when a request should have begun.
@@ -110,6 +113,7 @@ impl Seen {
             succeeded: latencies(),
             failed: latencies(),
             failures: BTreeMap::new(),
+            sent_again: 0,
             answers: vec![0; servers],
             slices: Vec::new(),
         }

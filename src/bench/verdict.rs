@@ -75,6 +75,7 @@ fn verdict(expectation: &Expectation, scenario: &Scenario, turns: &[Turn]) -> Ve
             let words = format!("{subject}: missed, {who} answered no request in one of the rounds");
             (None, Some(false), words)
         }
+        Err(why @ Why::FailedMore(_)) => (None, Some(false), format!("{subject}: {why}")),
         Err(why) => (None, None, format!("{subject}: {why}")),
     };
     Verdict { expectation: expectation.clone(), figure, is_met, words }
@@ -88,6 +89,10 @@ enum Why {
     /// It took part, was asked, and no request succeeded: that is no excuse.
     NobodyServed(Candidate),
     UnequalRounds,
+    /// Its slow requests failed, and are missing among the slow ones.
+    FailedMore(Candidate),
+    /// The same of who is compared with: its figure is better than what its clients saw.
+    YardstickFailed(Candidate),
 }
 
 impl fmt::Display for Why {
@@ -97,6 +102,13 @@ impl fmt::Display for Why {
             Self::NotSent(who) => write!(formatter, "not judged, requests to {who} could not be sent"),
             Self::NothingToCount(who) | Self::NobodyServed(who) => {
                 write!(formatter, "not measured, {who} gave too little to count")
+            }
+            Self::FailedMore(who) => write!(formatter, "missed, {who} failed more requests"),
+            Self::YardstickFailed(who) => {
+                write!(
+                    formatter,
+                    "not comparable, {who} failed more requests, and the slow ones among them do not count"
+                )
             }
             Self::UnequalRounds => formatter.write_str("not judged, not both took part in every round"),
         }
@@ -122,8 +134,42 @@ fn judge(expectation: &Expectation, scenario: &Scenario, turns: &[Turn]) -> Resu
             counted.collect::<Option<Vec<f64>>>().ok_or(Why::NothingToCount(other))?
         }
     };
-    Figure::over(&rounds).ok_or(Why::Absent(of))
+    let figure = Figure::over(&rounds).ok_or(Why::Absent(of))?;
+    mind_failures(expectation, &figure, scenario, turns)?;
+    Ok(figure)
 }
+
+/// Percentiles of successful requests flatter whoever fails the slow ones. So nobody is better than another
+/// whose clients lost fewer requests, and nobody is worse than another whose clients lost more.
+fn mind_failures(
+    expectation: &Expectation,
+    figure: &Figure,
+    scenario: &Scenario,
+    turns: &[Turn],
+) -> Result<(), Why> {
+    let Expectation { measure, of, against, bound, .. } = *expectation;
+    let is_latency = matches!(measure, Measure::P50 | Measure::P99 | Measure::P999);
+    let (Against::Times(other) | Against::Beyond(other)) = against else { return Ok(()) };
+    // `at_least` asks how much worse one is: for that, its failures only count against it.
+    if !is_latency || matches!(bound, Bound::AtLeast(_)) {
+        return Ok(());
+    }
+    let failed = |who| {
+        let rounds = rounds_of(who, Measure::Errors, scenario, turns)?;
+        Figure::over(&rounds).map(|figure| figure.median).ok_or(Why::Absent(who))
+    };
+    let (ours, theirs) = (failed(of)?, failed(other)?);
+    if ours > theirs + ERRORS_ALIKE {
+        Err(Why::FailedMore(of))
+    } else if theirs > ours + ERRORS_ALIKE && !bound.holds(figure.median) {
+        Err(Why::YardstickFailed(other))
+    } else {
+        Ok(())
+    }
+}
+
+/// Shares of failed requests that differ by less are alike: the 99th percentile leaves out as many.
+const ERRORS_ALIKE: f64 = 0.01;
 
 /// `None`: nothing can be divided by zero.
 fn compared(our: f64, their: f64, against: Against) -> Option<f64> {

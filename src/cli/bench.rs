@@ -25,7 +25,7 @@ use crate::config;
 const EXIT_INTERRUPTED: u8 = 130;
 
 /// Nobody waits longer for one turn.
-const DURATION_MAX: Duration = Duration::from_secs(3_600);
+const DURATION_MAX: Duration = Duration::from_secs(600);
 
 #[derive(Args)]
 pub(super) struct Bench {
@@ -77,11 +77,7 @@ fn other(text: &str) -> Result<Candidate, String> {
 
 fn rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
-    if rate.is_finite() && (0.1..=1e6).contains(&rate) {
-        Ok(rate)
-    } else {
-        Err("write 0.1 to 1000000".into())
-    }
+    if rate.is_finite() && (0.1..=1e5).contains(&rate) { Ok(rate) } else { Err("write 0.1 to 100000".into()) }
 }
 
 impl Bench {
@@ -99,12 +95,16 @@ impl Bench {
                 let _ = output::print(&report::table(outcome));
             }
         });
-        self.write(&run)?;
+        // Who stops a run before anything is done keeps what an earlier one wrote.
+        if !run.outcomes.is_empty() {
+            self.write(&run)?;
+        }
         if !is_json_only && !run.outcomes.is_empty() {
             output::print(&report::summary(&run))?;
         }
         match end {
-            Ok(()) => Ok(ExitCode::SUCCESS),
+            Ok(()) if run.outcomes.iter().all(|outcome| outcome.broken.is_empty()) => Ok(ExitCode::SUCCESS),
+            Ok(()) => Err(Failure::Refused("error: turns came to nothing, see above".into())),
             Err(BenchError::Interrupted) => {
                 output::complain(&BenchError::Interrupted.to_string());
                 Ok(ExitCode::from(EXIT_INTERRUPTED))

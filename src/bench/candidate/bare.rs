@@ -5,6 +5,7 @@ use std::process::Command;
 
 use async_trait::async_trait;
 use pingora::Result;
+use pingora::modules::http::HttpModules;
 use pingora::proxy::{ProxyHttp, Session, http_proxy_service};
 use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server};
@@ -26,16 +27,23 @@ impl ProxyHttp for Bare {
 
     fn new_ctx(&self) {}
 
+    /// None, as in ours: Pingora's own would cost every request an allocation.
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+
     async fn upstream_peer(&self, _: &mut Session, (): &mut ()) -> Result<Box<HttpPeer>> {
         Ok(Box::new(HttpPeer::new(self.0, false, String::new())))
     }
 }
 
 /// Takes requests at `listen` and hands them to `to`, until a signal ends it. It does nothing else: no route,
-/// no choice, no header, no metric, no health check.
+/// no choice, no header, no metric, no health check. What ours asks of Pingora and of the kernel to be cheap, it asks, too.
 pub fn play_bare(listen: SocketAddr, to: SocketAddr, threads: usize) {
+    #[cfg(target_os = "linux")]
+    let _ = nix::sys::prctl::set_thp_disable(true);
     let conf = ServerConf {
         threads,
+        // As ours: one thread has nobody to steal from.
+        work_stealing: threads > 1,
         upstream_keepalive_pool_size: IDLE_MAX,
         // Whoever ends it waits for nothing any more.
         grace_period_seconds: Some(0),

@@ -1,6 +1,7 @@
 //! `HAProxy`: `leastconn`, with the checks that its users turn on, at their default of 2 s.
 //!
-//! As it comes: three retries, the last of them elsewhere (`option redispatch`). `http-reuse always`, so that
+//! Three retries as it comes, each of them elsewhere (`option redispatch 1`; as it comes only the last is, a second
+//! after the other), after a refused connection or one that ended without an answer, as the others retry. `http-reuse always`, so that
 //! connections to servers are shared by all clients, as they are with the others. It takes the places of its
 //! processes from `maxconn`; where the system grants fewer files than that could need, it does with them.
 
@@ -25,7 +26,8 @@ pub(super) fn text(plan: &Plan) -> String {
          \x20 timeout client 600s\n\
          \x20 timeout server {within}s\n\
          \x20 option forwardfor\n\
-         \x20 option redispatch\n\
+         \x20 option redispatch 1\n\
+         \x20 retry-on conn-failure empty-response\n\
          frontend in\n\
          \x20 bind {listen} backlog 4096\n\
          \x20 default_backend out\n\

@@ -1,6 +1,6 @@
 //! One request, from the choice of a connection to the last byte of the answer.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, Write as _};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -30,6 +30,8 @@ pub(super) struct Clients {
     idle: RefCell<Vec<Vec<TcpStream>>>,
     /// Where answers are read to. Nobody keeps it across a wait.
     piece: RefCell<Vec<u8>>,
+    /// Requests that had to be sent once more.
+    sent_again: Cell<u64>,
 }
 
 /// On which connection to ask.
@@ -56,6 +58,7 @@ impl Clients {
             body: vec![b'x'; request.body],
             idle: RefCell::new(balancers.iter().map(|_| Vec::new()).collect()),
             piece: RefCell::new(vec![0; PIECE]),
+            sent_again: Cell::new(0),
         }
     }
 
@@ -74,8 +77,11 @@ impl Clients {
         begun();
         if let Some(stream) = kept {
             match self.exchange(start, stream, &head).await {
-                // The balancer closed it just before: it has not seen the request.
-                Err(Broken { is_silent: true }) => {}
+                // The balancer closed it just before: it has not seen the request, or so clients must hope. They do
+                // with what may be asked twice.
+                Err(Broken { is_silent: true }) if self.request.body == 0 => {
+                    self.sent_again.set(self.sent_again.get() + 1);
+                }
                 outcome => return self.conclude(outcome),
             }
         }
@@ -83,6 +89,11 @@ impl Clients {
             Ok(stream) => self.conclude(self.exchange(start, stream, &head).await),
             Err(failure) => Ended::Badly(failure),
         }
+    }
+
+    /// Requests that had to be sent once more, since their connection ended without an answer.
+    pub(super) fn sent_again(&self) -> u64 {
+        self.sent_again.get()
     }
 
     /// Open connections without a request, out of the hands of all others.

@@ -95,7 +95,8 @@ async fn turn(
     driver.finish().await?;
     drop(others);
 
-    let (seen, sent_late) = shared.record.borrow_mut().done();
+    let (mut seen, sent_late) = shared.record.borrow_mut().done();
+    seen.sent_again = shared.clients.sent_again();
     Ok(LoadReport { seen, sent_late, busy, idle_connections })
 }
 

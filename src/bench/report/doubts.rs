@@ -6,8 +6,9 @@ use super::group::{Group, latency_at};
 use super::words::{counted, percent, short};
 use super::{Outcome, groups};
 use crate::bench::name::Candidate;
-use crate::bench::scenario::Load;
+use crate::bench::scenario::{Against, Expectation, Load, Measure};
 use crate::bench::turn::{Failure, Turn};
+use crate::bench::verdict::Verdict;
 
 /// What is later than this is late: a millisecond is what people compare balancers by.
 const LATE_MAX: Duration = Duration::from_millis(1);
@@ -32,6 +33,19 @@ pub(super) struct Doubtful {
 pub(super) fn doubts(outcome: &Outcome) -> Vec<Doubtful> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     doubts_on(outcome, cores)
+}
+
+/// Whether a verdict rests on figures that are not to be trusted. Cost and memory are read from the kernel,
+/// whoever was late.
+pub(super) fn is_in_doubt(outcome: &Outcome, verdict: &Verdict) -> bool {
+    let Expectation { measure, of, against, .. } = verdict.expectation;
+    let other = match against {
+        Against::Nothing => None,
+        Against::Times(other) | Against::Beyond(other) => Some(other),
+    };
+    let is_latency = matches!(measure, Measure::P50 | Measure::P99 | Measure::P999 | Measure::P99All);
+    let concerns = |doubtful: &Doubtful| doubtful.candidate == of || Some(doubtful.candidate) == other;
+    is_latency && doubts(outcome).iter().any(concerns)
 }
 
 fn doubts_on(outcome: &Outcome, cores: usize) -> Vec<Doubtful> {

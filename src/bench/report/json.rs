@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::doubts::doubts;
+use super::doubts::{doubts, is_in_doubt};
 use super::events::events;
 use super::group::{Group, failed_of, latency_at, millis, quantiles, requests_of, some_mib};
 use super::{Outcome, Run, groups};
@@ -38,8 +38,12 @@ fn outcome(outcome: &Outcome) -> Value {
     json!({
         "scenario": scenario(&outcome.scenario),
         "seed": outcome.seed,
+        "broken": outcome.broken.iter().map(|(candidate, words)| json!({
+            "candidate": candidate.name(),
+            "words": words,
+        })).collect::<Vec<_>>(),
         "candidates": groups(outcome).iter().map(candidate).collect::<Vec<_>>(),
-        "verdicts": outcome.verdicts.iter().map(verdict).collect::<Vec<_>>(),
+        "verdicts": outcome.verdicts.iter().map(|each| verdict(outcome, each)).collect::<Vec<_>>(),
         "doubts": doubts.map(|doubtful| json!({
             "candidate": doubtful.candidate.name(),
             "words": doubtful.words,
@@ -187,6 +191,7 @@ fn turn(group: &Group<'_>, turn: &Turn, round: usize) -> Value {
         "succeeded": seen.succeeded.len(),
         "failed": failed_of(turn),
         "failures": failures,
+        "sent_again": seen.sent_again,
         "p50_ms": latency_at(turn, 0.5),
         "p90_ms": latency_at(turn, 0.9),
         "p99_ms": latency_at(turn, 0.99),
@@ -235,7 +240,7 @@ fn failure_name(failure: Failure) -> String {
     }
 }
 
-fn verdict(verdict: &Verdict) -> Value {
+fn verdict(outcome: &Outcome, verdict: &Verdict) -> Value {
     let expectation = &verdict.expectation;
     let (bound, limit) = match expectation.bound {
         Bound::AtMost(most) => ("at_most", most),
@@ -256,6 +261,7 @@ fn verdict(verdict: &Verdict) -> Value {
         "is_goal": expectation.is_goal,
         "measured": figure(verdict.figure),
         "is_met": verdict.is_met,
+        "is_in_doubt": is_in_doubt(outcome, verdict),
         "words": verdict.words,
     })
 }

@@ -50,6 +50,8 @@ pub struct Outcome {
     pub verdicts: Vec<Verdict>,
     /// Of the first round; each later round counts up.
     pub seed: u64,
+    /// Whose turns came to nothing, each with what happened.
+    pub broken: Vec<(Candidate, String)>,
 }
 
 /// All that one call of `evener bench` found out.

@@ -8,6 +8,7 @@ use comfy_table::{
     Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, LineStyle, Table, Width,
 };
 
+use super::doubts::is_in_doubt;
 use super::words::{counted, median, median_percent, sentence, spread, verdict};
 use super::{Group, Outcome, Run, doubts, groups};
 use crate::bench::scenario::{Load, Measure, Scenario};
@@ -160,12 +161,13 @@ fn tag(of: &Verdict) -> Cell {
 }
 
 fn distrust(outcome: &Outcome, look: Look) -> String {
+    let broken = outcome.broken.iter().map(|(who, what)| paragraph(&format!("broke: {who}: {what}"), look));
     let lines = doubts(outcome).into_iter().map(|doubtful| {
         let words =
             format!("these figures are not to be trusted: {}: {}", doubtful.candidate, doubtful.words);
         paragraph(&words, look)
     });
-    lines.collect()
+    broken.chain(lines).collect()
 }
 
 fn summary_in(run: &Run, look: Look) -> String {
@@ -178,6 +180,13 @@ fn summary_in(run: &Run, look: Look) -> String {
     let orders = of_run(run).filter(|(_, verdict)| !is_goal(verdict)).map(|(_, verdict)| verdict);
     let _ = writeln!(text, "{}", Tally::of(goals.iter().map(|(_, verdict)| *verdict)).words("goal", "met"));
     let _ = writeln!(text, "{}", Tally::of(orders).words("ordering", "right"));
+    let in_doubt = goals
+        .iter()
+        .filter(|(outcome, verdict)| verdict.is_met == Some(true) && is_in_doubt(outcome, verdict))
+        .count();
+    if in_doubt > 0 {
+        let _ = writeln!(text, "{in_doubt} of the goals met rest on figures that are not to be trusted");
+    }
     let doubtful = run.outcomes.iter().filter(|outcome| !doubts(outcome).is_empty());
     let names: Vec<&str> = doubtful.map(|outcome| outcome.scenario.name.as_str()).collect();
     if !names.is_empty() {

@@ -217,7 +217,7 @@ fn verdicts() -> Vec<Verdict> {
 pub(super) fn outcome() -> Outcome {
     let scenario = one_slow();
     let turns = turns(&scenario, &OURS, 3, 300);
-    Outcome { scenario, turns, verdicts: verdicts(), seed: 1 }
+    Outcome { scenario, turns, verdicts: verdicts(), seed: 1, broken: Vec::new() }
 }
 
 /// Nobody was ever answered.
@@ -247,7 +247,7 @@ pub(super) fn thousand() -> Outcome {
     scenario.servers = 1_000;
     scenario.script = (0..100).map(|server| act(server, 0, 0, Fate::Speed(0.2))).collect();
     let turns = turns(&scenario, &EIGHT, 1, 1_000);
-    Outcome { scenario, turns, verdicts: verdicts(), seed: 1 }
+    Outcome { scenario, turns, verdicts: verdicts(), seed: 1, broken: Vec::new() }
 }
 
 pub(super) fn run() -> Run {
@@ -263,7 +263,7 @@ pub(super) fn gallery() -> Run {
     };
     let all = |scenario: Scenario| {
         let turns = turns(&scenario, &EIGHT, 2, 400);
-        Outcome { scenario, turns, verdicts: verdicts(), seed: 7 }
+        Outcome { scenario, turns, verdicts: verdicts(), seed: 7, broken: Vec::new() }
     };
     let flaps = (1..6).map(|time| act(3, 3 * time, 3 * time + 1, Fate::Down)).collect();
     let fail = Fate::Fail { status: 500, share: 1.0, latency: Duration::from_millis(1) };
@@ -314,7 +314,7 @@ fn cost(name: &str, load: Load) -> Outcome {
             turn.used.peak_kib = turn.used.resident_kib + 700;
         }
     }
-    Outcome { scenario, turns, verdicts: Vec::new(), seed: 1 }
+    Outcome { scenario, turns, verdicts: Vec::new(), seed: 1, broken: Vec::new() }
 }
 
 fn of(outcomes: Vec<Outcome>) -> Run {

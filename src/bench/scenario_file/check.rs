@@ -145,6 +145,9 @@ impl Desk {
 
     fn sentence(&mut self, given: &Spanned<String>) -> String {
         let text = given.get_ref().split_whitespace().collect::<Vec<_>>().join(" ");
+        if text.chars().any(char::is_control) {
+            self.refuse(given.span(), "control characters are not for people", "here", "leave them out");
+        }
         if text.is_empty() {
             self.refuse(given.span(), "this says nothing", "empty", "write a sentence for people");
         }

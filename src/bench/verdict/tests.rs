@@ -261,3 +261,25 @@ fn every_measure_has_a_word_of_its_own() {
     words.dedup();
     assert_eq!(words.len(), Measure::ALL.len());
 }
+
+/// Percentiles are those of successful requests: who fails the slow ones looks quick.
+#[test]
+fn nobody_is_quicker_by_failing_more() {
+    let scenario = expecting("latency_weighted", "at_most = 1.05\ntimes = \"nginx\"");
+    let with_failures = |mut turn: Turn, failed: u64| {
+        turn.seen.failures = BTreeMap::from([(Failure::Timeout, failed)]);
+        turn.seen.failed.record_n(2_000_000, failed).unwrap();
+        turn
+    };
+    let quick_and_failing = [with_failures(turn(OURS, 10), 5), turn(Candidate::Nginx, 20)];
+    let verdict = only(&scenario, &quick_and_failing);
+    assert_eq!((verdict.figure, verdict.is_met), (None, Some(false)), "{}", verdict.words);
+
+    let slow_beside_failing = [turn(OURS, 20), with_failures(turn(Candidate::Nginx, 10), 5)];
+    let verdict = only(&scenario, &slow_beside_failing);
+    assert_eq!(verdict.is_met, None, "{}", verdict.words);
+    assert!(verdict.words.contains("nginx failed more"), "{}", verdict.words);
+
+    let quick_beside_failing = [turn(OURS, 10), with_failures(turn(Candidate::Nginx, 10), 5)];
+    assert_eq!(only(&scenario, &quick_beside_failing).is_met, Some(true));
+}
