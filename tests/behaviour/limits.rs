@@ -115,7 +115,10 @@ fn an_answer_that_nobody_reads_is_not_collected_in_memory() {
 }
 
 /// An allocator gives back what was freed only while somebody frees more; a quiet process has to see to it.
+///
+/// How soon, and how much of it, is up to the allocator; so this is for a quiet machine.
 #[test]
+#[ignore = "the allocator decides when; to be run by hand, alone"]
 fn what_many_clients_took_is_given_back_when_they_are_gone() {
     let origin = Origin::answering("ok");
     let evener = listener(&origin, "header_timeout = \"5m\"");
