@@ -11,7 +11,8 @@ pub enum Candidate {
     /// Evener, with this strategy and its defaults otherwise.
     Evener(StrategyKind),
     /// Evener, told by the bench where each request is served soonest: it knows every queue, every job and
-    /// the script. Nobody can do better; everybody is compared with it.
+    /// the script. It decides request by request, so that one that plans ahead could do better; no balancer
+    /// knows as much, and everybody is compared with it.
     Perfect,
     /// No balancer: clients ask the first server themselves. What the others add is counted from here.
     Direct,

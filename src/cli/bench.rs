@@ -150,6 +150,10 @@ impl Bench {
         if let (Some(rate), Load::Rate { per_second, .. }) = (self.rate, &mut scenario.load) {
             *per_second = rate;
         }
+        if self.duration.is_some() || self.rate.is_some() {
+            // The goals are those of the scenario as it stands; under other conditions they are only orders.
+            scenario.expectations.iter_mut().for_each(|expectation| expectation.is_goal = false);
+        }
         scenario
     }
 

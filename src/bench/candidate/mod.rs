@@ -10,7 +10,9 @@
 //! All of them get what a careful user would write, and the same of everything that costs or limits: worker
 //! threads, connections kept to the servers, `X-Forwarded-For`, 1 s for a connection, an answer's time beyond
 //! the clients' patience, no log of requests, no limit that the load would reach. What stays different is what
-//! they are: how they choose, retry and judge, each as it comes. Each lives in a folder of its own.
+//! they are: how they choose, retry and judge, each as it comes where its file does not say otherwise. Evener does
+//! more for a request even so (`X-Forwarded-Proto`, `-Host`, `X-Request-Id`, metrics); `HAProxy` asks servers how they are every
+//! 2 s, Evener every 30 s, the others never. Each lives in a folder of its own.
 //!
 //! **To add a balancer**: its file after the pattern of `haproxy.rs`, a variant of
 //! [`Candidate`], and the matches that the compiler lists.
