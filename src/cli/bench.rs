@@ -41,7 +41,7 @@ pub(super) struct Bench {
     /// Who takes part, in place of what the scenarios say: strategies, `perfect`, `direct`, `bare`.
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     strategies: Vec<Candidate>,
-    /// Other balancers that take part, too, where they are installed.
+    /// Other balancers that take part, too; they must be installed.
     #[arg(long, value_delimiter = ',', value_name = "nginx,haproxy,caddy", value_parser = other)]
     against: Vec<Candidate>,
     /// Turns that everybody gets in each scenario.
@@ -165,7 +165,12 @@ impl Bench {
         } else {
             self.strategies.clone()
         };
+        // A scenario that names some of them leaves the rest out on purpose: it would break them.
+        let names_others = scenario.candidates.iter().any(is_other);
         for &other in &self.against {
+            if names_others && !scenario.candidates.contains(&other) {
+                continue;
+            }
             if !candidate::is_installed(other) {
                 return Err(Failure::usage(
                     &format!("`{other}` is not installed"),
