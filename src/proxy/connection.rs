@@ -40,7 +40,8 @@ const NEVER: u64 = u64::MAX;
 
 /// How much longer than its route's timeout a request lives before its connection is cut. At the timeout
 /// itself it is given up, and answered with 504; this is for requests that are past answering, because the
-/// response is under way or the client does not read.
+/// response is under way or the client does not read. It is, too, for an upload that the upstream does not
+/// take: nobody reads the client then, so that nobody is told.
 const CUT_GRACE: Duration = Duration::from_millis(250);
 
 /// How long, and how many bytes, we read on after refusing, so that the refusal is read before the

@@ -128,6 +128,27 @@ fn strategies_are_compared_and_everything_is_reported() {
     assert_eq!(bench.leftovers(), Vec::<String>::new());
 }
 
+#[test]
+fn what_is_typed_stands_above_what_the_scenario_says() {
+    let arguments = ["mine.toml", "--strategies", "least_connections", "--rounds", "1", "--rate", "40"];
+    let mut bench =
+        Bench::start(&[&arguments[..], &["--duration", "2s", "--seed", "7", "--json", "-"]].concat());
+    assert_eq!(bench.wait(), Some(0), "{}", bench.read("stderr"));
+
+    let figures: Value = serde_json::from_str(&bench.read("stdout")).expect("JSON and nothing else");
+    let outcome = &figures["scenarios"][0];
+    assert_eq!(outcome["scenario"]["load"]["requests_per_second"], 40.0);
+    assert_eq!(outcome["scenario"]["duration_s"], 2.0);
+    assert_eq!(outcome["scenario"]["warmup_s"], 0.5, "it stretches with the turn");
+    assert_eq!(outcome["seed"], 7);
+    assert_eq!(outcome["candidates"].as_array().map(Vec::len), Some(1));
+    assert_eq!(outcome["candidates"][0]["name"], "least_connections");
+    // 60 of them are expected after the warm-up; 150 a second would be 225.
+    let requests = outcome["candidates"][0]["requests"].as_u64().expect("a number");
+    assert!((20..120).contains(&requests), "{requests}");
+    assert_eq!(outcome["verdicts"][0]["is_goal"], false, "goals are those of the scenario as it stands");
+}
+
 /// Over all rounds, by server.
 fn answers_of(scenario: &Value, name: &str) -> Vec<u64> {
     let candidates = scenario["candidates"].as_array().expect("candidates");
