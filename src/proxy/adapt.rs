@@ -180,7 +180,6 @@ fn stream_outcome(cause: &h2::Error, broken: Outcome, ctx: &RequestContext) -> O
         // Streams that it had begun on are not ended by this.
         Some(h2::Reason::NO_ERROR) if cause.is_go_away() => Outcome::GoneAway,
         Some(h2::Reason::REFUSED_STREAM) => Outcome::Refused,
-        // Pingora remembers it, for as long as the process runs and the pool's `tls` stays the same.
         Some(h2::Reason::HTTP_1_1_REQUIRED) if may_step_down => Outcome::GoneAway,
         Some(h2::Reason::HTTP_1_1_REQUIRED) => Outcome::Garbage,
         _ => Outcome::Reset,

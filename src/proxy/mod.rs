@@ -343,6 +343,11 @@ impl ProxyHttp for Proxy {
             error.set_retry(false);
             return error;
         }
+        if let (pingora::ErrorType::H2Downgrade, Some(pool), Some(upstream)) =
+            (error.etype(), ctx.pool(), ctx.upstream())
+        {
+            upstream.state.demand_http1(pool.key);
+        }
         let now = self.runtime.now();
         let is_stale_possible = is_reused && !adapt::is_answered(session) && !ctx.needs_fresh_connection;
         let outcome = adapt::outcome(&error, is_stale_possible, ctx);

@@ -257,11 +257,10 @@ fn connections_over_tls_are_used_again() {
     (0..50).for_each(|_| drop(client.get("/").expect_status(200)));
     assert!(front.handshakes() < 50, "{} handshakes", front.handshakes());
 
-    evener.reload(&format!(
-        "{}keepalive = {{ max_idle = 0 }}\n",
-        pool("app", &[&front.address()], &trusting(&authority))
-    ));
+    let none = format!("{}keepalive = {{ max_idle = 0 }}\n", pool("app", &[&front.address()], &trusting(&authority)));
+    let evener = Evener::start(&none);
     let before = front.handshakes();
+    let mut client = evener.connect();
     (0..5).for_each(|_| drop(client.get("/").expect_status(200)));
     assert_eq!(front.handshakes(), before + 5, "none is kept");
 }

@@ -52,8 +52,6 @@ pub(crate) struct Call {
     pub(crate) uri: http::Uri,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
-    /// Which connection it came on, counted from 0.
-    pub(crate) connection: usize,
 }
 
 impl Call {
@@ -280,7 +278,6 @@ impl Shared {
             uri: head.uri,
             headers: head.headers,
             body: whole(body).await,
-            connection: number,
         };
         let Some(handler) = &self.setup.http2 else { return };
         let act = handler(&call);
