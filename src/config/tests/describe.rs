@@ -152,6 +152,7 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
 /// What has no value of its own: tables, and names. Who a listener, route, pool or upstream is, is its
 /// identity: another name or address is another one. `client_ip` is what the reference hashes.
 const NO_SETTINGS: &[&str] = &[
+    "listeners.*.http2",
     "server",
     "admin",
     "log",

@@ -292,7 +292,7 @@ pool = "other"
     3 | tiemout = 1
       | ^^^^^^^ not a key of a listener
       |
-      = help: Keys of a listener: address, trusted_proxies, header_timeout, keepalive_timeout, max_connections, max_header_size, max_body_size
+      = help: Keys of a listener: address, trusted_proxies, header_timeout, keepalive_timeout, max_connections, max_header_size, max_body_size, http2_cleartext, http2
 
     error: a value is not closed; nothing below it could be read
      --> evener.toml:6:13
