@@ -224,7 +224,7 @@ pub(super) async fn invite_body(session: &mut Session) -> pingora::Result<()> {
     let is_first = session.response_written().is_none();
     // HTTP/2 clients may wait as well, and Pingora drops what is not a final answer to them.
     if is_first && session.req_header().version == Version::HTTP_11 {
-        session.as_mut().write_continue_response().await.map_err(|error| error.into_down())?;
+        session.as_mut().write_continue_response().await.map_err(Error::into_down)?;
     }
     Ok(())
 }

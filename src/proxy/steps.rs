@@ -259,12 +259,7 @@ fn record(attempt: &mut Attempt, ctx: &RequestContext, tell: impl FnOnce(&Pool, 
 }
 
 /// FORWARD, again: whether this failed attempt may be followed by another one elsewhere.
-pub(super) fn may_try_another(
-    outcome: Outcome,
-    sent: Sent,
-    now: Duration,
-    ctx: &mut RequestContext,
-) -> bool {
+pub(super) fn may_try_another(outcome: Outcome, sent: Sent, now: Duration, ctx: &mut RequestContext) -> bool {
     let sent = Sent { is_harmless: sent.is_harmless || outcome.is_unprocessed(), ..sent };
     if matches!(outcome, Outcome::StaleConnection | Outcome::GoneAway) {
         return may_reconnect(sent, ctx);

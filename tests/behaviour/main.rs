@@ -38,6 +38,7 @@ mod state;
 mod tokens;
 mod upstream_grpc;
 mod upstream_http2;
+mod upstream_real;
 mod upstream_tls;
 mod watch;
 mod websocket;

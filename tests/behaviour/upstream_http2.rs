@@ -41,7 +41,7 @@ fn in_background(evener: &Evener, method: &'static str, count: usize) -> Vec<Bac
     (0..count).map(|_| Background::run(request)).collect()
 }
 
-fn reason_of(answer: Response) -> String {
+fn reason_of(answer: &Response) -> String {
     answer.json()["reason"].as_str().unwrap_or_default().to_owned()
 }
 
@@ -151,7 +151,7 @@ fn alpn_settles_the_protocol_over_tls() {
         }
         for name in ["h2-old", "h2-silent"] {
             let answer = evener.get_with(&format!("/{name}"), JSON).expect_status(502);
-            assert_eq!(reason_of(answer), "tls_failure", "{name}");
+            assert_eq!(reason_of(&answer), "tls_failure", "{name}");
         }
     }
     let uri = both.calls()[0].uri.to_string();
@@ -166,13 +166,14 @@ fn alpn_settles_the_protocol_over_tls() {
 fn a_websocket_is_refused_where_it_cannot_be_and_otherwise_carried() {
     let (authority, echo) = (Authority::new(), Origin::serving(Reply::echo_web_socket));
     let server = authority.certificate(NAME).server(&["h2", "http/1.1"]);
-    let origin = Setup { http1: Some(echo.address()), ..Setup::http2(|_| Act::ok("two")) }.over(server).start();
+    let origin =
+        Setup { http1: Some(echo.address()), ..Setup::http2(|_| Act::ok("two")) }.over(server).start();
     let handshake = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                      Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
     let evener = unchecked(&[&origin], &over_tls(&authority));
     let answer = evener.get_with("/", &format!("{handshake}{JSON}")).expect_status(501);
-    assert_eq!(reason_of(answer), "upgrade_unsupported");
+    assert_eq!(reason_of(&answer), "upgrade_unsupported");
     assert!(origin.calls().is_empty());
     evener.get("/").expect_status(200);
 
@@ -187,7 +188,8 @@ fn a_websocket_is_refused_where_it_cannot_be_and_otherwise_carried() {
 fn an_upstream_that_leaves_in_good_order_costs_nobody_an_answer() {
     let (leaving, other) = (answering("ok"), answering("ok"));
     let evener = Evener::start(
-        &text_of(&[&leaving, &other], "").replace("ejection = { enabled = false }", "ejection = { consecutive_failures = 1 }"),
+        &text_of(&[&leaving, &other], "")
+            .replace("ejection = { enabled = false }", "ejection = { consecutive_failures = 1 }"),
     );
     let address = evener.address();
     let clients: Vec<Background<()>> = ["GET", "POST", "GET", "POST"]
@@ -206,7 +208,7 @@ fn an_upstream_that_leaves_in_good_order_costs_nobody_an_answer() {
         leaving.leave();
     }
     clients.into_iter().for_each(Background::join);
-    assert_eq!(evener.admin().metric("evener_upstream_ejections_total", &[]), 0.0);
+    evener.admin().expect_metric("evener_upstream_ejections_total", &[], 0.0);
     assert!(leaving.connections_seen() > 1, "it came back");
     evener.admin().wait_for_rest();
 }
@@ -226,18 +228,22 @@ fn a_refused_stream_goes_again_whatever_its_method() {
     assert!(other.calls().iter().all(|call| call.body == b"a body"));
 
     let alone = unchecked(&[&refusing], "");
-    assert_eq!(reason_of(alone.connect().request("POST", "/", JSON, b"x").expect_status(502)), "upstream_reset");
+    assert_eq!(
+        reason_of(&alone.connect().request("POST", "/", JSON, b"x").expect_status(502)),
+        "upstream_reset"
+    );
     alone.admin().wait_for_rest();
 }
 
 #[test]
 fn a_post_is_not_sent_twice_when_its_stream_is_reset() {
     for reason in [Reason::INTERNAL_ERROR, Reason::CANCEL, Reason::NO_ERROR] {
-        let (one, two) = (Setup::http2(move |_| Act::Reset(reason)), Setup::http2(move |_| Act::Reset(reason)));
+        let (one, two) =
+            (Setup::http2(move |_| Act::Reset(reason)), Setup::http2(move |_| Act::Reset(reason)));
         let (one, two) = (one.start(), two.start());
         let evener = unchecked(&[&one, &two], "");
         let answer = evener.connect().request("POST", "/", JSON, b"an order").expect_status(502);
-        assert_eq!(reason_of(answer), "upstream_reset");
+        assert_eq!(reason_of(&answer), "upstream_reset");
         assert_eq!(one.calls().len() + two.calls().len(), 1);
         evener.admin().wait_for_rest();
     }
@@ -330,7 +336,7 @@ fn an_answer_with_a_monstrous_head_is_refused_and_the_connection_lives() {
     let evener = unchecked(&[&origin], "");
     evener.get("/").expect_status(200);
     let answer = evener.connect().request("POST", "/monster", JSON, b"x").expect_status(502);
-    assert!(["bad_response", "upstream_reset"].contains(&&*reason_of(answer)));
+    assert!(["bad_response", "upstream_reset"].contains(&&*reason_of(&answer)));
     evener.get("/").expect_status(200);
     evener.admin().wait_for_rest();
 }
@@ -359,7 +365,8 @@ fn a_client_that_does_not_read_holds_up_nobody() {
 fn an_upstream_that_demands_http1_gets_it_in_an_auto_pool() {
     let (authority, plain) = (Authority::new(), Origin::answering("one"));
     let server = authority.certificate(NAME).server(&["h2", "http/1.1"]);
-    let setup = Setup { http1: Some(plain.address()), ..Setup::http2(|_| Act::Reset(Reason::HTTP_1_1_REQUIRED)) };
+    let setup =
+        Setup { http1: Some(plain.address()), ..Setup::http2(|_| Act::Reset(Reason::HTTP_1_1_REQUIRED)) };
     let origin = setup.over(server).start();
 
     let evener = unchecked(&[&origin], &format!("protocol = \"auto\"\n{}", over_tls(&authority)));
@@ -370,7 +377,7 @@ fn an_upstream_that_demands_http1_gets_it_in_an_auto_pool() {
     assert_eq!(origin.calls().len(), 1, "it is remembered");
 
     let evener = unchecked(&[&origin], &over_tls(&authority));
-    assert_eq!(reason_of(evener.get_with("/", JSON).expect_status(502)), "bad_response");
+    assert_eq!(reason_of(&evener.get_with("/", JSON).expect_status(502)), "bad_response");
     evener.admin().wait_for_rest();
 }
 
@@ -395,12 +402,14 @@ fn a_client_that_waits_for_100_continue_need_not_wait() {
 #[test]
 fn what_is_not_http2_is_a_bad_response() {
     let (old, greeting) = (Origin::answering("ok"), mute_server(b"220 mail.internal ESMTP ready\r\n\r\n"));
-    for address in [old.address(), greeting.to_string()] {
+    for (address, is_old) in [(old.address(), true), (greeting.to_string(), false)] {
         let evener = Evener::start(&format!(
             "[pools.app]\nupstreams = [\"{address}\"]\nprotocol = \"http2\"\n{UNCHECKED}"
         ));
         let answer = evener.connect().request("POST", "/", JSON, b"x").expect_status(502);
-        assert_eq!(reason_of(answer), "bad_response", "{address}");
+        // An HTTP/1.1 server that reads nothing of it may hang up before its answer is read.
+        let reason = reason_of(&answer);
+        assert!(reason == "bad_response" || is_old && reason == "upstream_reset", "{address}: {reason}");
         evener.admin().wait_for_rest();
     }
 }
@@ -477,7 +486,10 @@ fn from_http2_to_http2_authority_and_trailers_are_kept() {
         (all, body.trailers().await.expect("an end").expect("trailers"))
     });
     assert_eq!(body, b"message");
-    assert_eq!((&trailers["grpc-status"], &trailers["grpc-message"]), (&"0".parse().unwrap(), &"fine".parse().unwrap()));
+    assert_eq!(
+        (trailers["grpc-status"].as_bytes(), trailers["grpc-message"].as_bytes()),
+        (&b"0"[..], &b"fine"[..])
+    );
     let call = &origin.calls()[0];
     assert_eq!(call.uri.to_string(), "http://api.example/orders.Orders/List");
     assert_eq!((call.header("te"), call.body.as_slice()), (Some("trailers"), &b"request"[..]));

@@ -30,12 +30,12 @@ fn with_tokens() -> (tempfile::TempDir, String) {
 /// Which lines belong to a commented table.
 fn in_commented_tables() -> Vec<bool> {
     let mut is_in = false;
-    let mut note = |line: &str| {
+    let note = |line: &str| {
         let bare = line.strip_prefix("# ");
         is_in = bare.is_some_and(|bare| bare.starts_with('[') || is_in && bare.contains(" = "));
         is_in
     };
-    REFERENCE.lines().map(|line| note(line)).collect()
+    REFERENCE.lines().map(note).collect()
 }
 
 /// Each line `# [table]`, and the lines `# key = value` below it, without their `# `.
