@@ -32,6 +32,9 @@ pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer than the pauses of a person who clicks, shorter than most NAT tables.
 pub(super) const CLIENT_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// A handshake is two or three packets each way; ten seconds are enough for a slow phone, too.
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// At 12 KiB of memory each, about 120 MiB when all are idle.
 pub(super) const MAX_CONNECTIONS: usize = 10_000;
 
@@ -40,6 +43,9 @@ pub(super) const MAX_HEADER_SIZE: usize = 64 * 1024;
 
 /// Request head to complete response.
 pub(super) const ROUTE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Where browsers look for https.
+pub(super) const HTTPS_PORT: u16 = 443;
 
 /// All weights are relative; without one, upstreams are equal.
 pub(super) const WEIGHT: u16 = 1;
@@ -141,6 +147,7 @@ impl ListenerConfig {
             max_connections: MAX_CONNECTIONS,
             max_header_size: MAX_HEADER_SIZE,
             max_body_size: None,
+            tls: None,
         }
     }
 }

@@ -100,6 +100,7 @@ fn the_smallest_file_gets_the_defaults_of_the_contract() {
             max_connections: 10_000,
             max_header_size: 64 * 1024,
             max_body_size: None,
+            tls: None,
         }]
     );
     assert_eq!(
@@ -108,6 +109,7 @@ fn the_smallest_file_gets_the_defaults_of_the_contract() {
             name: "default".to_owned(),
             matcher: crate::route::Matcher::default(),
             split: vec![SplitConfig { pool: 0, weight: 1 }],
+            redirect_https: None,
             timeout: seconds(60),
             strip_prefix: false,
             request_headers: HeaderEdits::default(),
@@ -218,6 +220,7 @@ fn the_keys_of_a_listener_arrive() {
             max_connections: 5,
             max_header_size: 8 * 1024,
             max_body_size: Some(1024 * 1024),
+            tls: None,
         }]
     );
 }

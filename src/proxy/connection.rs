@@ -32,6 +32,7 @@ use super::Proxy;
 use super::client_stream::{Answer, ClientStream};
 use super::head::{Fault, Framing, Head, HeadReader, Reading};
 use super::refusal::{self, Early};
+use super::tls::{self, ClientTls, NoTls};
 use crate::observe::Reason;
 use crate::runtime::{ConnectionGuard, Listener, ListenerLimits, Runtime};
 
@@ -70,6 +71,8 @@ pub(super) struct Connection {
     handshake: Mutex<Handshake>,
     /// The peer's address, ready to be sent as `X-Forwarded-For`.
     pub peer_header: HeaderValue,
+    /// `None`: in clear.
+    pub tls: Option<ClientTls>,
     _counted: ConnectionGuard,
 }
 
@@ -81,7 +84,12 @@ struct Handshake {
 }
 
 impl Connection {
-    fn new(listener: Arc<Listener>, peer: SocketAddr) -> Self {
+    fn new(
+        listener: Arc<Listener>,
+        peer: SocketAddr,
+        counted: ConnectionGuard,
+        tls: Option<ClientTls>,
+    ) -> Self {
         Self {
             peer,
             peer_header: HeaderValue::from_str(&peer.ip().to_canonical().to_string())
@@ -97,7 +105,8 @@ impl Connection {
             has_small_head_only: AtomicBool::new(false),
             is_handshake: AtomicBool::new(false),
             handshake: Mutex::default(),
-            _counted: listener.count_connection(),
+            tls,
+            _counted: counted,
             listener,
         }
     }
@@ -223,6 +232,55 @@ impl TrafficApp {
     }
 }
 
+impl TrafficApp {
+    async fn welcome(
+        self: Arc<Self>,
+        socket: Stream,
+        peer: SocketAddr,
+        listener: Arc<Listener>,
+        shutdown: ShutdownWatch,
+    ) {
+        let counted = listener.count_connection();
+        let (socket, tls) = match self.runtime.tls_of(&listener) {
+            None => (socket, None),
+            // Nobody can be told before the handshake, and nobody gets one for nothing.
+            Some(_) if self.is_full(&listener) => {
+                return self.runtime.metrics.refused(Reason::TooManyConnections);
+            }
+            // Boxed, so that the connection does not hold its room for as long as it lives.
+            Some(config) => match Box::pin(tls::handshake(socket, config, &listener)).await {
+                Ok((socket, tls)) => (socket, Some(tls)),
+                Err(NoTls::Over) => return,
+                Err(NoTls::InClear(socket)) => {
+                    let conversation = self.conversation(listener, peer, counted, None);
+                    let stream = Box::new(ClientStream::new(socket, conversation.connection.clone()));
+                    return conversation.refuse(stream, Early::in_clear()).await;
+                }
+            },
+        };
+        let conversation = self.conversation(listener, peer, counted, tls);
+        let stream = Box::new(ClientStream::new(socket, conversation.connection.clone()));
+        conversation.run(stream, shutdown).await;
+    }
+
+    fn conversation(
+        self: &Arc<Self>,
+        listener: Arc<Listener>,
+        peer: SocketAddr,
+        counted: ConnectionGuard,
+        tls: Option<ClientTls>,
+    ) -> Conversation {
+        let connection = Arc::new(Connection::new(listener, peer, counted, tls));
+        let alarm =
+            Alarm::new(Instant::now() + self.runtime.limits_of(&connection.listener).keepalive_timeout);
+        Conversation { app: self.clone(), connection, alarm }
+    }
+
+    fn is_full(&self, listener: &Listener) -> bool {
+        listener.metrics.open_connections() > self.runtime.limits_of(listener).max_connections as u64
+    }
+}
+
 #[async_trait]
 impl ServerApp for TrafficApp {
     async fn process_new(self: &Arc<Self>, socket: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
@@ -235,14 +293,9 @@ impl ServerApp for TrafficApp {
         let peer = address(digest.as_ref().and_then(|digest| digest.peer_addr()))
             .unwrap_or_else(|| SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
         let listener = self.runtime.listener_at(local?)?;
-        let connection = Arc::new(Connection::new(listener, peer));
-        let stream = Box::new(ClientStream::new(socket, connection.clone()));
-        let alarm =
-            Alarm::new(Instant::now() + self.runtime.limits_of(&connection.listener).keepalive_timeout);
-        let conversation = Conversation { app: self.clone(), connection, alarm };
         // A task of its own: the one we are called in has room for a TLS handshake, about 10 KiB
         // (measured), and would hold it for as long as the connection lives.
-        tokio::spawn(conversation.run(stream, shutdown.clone()));
+        tokio::spawn(self.clone().welcome(socket, peer, listener, shutdown.clone()));
         None
     }
 

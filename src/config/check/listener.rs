@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 
-use super::{miss_section, named};
+use super::{miss_section, named, tls};
 use crate::config::fields::Fields;
 use crate::config::limits::{self, DURATION_MIN};
 use crate::config::report::Wrong;
@@ -28,7 +28,6 @@ pub(in crate::config) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 
 /// A listener, or nothing without an address.
 fn one(name: String, fields: &Fields<'_>, taken: &Taken) -> Option<ListenerConfig> {
-    fields.not_yet("tls", "end TLS in front of Evener for now, and name that proxy in `trusted_proxies`");
     fields.not_yet("http2_cleartext", "leave it out: clients speak HTTP/1.1 for now");
     fields.not_yet("proxy_protocol", "leave it out, and use X-Forwarded-For with `trusted_proxies`");
     let address = address(&name, fields, taken);
@@ -42,6 +41,7 @@ fn one(name: String, fields: &Fields<'_>, taken: &Taken) -> Option<ListenerConfi
     let header_size = fields
         .read("max_header_size", |value| value.size(limits::HEADER_SIZE_MIN, limits::HEADER_SIZE_MAX))
         .and_then(|bytes| usize::try_from(bytes).ok());
+    let tls = fields.read("tls", tls::listener);
     let body_size = fields.read("max_body_size", |value| value.size(0, limits::BODY_SIZE_MAX));
     Some(ListenerConfig {
         address: address?,
@@ -52,6 +52,7 @@ fn one(name: String, fields: &Fields<'_>, taken: &Taken) -> Option<ListenerConfi
         max_connections: connections.unwrap_or(defaults::MAX_CONNECTIONS),
         max_header_size: header_size.unwrap_or(defaults::MAX_HEADER_SIZE),
         max_body_size: body_size.filter(|&bytes| bytes > 0),
+        tls,
     })
 }
 
