@@ -7,6 +7,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Uri};
 use pingora::http::{RequestHeader, ResponseHeader};
 
+use super::head::is_authority;
 use super::tls::{ClientCertificate, ClientTls};
 use crate::config::HeaderEdits;
 
@@ -291,16 +292,20 @@ pub(super) fn says_https(headers: &HeaderMap) -> bool {
 
 /// The same URL with https, at this port. `None` without a host: it is nobody's place to choose one.
 ///
-/// The host is that of `Host`, which `head.rs` has checked to be a host and port and nothing else, and to be the
-/// one that the request target names, if it names one.
+/// The host is that of `Host`, which `head.rs` has checked to be the one that the request target names, if it
+/// names one; HTTP/2 may name it there alone.
 pub(super) fn https_location(
     target: &[u8],
     uri: &Uri,
     headers: &HeaderMap,
     port: u16,
 ) -> Option<HeaderValue> {
-    let host = without_port(headers.get(header::HOST)?.to_str().ok()?);
-    if host.is_empty() {
+    let named = match headers.get(header::HOST) {
+        Some(host) => host.to_str().ok()?,
+        None => uri.authority()?.as_str(),
+    };
+    let host = without_port(named);
+    if host.is_empty() || !host.bytes().all(is_authority) {
         return None;
     }
     let absolute = origin_form(target, uri);
