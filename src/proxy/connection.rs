@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
+use super::tls::ClientTls;
 use crate::runtime::{ConnectionGuard, Listener};
 
 /// One socket of a client. It carries requests one after another (HTTP/1.1) or many at a time (HTTP/2); each
@@ -17,15 +18,18 @@ pub(super) struct Connection {
     pub peer: SocketAddr,
     /// The peer's address, ready to be sent as `X-Forwarded-For`.
     pub peer_header: HeaderValue,
+    /// What is known of it if it is one over TLS; `None`: in clear.
+    pub tls: Option<ClientTls>,
     _counted: ConnectionGuard,
 }
 
 impl Connection {
-    pub(super) fn new(peer: SocketAddr, counted: ConnectionGuard) -> Self {
+    pub(super) fn new(peer: SocketAddr, tls: Option<ClientTls>, counted: ConnectionGuard) -> Self {
         Self {
             peer,
             peer_header: HeaderValue::from_str(&peer.ip().to_canonical().to_string())
                 .unwrap_or(HeaderValue::from_static("unknown")),
+            tls,
             listener: counted.listener().clone(),
             _counted: counted,
         }

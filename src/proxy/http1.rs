@@ -96,6 +96,12 @@ impl Conversation {
         }
     }
 
+    /// Refuses the connection, whatever its request is.
+    pub(super) async fn turn_away(self, socket: Stream, early: Early) {
+        let stream = Box::new(ClientStream::new(socket, self.exchange.clone()));
+        self.refuse(stream, early).await;
+    }
+
     fn limits(&self) -> ListenerLimits {
         self.app.runtime.limits_of(&self.connection.listener)
     }
