@@ -79,6 +79,7 @@ impl Description {
         all.tell("max_connections", listener.max_connections);
         all.tell("max_header_size", size_text(listener.max_header_size as u64));
         all.tell("max_body_size", listener.max_body_size.map_or_else(|| "0".to_owned(), size_text));
+        all.tell("proxy_protocol", listener.proxy_protocol);
         all
     }
 
@@ -91,7 +92,7 @@ impl Description {
         all.tell("methods", matcher.methods.iter().map(ToString::to_string).collect::<Vec<_>>());
         all.tell_headers("headers", &matcher.headers);
         all.tell_split(route, config);
-        all.tell_duration("timeout", route.timeout);
+        all.tell_duration("timeout", route.timeout.unwrap_or_default());
         all.tell("strip_prefix", route.strip_prefix);
         all.tell_edits("request_headers", &route.request_headers);
         all.tell_edits("response_headers", &route.response_headers);
@@ -111,6 +112,7 @@ impl Description {
         all.tell_duration("timeouts.connect", pool.timeouts.connect);
         all.tell_duration("timeouts.read", pool.timeouts.read);
         all.tell_duration("timeouts.write", pool.timeouts.write);
+        all.tell_duration("timeouts.tunnel", pool.timeouts.tunnel);
         all.tell_duration("keepalive.idle", pool.keepalive.idle);
         all.tell("keepalive.max_idle", pool.keepalive.max_idle);
         all.tell_duration("slow_start", pool.slow_start);
@@ -118,6 +120,9 @@ impl Description {
         all.tell("queue.max", pool.queue.max);
         all.tell_duration("queue.timeout", pool.queue.timeout);
         all.tell_health_check(pool.health_check.as_ref());
+        if let Some(version) = pool.proxy_protocol {
+            all.tell("proxy_protocol", version.word());
+        }
         all
     }
 

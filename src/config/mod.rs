@@ -174,6 +174,8 @@ pub struct ListenerConfig {
     pub max_header_size: usize,
     /// Bytes of a request body; `None`: no limit.
     pub max_body_size: Option<u64>,
+    /// Whether `trusted_proxies` begin each connection with a PROXY header.
+    pub proxy_protocol: bool,
 }
 
 /// `[routes.<name>]`
@@ -185,8 +187,9 @@ pub struct RouteConfig {
     pub matcher: crate::route::Matcher,
     /// Where they go: indexes into `Config::pools` with their weights; one entry for `pool = "…"`.
     pub split: Vec<SplitConfig>,
-    /// Request head received to response complete; upgraded connections exempt.
-    pub timeout: Duration,
+    /// Request head received to response complete; `None`: no limit. Upgraded connections are exempt, and
+    /// event streams from the end of the response's head on.
+    pub timeout: Option<Duration>,
     /// Whether the matched `path_prefix` is cut off before forwarding.
     pub strip_prefix: bool,
     /// What is set and removed on the way to the upstream.
@@ -238,6 +241,8 @@ pub struct PoolConfig {
     pub queue: QueueConfig,
     /// Asking upstreams how they are; `None`: off.
     pub health_check: Option<HealthCheckConfig>,
+    /// The PROXY header that each connection to an upstream begins with; `None`: none.
+    pub proxy_protocol: Option<crate::proxy_header::Version>,
 }
 
 /// `hash` of a pool.
@@ -294,6 +299,8 @@ pub struct TimeoutsConfig {
     pub connect: Duration,
     pub read: Duration,
     pub write: Duration,
+    /// Silence in both directions of an upgraded connection or an event stream.
+    pub tunnel: Duration,
 }
 
 /// `keepalive` of a pool.

@@ -134,9 +134,9 @@ impl RequestContext {
         self.pool()?.upstreams().get(attempt.upstream)
     }
 
-    /// When the route's timeout runs out.
+    /// When the route's timeout runs out; `None`: it has none.
     pub(super) fn deadline(&self) -> Option<Duration> {
-        self.route().map(|route| self.started + route.config.timeout)
+        Some(self.started + self.route()?.config.timeout?)
     }
 
     /// Whether this request asks for a WebSocket.

@@ -85,7 +85,7 @@ impl ProxyHttp for Proxy {
         drop(host);
         match verdict {
             Ok(()) => {
-                let timeout = ctx.route().map_or(CLIENT_STALL, |route| route.config.timeout);
+                let timeout = ctx.route().and_then(|route| route.config.timeout).unwrap_or(CLIENT_STALL);
                 session.set_read_timeout(Some(CLIENT_STALL.min(timeout)));
                 Ok(false)
             }

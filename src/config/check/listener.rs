@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 
 use super::{miss_section, named};
-use crate::config::fields::Fields;
+use crate::config::fields::{Fields, Value};
 use crate::config::limits::{self, DURATION_MIN};
 use crate::config::report::Wrong;
 use crate::config::{ListenerConfig, defaults, values};
@@ -30,7 +30,6 @@ pub(in crate::config) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 fn one(name: String, fields: &Fields<'_>, taken: &Taken) -> Option<ListenerConfig> {
     fields.not_yet("tls", "end TLS in front of Evener for now, and name that proxy in `trusted_proxies`");
     fields.not_yet("http2_cleartext", "leave it out: clients speak HTTP/1.1 for now");
-    fields.not_yet("proxy_protocol", "leave it out, and use X-Forwarded-For with `trusted_proxies`");
     let address = address(&name, fields, taken);
     let timeout = |key, default| fields.read(key, |value| value.duration(DURATION_MIN)).unwrap_or(default);
     let networks = fields.read("trusted_proxies", |value| {
@@ -43,6 +42,7 @@ fn one(name: String, fields: &Fields<'_>, taken: &Taken) -> Option<ListenerConfi
         .read("max_header_size", |value| value.size(limits::HEADER_SIZE_MIN, limits::HEADER_SIZE_MAX))
         .and_then(|bytes| usize::try_from(bytes).ok());
     let body_size = fields.read("max_body_size", |value| value.size(0, limits::BODY_SIZE_MAX));
+    let proxy_protocol = fields.read("proxy_protocol", |value| proxy_protocol(value, fields));
     Some(ListenerConfig {
         address: address?,
         name,
@@ -52,7 +52,22 @@ fn one(name: String, fields: &Fields<'_>, taken: &Taken) -> Option<ListenerConfi
         max_connections: connections.unwrap_or(defaults::MAX_CONNECTIONS),
         max_header_size: header_size.unwrap_or(defaults::MAX_HEADER_SIZE),
         max_body_size: body_size.filter(|&bytes| bytes > 0),
+        proxy_protocol: proxy_protocol.unwrap_or(false),
     })
+}
+
+/// PROXY headers are believed, so somebody has to be named who may send them.
+fn proxy_protocol(value: &Value<'_>, fields: &Fields<'_>) -> Option<bool> {
+    let is_on = value.boolean()?;
+    let trusted = fields.get("trusted_proxies");
+    if is_on && trusted.is_none_or(|networks| networks.is_empty_list()) {
+        return value.refuse(Wrong::new(
+            "`proxy_protocol` without `trusted_proxies`: nobody may send PROXY headers",
+            "whose headers are believed?",
+            "name the proxies in front: trusted_proxies = [\"10.0.0.0/8\"]",
+        ));
+    }
+    Some(is_on)
 }
 
 /// The address, if no one else has it.

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::time::Duration;
 
 use http::Method;
 
 use super::headers::{self, Direction};
 use super::{miss_section, named};
 use crate::config::fields::{Fields, Value};
-use crate::config::limits::{self, DURATION_MIN};
+use crate::config::limits;
 use crate::config::report::Wrong;
 use crate::config::values::shown;
 use crate::config::words::did_you_mean;
@@ -37,7 +38,7 @@ pub(in crate::config) fn for_everything() -> RouteConfig {
         name: "default".to_owned(),
         matcher: Matcher::default(),
         split: vec![SplitConfig { pool: 0, weight: defaults::WEIGHT }],
-        timeout: defaults::ROUTE_TIMEOUT,
+        timeout: Some(defaults::ROUTE_TIMEOUT),
         strip_prefix: false,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
@@ -93,14 +94,14 @@ fn one(name: String, fields: &Fields<'_>, pools: &PoolNames<'_>) -> Option<Route
     let certain = before == fields.desk.found_so_far();
     let edits =
         |key, direction| fields.read(key, |value| headers::edits(value, direction)).unwrap_or_default();
-    let timeout = fields.read("timeout", |value| value.duration(DURATION_MIN));
+    let timeout = fields.read("timeout", |value| value.duration(Duration::ZERO));
     let strip_prefix = fields.get("strip_prefix");
     warn_of_nothing_to_strip(strip_prefix.as_ref(), &matcher);
     let route = RouteConfig {
         name,
         matcher,
         split: split(fields, pools).unwrap_or_default(),
-        timeout: timeout.unwrap_or(defaults::ROUTE_TIMEOUT),
+        timeout: Some(timeout.unwrap_or(defaults::ROUTE_TIMEOUT)).filter(|timeout| !timeout.is_zero()),
         strip_prefix: strip_prefix.and_then(|value| value.boolean()).unwrap_or(false),
         request_headers: edits("request_headers", Direction::ToUpstream),
         response_headers: edits("response_headers", Direction::ToClient),

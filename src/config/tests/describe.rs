@@ -24,6 +24,7 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
     ("listeners.*.max_connections", "listeners.http.max_connections", "9", "http.max_connections"),
     ("listeners.*.max_header_size", "listeners.http.max_header_size", "'32KiB'", "http.max_header_size"),
     ("listeners.*.max_body_size", "listeners.http.max_body_size", "'1MiB'", "http.max_body_size"),
+    ("listeners.*.proxy_protocol", "listeners.http.proxy_protocol", "true", "http.proxy_protocol"),
     ("routes.*.hosts", "routes.users.hosts", "['api.example.com']", "users.hosts"),
     ("routes.*.path_prefix", "routes.users.path_prefix", "'/v2'", "users.path_prefix"),
     ("routes.*.methods", "routes.users.methods", "['GET']", "users.methods"),
@@ -91,6 +92,7 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
     ("pools.*.timeouts.connect", "pools.app.timeouts.connect", "'2s'", "app.timeouts.connect"),
     ("pools.*.timeouts.read", "pools.app.timeouts.read", "'2s'", "app.timeouts.read"),
     ("pools.*.timeouts.write", "pools.app.timeouts.write", "'2s'", "app.timeouts.write"),
+    ("pools.*.timeouts.tunnel", "pools.app.timeouts.tunnel", "'2s'", "app.timeouts.tunnel"),
     ("pools.*.keepalive.idle", "pools.app.keepalive.idle", "'2s'", "app.keepalive.idle"),
     ("pools.*.keepalive.max_idle", "pools.app.keepalive.max_idle", "0", "app.keepalive.max_idle"),
     ("pools.*.slow_start", "pools.app.slow_start", "'2s'", "app.slow_start"),
@@ -145,6 +147,7 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
     ("pools.*.hash.header", "pools.canary.hash", "{ header = 'x-user' }", "canary.hash"),
     ("pools.*.hash.cookie", "pools.canary.hash", "{ cookie = 'session' }", "canary.hash"),
     ("pools.*.hash.path", "pools.canary.hash", "{ path = true }", "canary.hash"),
+    ("pools.*.proxy_protocol", "pools.canary.proxy_protocol", "'v1'", "canary.proxy_protocol"),
 ];
 
 /// What has no value of its own: tables, and names. Who a listener, route, pool or upstream is, is its
@@ -189,7 +192,7 @@ fn no_key_is_left_out_of_the_test_above() {
     let asked = checked(REFERENCE).asked;
     let with_hash = checked(&changed("pools.canary.hash", "{ header = 'x' }")).asked;
     let unavailable = |key: &&String| {
-        ["protocol", "tls", "proxy_protocol", "http2_cleartext", "tokens", "grpc"]
+        [".protocol", "tls", "http2_cleartext", "tokens", "grpc"]
             .iter()
             .any(|word| key.ends_with(word))
     };
