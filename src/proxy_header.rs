@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Version 1 is a line of text, version 2 is binary; a reader takes both, a writer is told which. After
-//! "The PROXY protocol, versions 1 & 2" (Willy Tarreau, HAProxy, 2020-03-05).
+//! "The PROXY protocol, versions 1 & 2" (Willy Tarreau, 2020-03-05).
 //!
 //! **Why not a crate?** `ppp` 2.3 refuses for good a version 1 header that so far ends in a blank before its
 //! last port, and a LOCAL header whose addresses are missing, which the specification says not to look at;
@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(told(v2(PROXY, 0x21, &block)), Told::Client(ends("[::1]:3", "[::2]:4")));
     }
 
-    /// HAProxy's health checks, and proxies of what has no address.
+    /// Health checks by proxies, and proxies of what has no address.
     #[test]
     fn a_binary_header_may_tell_of_no_client() {
         assert_eq!(told(v2(LOCAL, 0, &[])), Told::Itself);
@@ -382,7 +382,9 @@ mod tests {
 
     #[test]
     fn what_is_no_header_is_refused_at_its_first_byte() {
-        for bytes in ["G", "POST / HTTP/1.1\r\n", "PRI * HTTP/2.0\r\n\r\n", "\x16\x03\x01", "\r\n\r\nG", "PROXX"] {
+        for bytes in
+            ["G", "POST / HTTP/1.1\r\n", "PRI * HTTP/2.0\r\n\r\n", "\x16\x03\x01", "\r\n\r\nG", "PROXX"]
+        {
             assert_eq!(read(bytes.as_bytes()), Reading::Refused("no PROXY header"), "{bytes:?}");
         }
         assert_eq!(read(b""), Reading::Partial);
@@ -407,11 +409,12 @@ mod tests {
     }
 
     fn any_ends() -> impl Strategy<Value = Ends> {
-        let v4 = any::<([u8; 4], [u8; 4])>().prop_map(|(one, other)| (IpAddr::from(one), IpAddr::from(other)));
-        let v6 = any::<([u8; 16], [u8; 16])>().prop_map(|(one, other)| (IpAddr::from(one), IpAddr::from(other)));
-        (prop_oneof![v4, v6], any::<u16>(), any::<u16>()).prop_map(|((source, destination), one, other)| Ends {
-            source: SocketAddr::new(source, one),
-            destination: SocketAddr::new(destination, other),
+        let v4 =
+            any::<([u8; 4], [u8; 4])>().prop_map(|(one, other)| (IpAddr::from(one), IpAddr::from(other)));
+        let v6 =
+            any::<([u8; 16], [u8; 16])>().prop_map(|(one, other)| (IpAddr::from(one), IpAddr::from(other)));
+        (prop_oneof![v4, v6], any::<u16>(), any::<u16>()).prop_map(|((source, destination), one, other)| {
+            Ends { source: SocketAddr::new(source, one), destination: SocketAddr::new(destination, other) }
         })
     }
 

@@ -58,6 +58,8 @@ struct ListenerView {
     name: String,
     address: String,
     connections: u64,
+    /// Those among them that are a WebSocket.
+    upgraded_connections: u64,
 }
 
 impl StatusView {
@@ -81,6 +83,7 @@ impl StatusView {
                     name: listener.name.clone(),
                     address: listener.address.to_string(),
                     connections: ListenerFigures::of(listener, &snapshot).connections,
+                    upgraded_connections: listener.metrics.upgraded_connections(),
                 })
                 .collect(),
             routes: snapshot.routes().len(),

@@ -137,6 +137,18 @@ fn listener_families(view: &View<'_>) -> Vec<MetricFamily> {
             "Client connections accepted.",
             listeners().map(|(name, metrics)| counter(&[("listener", name)], metrics.accepted())),
         ),
+        gauges(
+            "evener_upgraded_connections",
+            "Client connections that are WebSockets now.",
+            listeners()
+                .map(|(name, metrics)| gauge(&[("listener", name)], metrics.upgraded_connections() as f64)),
+        ),
+        counters(
+            "evener_proxy_header_failures_total",
+            "Connections of trusted proxies that were closed for want of a PROXY header.",
+            listeners()
+                .map(|(name, metrics)| counter(&[("listener", name)], metrics.proxy_header_failures())),
+        ),
     ]
 }
 
@@ -458,6 +470,8 @@ mod tests {
         fn busy() -> Self {
             let house = Self::default();
             house.listener.connection_opened();
+            house.listener.connection_upgraded();
+            house.listener.proxy_header_failed();
             house.route.begin();
             house.route.finished(0, 200, Duration::from_millis(20), 7, 1_000);
             house.route.finished(0, 503, Duration::from_millis(2), 0, 40);
@@ -517,6 +531,8 @@ mod tests {
             r#"evener_requests_in_flight{route="users"} 1"#,
             r#"evener_connections{listener="http"} 1"#,
             r#"evener_connections_accepted_total{listener="http"} 1"#,
+            r#"evener_upgraded_connections{listener="http"} 1"#,
+            r#"evener_proxy_header_failures_total{listener="http"} 1"#,
             r#"evener_request_bytes_total{route="users"} 7"#,
             r#"evener_response_bytes_total{route="users"} 1040"#,
             r#"evener_refusals_total{route="users",reason="queue_full"} 1"#,

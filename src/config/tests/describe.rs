@@ -193,9 +193,8 @@ fn no_key_is_left_out_of_the_test_above() {
         CHANGES.iter().map(|change| change.0).chain(NO_SETTINGS.iter().copied()).collect();
     let asked = checked(REFERENCE).asked;
     let with_hash = checked(&changed("pools.canary.hash", "{ header = 'x' }")).asked;
-    let unavailable = |key: &&String| {
-        [".protocol", "tls", "tokens", "grpc"].iter().any(|word| key.ends_with(word))
-    };
+    let unavailable =
+        |key: &&String| [".protocol", "tls", "tokens", "grpc"].iter().any(|word| key.ends_with(word));
     let left: Vec<&String> =
         asked.union(&with_hash).filter(|key| !known.contains(key.as_str()) && !unavailable(key)).collect();
     assert!(left.is_empty(), "{left:?}");
