@@ -49,6 +49,11 @@ impl Client {
         Ok(Self { wire: Wire::new(Socket::Tcp(stream)), address })
     }
 
+    /// Our end of the connection.
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        self.wire.socket.local_address()
+    }
+
     /// Sends these bytes and nothing else.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.wire.socket.write_all(bytes.as_ref()).expect("send");

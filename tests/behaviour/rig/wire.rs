@@ -1,7 +1,7 @@
 //! A socket of either family, and a reader that remembers every byte it was given.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -18,6 +18,14 @@ impl Socket {
             Self::Tcp(stream) => Self::Tcp(stream.try_clone()?),
             Self::Unix(stream) => Self::Unix(stream.try_clone()?),
         })
+    }
+
+    /// Our end of a TCP connection.
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().expect("an address"),
+            Self::Unix(_) => panic!("a Unix socket has no such address"),
+        }
     }
 
     /// How long a read may take; `None`: for ever.
