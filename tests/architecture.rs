@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 /// Floors 0 to 4, then the roof. A room may use rooms on lower floors only, not its neighbours.
 /// The roof assembles the house, so its rooms may use each other too.
 const FLOORS: [&[&str]; 6] = [
-    &["balance", "route", "health", "retry"],
+    &["balance", "route", "health", "retry", "proxy_header"],
     &["config", "observe"],
     &["runtime"],
     &["control"],

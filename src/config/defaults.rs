@@ -56,11 +56,13 @@ pub(super) const WEIGHT: u16 = 1;
 /// Turns are right until something is known about load.
 pub(super) const STRATEGY: StrategyKind = StrategyKind::RoundRobin;
 
-/// A connection is quick or it fails; an answer may take as long as a route's.
+/// A connection is quick or it fails; an answer may take as long as a route's; a WebSocket without as much as
+/// a ping for an hour has nobody at its other end.
 pub(super) const TIMEOUTS: TimeoutsConfig = TimeoutsConfig {
     connect: Duration::from_secs(1),
     read: Duration::from_secs(60),
     write: Duration::from_secs(60),
+    tunnel: Duration::from_secs(3600),
 };
 
 /// Idle connections to upstreams.
@@ -153,6 +155,7 @@ impl ListenerConfig {
             http2_cleartext: false,
             http2: HTTP2,
             tls: None,
+            proxy_protocol: false,
         }
     }
 }

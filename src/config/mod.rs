@@ -180,6 +180,8 @@ pub struct ListenerConfig {
     pub max_header_size: usize,
     /// Bytes of a request body; `None`: no limit.
     pub max_body_size: Option<u64>,
+    /// Whether `trusted_proxies` begin each connection with a PROXY header.
+    pub proxy_protocol: bool,
     /// Whether clients may begin with HTTP/2 in clear, without asking (prior knowledge).
     pub http2_cleartext: bool,
     /// What bounds HTTP/2 connections.
@@ -207,8 +209,9 @@ pub struct RouteConfig {
     pub split: Vec<SplitConfig>,
     /// Those that came without TLS are told to come again with it, at this port; `None`: they are not.
     pub redirect_https: Option<u16>,
-    /// Request head received to response complete; upgraded connections exempt.
-    pub timeout: Duration,
+    /// Request head received to response complete; `None`: no limit. Upgraded connections are exempt, and
+    /// event streams from the end of the response's head on.
+    pub timeout: Option<Duration>,
     /// Whether the matched `path_prefix` is cut off before forwarding.
     pub strip_prefix: bool,
     /// What is set and removed on the way to the upstream.
@@ -260,6 +263,8 @@ pub struct PoolConfig {
     pub queue: QueueConfig,
     /// Asking upstreams how they are; `None`: off.
     pub health_check: Option<HealthCheckConfig>,
+    /// The PROXY header that each connection to an upstream begins with; `None`: none.
+    pub proxy_protocol: Option<crate::proxy_header::Version>,
 }
 
 /// `hash` of a pool.
@@ -316,6 +321,8 @@ pub struct TimeoutsConfig {
     pub connect: Duration,
     pub read: Duration,
     pub write: Duration,
+    /// Silence in both directions of an upgraded connection or an event stream.
+    pub tunnel: Duration,
 }
 
 /// `keepalive` of a pool.

@@ -13,7 +13,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 use super::client_stream::{Answer, ClientStream};
 use super::context::{RequestContext, Told};
 use super::exchange::Exchange;
-use super::steps::{Outcome, Sent};
+use super::steps::{self, Outcome, Sent};
 use super::{headers, http2, refusal};
 use crate::observe::Reason;
 use crate::route::RequestHead;
@@ -47,8 +47,13 @@ pub(super) fn identify(session: &Session, ctx: &mut RequestContext) {
     let request = session.req_header();
     ctx.exchange = exchange(session);
     ctx.is_http_1_0 = request.version == Version::HTTP_10;
+    if let Some(exchange) = ctx.exchange.as_ref().filter(|exchange| exchange.is_stream)
+        && steps::is_event_stream(request.headers.get(header::ACCEPT))
+    {
+        exchange.note_wants_events();
+    }
     let peer = ctx.connection().map(|connection| connection.peer.ip().to_canonical());
-    let is_trusted = peer.is_some_and(|peer| ctx.is_trusted(peer));
+    let is_trusted = ctx.trusts_peer();
     ctx.client = match peer {
         Some(peer) if is_trusted => {
             Some(headers::client_behind(peer, &request.headers, |address| ctx.is_trusted(address)))

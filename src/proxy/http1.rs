@@ -201,7 +201,8 @@ impl Conversation {
 
         // Boxed by async_trait: an idle connection does not hold this future.
         let request = self.app.proxy.process_new_http(session, shutdown);
-        let reused = deadline::carry(request, &self.exchange, &mut self.alarm, &self.app.runtime).await;
+        let reused =
+            deadline::carry(request, &self.exchange, &mut self.alarm, &self.app.runtime, shutdown).await;
         let (stream, _) = reused?.consume();
         ClientStream::from_stream(stream).filter(|stream| stream.is_between_requests())
     }

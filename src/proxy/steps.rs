@@ -349,6 +349,7 @@ pub(super) fn observe(finished: &Finished, now: Duration, ctx: &mut RequestConte
         super::log::write(finished, duration, ctx);
     }
     ctx.attempt = None;
+    ctx.upgraded = None;
 }
 
 impl RequestContext {
@@ -370,8 +371,12 @@ impl RequestContext {
 /// Whether a response's time to first byte says something about the upstream's speed: not when it
 /// answers in order to keep a stream open.
 pub(super) fn tells_speed(status: u16, headers: &HeaderMap) -> bool {
-    let is_event_stream = headers
-        .get(http::header::CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
-    status != 101 && !is_event_stream
+    status != 101 && !is_event_stream(headers.get(http::header::CONTENT_TYPE))
+}
+
+/// Whether a media type, or the first that somebody accepts, is that of server-sent events.
+pub(super) fn is_event_stream(media_type: Option<&http::HeaderValue>) -> bool {
+    const EVENT_STREAM: &[u8] = b"text/event-stream";
+    let start = media_type.and_then(|value| value.as_bytes().get(..EVENT_STREAM.len()));
+    start.is_some_and(|start| start.eq_ignore_ascii_case(EVENT_STREAM))
 }

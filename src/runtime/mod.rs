@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Guard};
 
 pub use lease::Lease;
-pub use listener::{ConnectionGuard, Listener, ListenerLimits};
+pub use listener::{ConnectionGuard, Listener, ListenerLimits, UpgradedGuard};
 pub use pool::{Chosen, NoPick, Pool, PoolState, Tiers, identity_of};
 pub use queue::{Place, Queue};
 pub use readiness::{Phase, Readiness};

@@ -54,6 +54,11 @@ impl Client {
         Self { wire: Wire::new(socket), address }
     }
 
+    /// Our end of the connection.
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        self.wire.socket.local_address()
+    }
+
     /// Sends these bytes and nothing else.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.wire.socket.write_all(bytes.as_ref()).expect("send");
