@@ -67,7 +67,7 @@ impl StatusView {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             status: HealthView::of(control).status,
-            uptime_seconds: runtime.now().as_secs_f64(),
+            uptime_seconds: runtime.uptime().as_secs_f64(),
             generation: snapshot.generation,
             etag: control.tag_of(snapshot.generation),
             config: path_of(control),

@@ -179,6 +179,8 @@ pub enum Rejected {
     UnknownGeneration(Option<u64>),
     /// A guarded change is under way, and decides first.
     Guarded,
+    /// Another process takes our place, and is the one to ask then.
+    HandingOver,
     /// The change could not be written where it would survive a restart.
     CannotPersist {
         /// What could not be written.
@@ -212,6 +214,7 @@ impl Rejected {
             },
             Self::UnknownGeneration(_) => "GET /v1/config/history lists those that can be rolled back to".to_owned(),
             Self::Guarded => "POST /v1/config/confirm to keep it, POST /v1/config/rollback to end it, or wait; GET /v1/config/guard shows how it stands".to_owned(),
+            Self::HandingOver => "ask again in a moment: the successor then answers at the same address, or, if it fails, this process does".to_owned(),
             Self::CannotPersist { path, error } => advice(path, error),
         }
     }
@@ -265,6 +268,7 @@ impl fmt::Display for Rejected {
             }
             Self::UnknownGeneration(None) => formatter.write_str("nothing else ran before this generation"),
             Self::Guarded => formatter.write_str("a guarded change is under way"),
+            Self::HandingOver => formatter.write_str("the process hands over to another one"),
             Self::CannotPersist { path, error } => {
                 write!(formatter, "cannot write {}: {error}", path.display())
             }
