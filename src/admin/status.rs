@@ -31,6 +31,12 @@ pub(super) struct StatusView {
     /// The latest change that was refused, if none was applied since.
     last_refusal: Option<RefusalView>,
     pid: u32,
+    /// The file that the process was started from, and a successor would be.
+    executable: String,
+    /// The process that handed over to this one; null when it was started anew.
+    predecessor: Option<u32>,
+    /// The latest upgrade that failed.
+    last_failed_upgrade: Option<RefusalView>,
     listeners: Vec<ListenerView>,
     routes: usize,
     pools: usize,
@@ -74,6 +80,9 @@ impl StatusView {
             overrides: control.running().overrides.len(),
             last_refusal: control.refusal().map(RefusalView::from),
             pid: std::process::id(),
+            executable: control.succession().executable().display().to_string(),
+            predecessor: control.succession().predecessor(),
+            last_failed_upgrade: control.succession().failure().map(RefusalView::from),
             listeners: runtime
                 .listeners()
                 .iter()

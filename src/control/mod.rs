@@ -45,7 +45,8 @@ pub use overrides::{Override, Setting};
 pub use plan::Plan;
 pub use start::Start;
 pub use succession::{
-    CannotUpgrade, HandedOver, Hindrance, ProcessView, Succession, UpgradeEvent, UpgradeRequest, Visitor,
+    CannotUpgrade, HandedOver, Hindrance, ProcessView, Succession, UPGRADE_TIMEOUT, UPGRADE_TIMEOUT_MAX,
+    UpgradeEvent, UpgradeRequest, Visitor,
 };
 pub use watch::follow_file;
 

@@ -18,6 +18,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{Author, Control, Happening, Refusal, Rejected, lock};
 use crate::observe::utc;
 
+/// How long a successor may take until it serves, unless something else is asked for. The first round of
+/// health checks takes 5 s where an upstream does not answer.
+pub const UPGRADE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The longest that may be asked for: nobody changes anything meanwhile.
+pub const UPGRADE_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+
 /// Somebody wants another process in our place.
 #[derive(Debug)]
 pub struct UpgradeRequest {

@@ -214,12 +214,15 @@ impl Connection {
 pub struct TrafficApp {
     runtime: Arc<Runtime>,
     proxy: Arc<HttpProxy<Proxy>>,
+    /// Turns true when idle connections are to be closed. That may be long after the shutdown begins: while a
+    /// successor serves, they are left to their clients, whose next request is answered and ends them.
+    idle_end: ShutdownWatch,
 }
 
 impl TrafficApp {
-    /// Serves connections of `runtime`'s listeners through `proxy`.
-    pub fn new(runtime: Arc<Runtime>, proxy: HttpProxy<Proxy>) -> Self {
-        Self { runtime, proxy: Arc::new(proxy) }
+    /// Serves connections of `runtime`'s listeners through `proxy`; closes idle ones at `idle_end`.
+    pub fn new(runtime: Arc<Runtime>, proxy: HttpProxy<Proxy>, idle_end: ShutdownWatch) -> Self {
+        Self { runtime, proxy: Arc::new(proxy), idle_end }
     }
 }
 
@@ -264,7 +267,7 @@ impl Conversation {
         if open > self.limits().max_connections as u64 {
             return self.refuse(stream, Early::of(Reason::TooManyConnections)).await;
         }
-        let mut stopping = pin!(stopping(shutdown.clone()));
+        let mut stopping = pin!(stopping(self.app.idle_end.clone()));
         loop {
             let limits = self.limits();
             let idle_until = Instant::now() + limits.keepalive_timeout;
