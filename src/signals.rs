@@ -11,7 +11,9 @@ use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::control::{Author, CannotUpgrade, Change, Control, HandedOver, Hindrance, UPGRADE_TIMEOUT, UpgradeRequest};
+use crate::control::{
+    Author, CannotUpgrade, Change, Control, HandedOver, Hindrance, UPGRADE_TIMEOUT, UpgradeRequest,
+};
 use crate::runtime::Runtime;
 use crate::server::DRAIN_POLL;
 use crate::upgrade::{self, SocketTable, Successor};
@@ -160,8 +162,9 @@ impl Signals {
             let _ = answer.send(Err(CannotUpgrade {
                 kind: Hindrance::UnderWay,
                 detail: "another upgrade is under way".to_owned(),
-                help: "wait for it: GET /v1/status shows the process that serves, /v1/events what comes of it"
-                    .to_owned(),
+                help:
+                    "wait for it: GET /v1/status shows the process that serves, /v1/events what comes of it"
+                        .to_owned(),
             }));
             return;
         }

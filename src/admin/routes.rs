@@ -13,7 +13,8 @@ use super::guard::{BODY_BYTES_MAX, Door, TEXT_BYTES_MAX, guard};
 use super::problem::Problem;
 use super::{
     config, drain, events, explain, guarded, health_check, history, infrastructure, lifecycle, metrics,
-    monitoring, next, openapi, overrides, plan, pool_edit, pools, reload, stats, status, upgrade, upstream_edit,
+    monitoring, next, openapi, overrides, plan, pool_edit, pools, reload, stats, status, upgrade,
+    upstream_edit,
 };
 use crate::control::Control;
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use http::header::CONNECTION;
 use http::HeaderValue;
+use http::header::CONNECTION;
 
 use super::answer::Json;
 use super::extract::{Nothing, Parameters};
@@ -33,7 +33,9 @@ impl From<CannotUpgrade> for Problem {
         let (kind, title) = match kind {
             Hindrance::UnderWay => ("upgrade_under_way", "now is not the moment to hand over"),
             Hindrance::NotHere => ("cannot_upgrade", "a successor would not outlive this process"),
-            Hindrance::Failed => ("upgrade_failed", "the successor did not come to serve, this process goes on"),
+            Hindrance::Failed => {
+                ("upgrade_failed", "the successor did not come to serve, this process goes on")
+            }
         };
         Self::new(409, kind, title).detail(detail).help(help)
     }

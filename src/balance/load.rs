@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::float::Float;
 use super::learned::Cells;
-use super::{Memory, micros};
 use super::sums::{Sample, Sums};
+use super::{Memory, micros};
 
 /// Live load of one upstream in one pool.
 ///

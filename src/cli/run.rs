@@ -51,7 +51,9 @@ impl Run {
     fn try_run(&self) -> Result<ExitCode, Failure> {
         use_small_pages();
         let predecessor = Predecessor::meet().map_err(|error| {
-            Failure::Refused(format!("error: cannot take over from the process that started this one: {error}"))
+            Failure::Refused(format!(
+                "error: cannot take over from the process that started this one: {error}"
+            ))
         })?;
         let pid = predecessor.as_ref().map(Predecessor::pid);
         let start = start(self)?.following(pid, upgrade::own_file());

@@ -260,7 +260,12 @@ impl Control {
     }
 
     /// Tells those who listen of an upgrade, and remembers the latest that failed.
-    pub fn tell_upgrade(&self, author: &Author, successor: Option<u32>, result: Result<bool, &CannotUpgrade>) {
+    pub fn tell_upgrade(
+        &self,
+        author: &Author,
+        successor: Option<u32>,
+        result: Result<bool, &CannotUpgrade>,
+    ) {
         if let Err(cannot) = result {
             self.succession.failure.store(Arc::new(Some(Refusal {
                 at: utc(SystemTime::now()),
@@ -288,11 +293,12 @@ impl Control {
 mod tests {
     use tempfile::tempdir;
 
-    use super::super::testing::{author, control, weigh};
     use super::super::Change;
+    use super::super::testing::{author, control, weigh};
     use super::*;
 
-    const ONE: &str = "[listeners.http]\naddress = \"127.0.0.1:8080\"\n[pools.app]\nupstreams = [\"127.0.0.1:9001\"]\n";
+    const ONE: &str =
+        "[listeners.http]\naddress = \"127.0.0.1:8080\"\n[pools.app]\nupstreams = [\"127.0.0.1:9001\"]\n";
 
     #[test]
     fn of_two_processes_one_writes() {

@@ -103,9 +103,8 @@ impl PoolLegacy {
 
 fn since(now: &BTreeMap<String, Tally>, before: &BTreeMap<String, Tally>) -> BTreeMap<String, Tally> {
     let unknown = Tally::default();
-    let grown = now.iter().map(|(name, tally)| {
-        (name.clone(), tally.since(before.get(name).unwrap_or(&unknown)))
-    });
+    let grown =
+        now.iter().map(|(name, tally)| (name.clone(), tally.since(before.get(name).unwrap_or(&unknown))));
     grown.filter(|(_, tally)| !tally.is_empty()).collect()
 }
 
@@ -173,7 +172,9 @@ impl Pool {
         PoolLegacy {
             counted: self.state.metrics.tally(),
             recent_times: self.state.metrics.recent_times.memory(),
-            learned: tuners.map(|all| all.iter().map(|tuner| named(tuner.memory())).collect()).unwrap_or_default(),
+            learned: tuners
+                .map(|all| all.iter().map(|tuner| named(tuner.memory())).collect())
+                .unwrap_or_default(),
             upstreams: self
                 .upstreams()
                 .iter()
@@ -312,7 +313,9 @@ mod tests {
         assert!(new.inherit(sent(&old.legacy())), "all verdicts are in");
 
         let (before, after) = (old.snapshot(), new.snapshot());
-        for (before, after) in before.pools().flat_map(Pool::upstreams).zip(after.pools().flat_map(Pool::upstreams)) {
+        for (before, after) in
+            before.pools().flat_map(Pool::upstreams).zip(after.pools().flat_map(Pool::upstreams))
+        {
             let (before, after) = (&before.state, &after.state);
             assert_eq!(after.load.latency(), before.load.latency());
             assert!((after.load.multiplier() / before.load.multiplier() - 1.0).abs() < 0.01);

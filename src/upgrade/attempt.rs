@@ -82,7 +82,13 @@ impl Attempt<'_> {
             }
             Err(Trouble::Wire(error)) => {
                 let end = heir.end().await;
-                Err(failed(format!("the successor (process {}) does not listen to us ({error}); it {end}", heir.pid()), HELP))
+                Err(failed(
+                    format!(
+                        "the successor (process {}) does not listen to us ({error}); it {end}",
+                        heir.pid()
+                    ),
+                    HELP,
+                ))
             }
         }
     }
@@ -145,7 +151,9 @@ impl Attempt<'_> {
         let counted = Box::new(now.since(&told));
         told = now;
         link.say(&Message::Go { counted }).await.map_err(Trouble::Wire)?;
-        timeout(MESSAGE_TIME, wait_for_serving(&mut link)).await.map_err(|late| Trouble::Wire(late.into()))??;
+        timeout(MESSAGE_TIME, wait_for_serving(&mut link))
+            .await
+            .map_err(|late| Trouble::Wire(late.into()))??;
         let here = ProcessView { pid: std::process::id(), version: env!("CARGO_PKG_VERSION").to_owned() };
         let seconds = began.elapsed().as_secs_f64();
         let successor = ProcessView { pid: heir.pid(), version };

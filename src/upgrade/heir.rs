@@ -37,13 +37,10 @@ impl Predecessor {
     ///
     /// It cannot be understood, or has gone.
     pub fn meet() -> io::Result<Option<Self>> {
+        let Some(mut stream) = stream_to_predecessor() else { return Ok(None) };
         let pid = std::os::unix::process::parent_id();
-        if env::var(VARIABLE).ok().and_then(|told| told.parse().ok()) != Some(pid) {
-            return Ok(None);
-        }
-        let mut stream = Plain::from(io::stdin().as_fd().try_clone_to_owned()?);
         rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
-        *REPORT.lock().unwrap_or_else(PoisonError::into_inner) = Some(Report::to(&stream)?);
+        *REPORT.lock().unwrap_or_else(PoisonError::into_inner) = Some(Report::over(stream.try_clone()?));
         super::report_panics();
         stream.set_read_timeout(Some(UPGRADE_TIMEOUT_MAX))?;
         let (hello, sockets) = receive_hello(&mut stream)?;
@@ -72,6 +69,14 @@ impl Predecessor {
     pub(crate) fn take_legacy(&mut self) -> Legacy {
         std::mem::take(&mut self.hello.legacy)
     }
+}
+
+/// Standard input, where the parent says that it leads to it. A variable that came by inheritance names
+/// another parent.
+pub(super) fn stream_to_predecessor() -> Option<Plain> {
+    let told = env::var(VARIABLE).ok()?.parse::<u32>().ok()?;
+    let is_it = told == std::os::unix::process::parent_id();
+    is_it.then(|| io::stdin().as_fd().try_clone_to_owned().ok().map(Plain::from))?
 }
 
 /// The machine's monotonic clock, which all of its processes read alike, and [`Instant`] too.

@@ -51,6 +51,14 @@ pub fn report_failure(reason: &str) {
     }
 }
 
+/// Tells the predecessor, if there is one, that this program does not understand the arguments that it was
+/// started with; before [`Predecessor::meet`], and before the end.
+pub fn report_misunderstanding(reason: &str) {
+    if let Some(stream) = heir::stream_to_predecessor() {
+        wire::Report::over(stream).tell(reason);
+    }
+}
+
 /// A panic that ends the process has a reason too.
 fn report_panics() {
     let before = std::panic::take_hook();

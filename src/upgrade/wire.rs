@@ -91,7 +91,10 @@ fn from_frame(frame: &[u8]) -> Message {
 }
 
 fn length_of(prefix: [u8; 4]) -> io::Result<usize> {
-    usize::try_from(u32::from_be_bytes(prefix)).ok().filter(|&length| length <= FRAME_BYTES_MAX).ok_or_else(too_long)
+    usize::try_from(u32::from_be_bytes(prefix))
+        .ok()
+        .filter(|&length| length <= FRAME_BYTES_MAX)
+        .ok_or_else(too_long)
 }
 
 fn too_long() -> io::Error {
@@ -118,8 +121,7 @@ fn receive_sockets(stream: &Plain, sockets: &mut Vec<OwnedFd>) -> io::Result<()>
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_PER_MESSAGE))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
-    let received =
-        recvmsg(stream, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let received = recvmsg(stream, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
     let before = sockets.len();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(some) = message {
@@ -197,8 +199,8 @@ async fn read_all(mut reader: OwnedReadHalf, sender: mpsc::Sender<Message>) {
 pub(super) struct Report(Plain);
 
 impl Report {
-    pub(super) fn to(stream: &Plain) -> io::Result<Self> {
-        stream.try_clone().map(Self)
+    pub(super) const fn over(stream: Plain) -> Self {
+        Self(stream)
     }
 
     pub(super) fn tell(mut self, reason: &str) {
@@ -247,7 +249,10 @@ mod tests {
     fn a_newer_version_may_say_more() {
         let said = |text: &str| from_frame(text.as_bytes());
         assert!(matches!(said(r#"{"say": "serving", "since": 5}"#), Message::Serving));
-        assert!(matches!(said(r#"{"say": "ready", "version": "9", "mood": "good"}"#), Message::Ready { generation: 0, .. }));
+        assert!(matches!(
+            said(r#"{"say": "ready", "version": "9", "mood": "good"}"#),
+            Message::Ready { generation: 0, .. }
+        ));
         assert!(matches!(said(r#"{"say": "farewell"}"#), Message::Unknown));
         assert!(matches!(said("nonsense"), Message::Unknown));
     }

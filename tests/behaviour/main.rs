@@ -36,5 +36,6 @@ mod routing;
 mod scripted;
 mod state;
 mod tokens;
+mod upgrade;
 mod watch;
 mod websocket;

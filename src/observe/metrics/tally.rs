@@ -99,7 +99,10 @@ fn each<'a, const N: usize>(
     counters: &'a Counters<N>,
     labels: impl IntoIterator<Item = &'static str> + 'a,
 ) -> impl Iterator<Item = Named<'a, Counter>> + 'a {
-    labels.into_iter().zip(&counters.0).map(move |(label, counter)| (format!("{name} {label}").into(), counter))
+    labels
+        .into_iter()
+        .zip(&counters.0)
+        .map(move |(label, counter)| (format!("{name} {label}").into(), counter))
 }
 
 const fn one<'a>(name: &'static str, counter: &'a Counter) -> [Named<'a, Counter>; 1] {
@@ -134,7 +137,9 @@ impl RouteMetrics {
         let by_listener = listeners.iter().enumerate().flat_map(|(index, listener)| {
             let classes = self.by_listener.classes(index);
             let named = Class::ALL.into_iter().zip(&classes.0);
-            named.map(move |(class, counter)| (format!("requests {} {listener}", class.label()).into(), counter))
+            named.map(move |(class, counter)| {
+                (format!("requests {} {listener}", class.label()).into(), counter)
+            })
         });
         by_listener
             .chain(one("request_bytes", &self.request_bytes))
