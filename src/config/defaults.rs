@@ -8,8 +8,8 @@ use crate::health::EjectionPolicy;
 use crate::retry::{Conditions, Policy};
 
 use super::{
-    AccessLog, AdminConfig, HealthCheckConfig, KeepaliveConfig, ListenerConfig, LogConfig, LogFormat,
-    LogLevel, ProbeConfig, QueueConfig, ServerConfig, TimeoutsConfig,
+    AccessLog, AdminConfig, HealthCheckConfig, Http2Config, KeepaliveConfig, ListenerConfig, LogConfig,
+    LogFormat, LogLevel, ProbeConfig, QueueConfig, ServerConfig, TimeoutsConfig,
 };
 
 /// Long enough for ordinary requests, and well below the 90 s after which systemd kills.
@@ -37,6 +37,9 @@ pub(super) const MAX_CONNECTIONS: usize = 10_000;
 
 /// Eight times what Node and nginx accept by default, so the upstream decides first.
 pub(super) const MAX_HEADER_SIZE: usize = 64 * 1024;
+
+/// The least that RFC 9113 §6.5.2 recommends.
+pub(super) const HTTP2: Http2Config = Http2Config { max_streams: 100 };
 
 /// Request head to complete response.
 pub(super) const ROUTE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -141,6 +144,8 @@ impl ListenerConfig {
             max_connections: MAX_CONNECTIONS,
             max_header_size: MAX_HEADER_SIZE,
             max_body_size: None,
+            http2_cleartext: false,
+            http2: HTTP2,
         }
     }
 }

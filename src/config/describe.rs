@@ -79,6 +79,8 @@ impl Description {
         all.tell("max_connections", listener.max_connections);
         all.tell("max_header_size", size_text(listener.max_header_size as u64));
         all.tell("max_body_size", listener.max_body_size.map_or_else(|| "0".to_owned(), size_text));
+        all.tell("http2_cleartext", listener.http2_cleartext);
+        all.tell("http2.max_streams", listener.http2.max_streams);
         all
     }
 

@@ -54,6 +54,9 @@ pub const HEADER_SIZE_MIN: u64 = 1024;
 /// Bytes of a request head at most: Pingora's read buffer ends here (1 MiB, fixed).
 pub const HEADER_SIZE_MAX: u64 = 1024 * 1024;
 
+/// Requests under way on one HTTP/2 connection, at most: each may hold buffers of its own.
+pub const HTTP2_STREAMS_MAX: u64 = 10_000;
+
 /// Bytes of a request body at most: beyond a tebibyte, `"0"` (no limit) says it better.
 pub const BODY_SIZE_MAX: u64 = 1024 * 1024 * 1024 * 1024;
 

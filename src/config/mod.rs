@@ -174,6 +174,17 @@ pub struct ListenerConfig {
     pub max_header_size: usize,
     /// Bytes of a request body; `None`: no limit.
     pub max_body_size: Option<u64>,
+    /// Whether clients may begin with HTTP/2 in clear, without asking (prior knowledge).
+    pub http2_cleartext: bool,
+    /// What bounds HTTP/2 connections.
+    pub http2: Http2Config,
+}
+
+/// `http2` of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Http2Config {
+    /// Requests under way at a time on one connection.
+    pub max_streams: u32,
 }
 
 /// `[routes.<name>]`

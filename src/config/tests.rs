@@ -100,6 +100,8 @@ fn the_smallest_file_gets_the_defaults_of_the_contract() {
             max_connections: 10_000,
             max_header_size: 64 * 1024,
             max_body_size: None,
+            http2_cleartext: false,
+            http2: Http2Config { max_streams: 100 },
         }]
     );
     assert_eq!(
@@ -218,6 +220,8 @@ fn the_keys_of_a_listener_arrive() {
             max_connections: 5,
             max_header_size: 8 * 1024,
             max_body_size: Some(1024 * 1024),
+            http2_cleartext: false,
+            http2: Http2Config { max_streams: 100 },
         }]
     );
 }

@@ -10,10 +10,10 @@ use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
 
 use super::client_stream::{Answer, ClientStream};
-use super::connection::Connection;
 use super::context::{RequestContext, Told};
+use super::exchange::Exchange;
 use super::steps::{Outcome, Sent};
-use super::{headers, refusal};
+use super::{headers, http2, refusal};
 use crate::observe::Reason;
 use crate::route::RequestHead;
 
@@ -22,9 +22,12 @@ use crate::route::RequestHead;
 const LINGER_TIME: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 256 * 1024;
 
-/// The connection under a session.
-pub(super) fn connection(session: &Session) -> Option<Arc<Connection>> {
-    ClientStream::connection_of(session.as_ref().as_http1()?.stream()).cloned()
+/// What the loop around a session knows of the request.
+fn exchange(session: &Session) -> Option<Arc<Exchange>> {
+    match session.as_ref().as_http1() {
+        Some(session) => ClientStream::exchange_of(session.stream()).cloned(),
+        None => http2::exchange_of(session.digest()?),
+    }
 }
 
 /// The host that a request names, lower case and without port.
@@ -41,9 +44,9 @@ pub(super) fn head<'a>(request: &'a RequestHeader, host: &'a str) -> RequestHead
 /// Who asks, by which connection, and under which id.
 pub(super) fn identify(session: &Session, ctx: &mut RequestContext) {
     let request = session.req_header();
-    ctx.connection = connection(session);
+    ctx.exchange = exchange(session);
     ctx.is_http_1_0 = request.version == Version::HTTP_10;
-    let peer = ctx.connection.as_ref().map(|connection| connection.peer.ip().to_canonical());
+    let peer = ctx.connection().map(|connection| connection.peer.ip().to_canonical());
     let is_trusted = peer.is_some_and(|peer| ctx.is_trusted(peer));
     ctx.client = match peer {
         Some(peer) if is_trusted => {
@@ -140,7 +143,7 @@ fn is_local(error: &Error) -> bool {
 /// What came of an attempt after the connection stood. `is_reused`: on a kept connection.
 pub(super) fn outcome(error: &Error, is_reused: bool, ctx: &RequestContext) -> Outcome {
     let is_client = *error.esource() == ErrorSource::Downstream
-        || ctx.connection.as_ref().is_some_and(|connection| connection.has_bad_body());
+        || ctx.exchange.as_ref().is_some_and(|exchange| exchange.has_bad_body());
     if is_client {
         return Outcome::ClientTrouble;
     }
@@ -162,7 +165,7 @@ pub(super) fn waits_for_the_client(error: &Error, session: &mut Session) -> bool
 
 /// Why a request failed for good.
 pub(super) fn reason(error: &Error, ctx: &RequestContext) -> Reason {
-    if ctx.connection.as_ref().is_some_and(|connection| connection.has_bad_body()) {
+    if ctx.exchange.as_ref().is_some_and(|exchange| exchange.has_bad_body()) {
         return Reason::BadRequest;
     }
     if *error.esource() == ErrorSource::Downstream {
@@ -208,7 +211,7 @@ pub(super) async fn refuse(reason: Reason, session: &mut Session, ctx: &mut Requ
     if write_answer(reason, session, ctx).await.is_err() {
         return FailToProxy { error_code: 0, can_reuse_downstream: false };
     }
-    if !is_whole {
+    if !is_whole && !session.is_http2() {
         linger(session).await;
     }
     FailToProxy { error_code: status, can_reuse_downstream: is_whole }

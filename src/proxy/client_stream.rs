@@ -26,7 +26,7 @@ use pingora::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::chunked::ChunkScanner;
-use super::connection::Connection;
+use super::exchange::Exchange;
 use super::head::Framing;
 
 /// Bytes taken from the socket at a time while no request is under way: most heads come in one read.
@@ -38,7 +38,7 @@ const AHEAD_BYTES_MAX: usize = 64 * 1024;
 /// See the module documentation.
 pub(super) struct ClientStream {
     socket: Stream,
-    connection: Arc<Connection>,
+    exchange: Arc<Exchange>,
     /// Received, and not yet handed on.
     ahead: BytesMut,
     body: Body,
@@ -76,8 +76,8 @@ const PRETENDED_BODY: &[u8] = b"Transfer-Encoding: chunked\r\n\r\n";
 const END_OF_PRETENDED_BODY: &[u8] = b"0\r\n\r\n";
 
 impl ClientStream {
-    pub(super) fn new(socket: Stream, connection: Arc<Connection>) -> Self {
-        Self { socket, connection, ahead: BytesMut::new(), body: Body::Done, is_closed: false }
+    pub(super) fn new(socket: Stream, exchange: Arc<Exchange>) -> Self {
+        Self { socket, exchange, ahead: BytesMut::new(), body: Body::Done, is_closed: false }
     }
 
     /// Takes the stream back from Pingora; `None` if it never was one of ours.
@@ -85,10 +85,16 @@ impl ClientStream {
         stream.into_any().downcast::<Self>().ok()
     }
 
-    /// The connection that a session of Pingora runs on.
-    pub(super) fn connection_of(stream: &Stream) -> Option<&Arc<Connection>> {
+    /// What the loop around a session of Pingora knows of its requests.
+    pub(super) fn exchange_of(stream: &Stream) -> Option<&Arc<Exchange>> {
         let io: &dyn IO = stream.as_ref();
-        io.as_any().downcast_ref::<Self>().map(|stream| &stream.connection)
+        io.as_any().downcast_ref::<Self>().map(|stream| &stream.exchange)
+    }
+
+    /// Lets all bytes through from here on, those that were read ahead first.
+    pub(super) fn into_raw(mut self: Box<Self>) -> Stream {
+        self.body = Body::Open;
+        self
     }
 
     /// What has arrived and belongs to no request yet.
@@ -129,7 +135,7 @@ impl ClientStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.connection.handshake_answer(context.waker()) {
+        match self.exchange.handshake_answer(context.waker()) {
             None => self.poll_closed(context),
             Some(Answer::Accepted) => {
                 self.body = Body::Open;
@@ -189,7 +195,7 @@ impl ClientStream {
     /// Puts back what stands in `buffer` behind the end of the body.
     fn keep_what_follows(&mut self, buffer: &mut ReadBuf<'_>, before: usize) -> io::Result<()> {
         let fresh = buffer.filled().get(before..).unwrap_or_default();
-        let taken = self.body.take(fresh).inspect_err(|_| self.connection.note_bad_body())?;
+        let taken = self.body.take(fresh).inspect_err(|_| self.exchange.note_bad_body())?;
         if taken < fresh.len() {
             let mut ahead = BytesMut::from(fresh.get(taken..).unwrap_or_default());
             ahead.unsplit(std::mem::take(&mut self.ahead));
@@ -237,7 +243,7 @@ impl AsyncRead for ClientStream {
         match this.body {
             Body::Handshake => this.poll_handshake(context, buffer),
             Body::Open => this.poll_body(context, buffer),
-            _ if this.connection.gives_up() => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            _ if this.exchange.gives_up() => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Body::Done => this.poll_closed(context),
             Body::Sized(_) | Body::Chunked(_) => this.poll_body(context, buffer),
         }

@@ -8,6 +8,7 @@ use http::HeaderValue;
 
 use super::client_stream::Answer;
 use super::connection::Connection;
+use super::exchange::Exchange;
 use super::steps::{self, Finished};
 use crate::observe::Reason;
 use crate::runtime::{Lease, Pool, Route, Runtime, Snapshot, Tiers, Upstream};
@@ -17,7 +18,7 @@ use crate::runtime::{Lease, Pool, Route, Runtime, Snapshot, Tiers, Upstream};
 pub struct RequestContext {
     pub(super) runtime: Arc<Runtime>,
     pub(super) snapshot: Arc<Snapshot>,
-    pub(super) connection: Option<Arc<Connection>>,
+    pub(super) exchange: Option<Arc<Exchange>>,
     /// When the head had been read; all times count from the runtime's epoch.
     pub(super) started: Duration,
     /// Whom we answer: the peer, or whoever a trusted proxy says it forwards for.
@@ -78,7 +79,7 @@ impl RequestContext {
             snapshot: runtime.snapshot(),
             started: runtime.now(),
             runtime: runtime.clone(),
-            connection: None,
+            exchange: None,
             client: None,
             request_id: HeaderValue::from_static(""),
             route: None,
@@ -124,6 +125,11 @@ impl RequestContext {
         self.snapshot.pool(self.pool?)
     }
 
+    /// The client's connection.
+    pub(super) fn connection(&self) -> Option<&Connection> {
+        self.exchange.as_ref().map(|exchange| exchange.connection.as_ref())
+    }
+
     /// The upstream of the attempt under way.
     pub(super) fn upstream(&self) -> Option<&Upstream> {
         self.upstream_of(self.attempt.as_ref()?)
@@ -141,19 +147,19 @@ impl RequestContext {
 
     /// Whether this request asks for a WebSocket.
     pub(super) fn is_handshake(&self) -> bool {
-        self.connection.as_ref().is_some_and(|connection| connection.is_handshake())
+        self.exchange.as_ref().is_some_and(|exchange| exchange.is_handshake())
     }
 
     /// Lets the client's bytes through, or ends the request; nothing unless it is a handshake.
     pub(super) fn answer_handshake(&self, answer: Answer) {
-        if let Some(connection) = &self.connection {
-            connection.answer_handshake(answer);
+        if let Some(exchange) = &self.exchange {
+            exchange.answer_handshake(answer);
         }
     }
 
     /// Whether this address may speak for others.
     pub(super) fn is_trusted(&self, address: IpAddr) -> bool {
-        let Some(connection) = &self.connection else { return false };
+        let Some(connection) = self.connection() else { return false };
         self.snapshot
             .config
             .listeners
@@ -163,8 +169,8 @@ impl RequestContext {
 
     /// Moves the point at which the connection is cut; `None`: never.
     pub(super) fn cut_at(&self, deadline: Option<Duration>) {
-        if let Some(connection) = &self.connection {
-            connection.set_deadline(deadline);
+        if let Some(exchange) = &self.exchange {
+            exchange.set_deadline(deadline);
         }
     }
 }
@@ -174,7 +180,7 @@ impl Drop for RequestContext {
         if self.is_finished {
             return;
         }
-        let was_cut = self.connection.as_ref().is_some_and(|connection| connection.was_cut());
+        let was_cut = self.exchange.as_ref().is_some_and(|exchange| exchange.was_cut());
         let reason = if was_cut { Reason::UpstreamTimeout } else { Reason::ClientClosed };
         self.refusal.get_or_insert(reason);
         let finished = Finished {

@@ -16,7 +16,7 @@ pub(super) fn write(finished: &Finished, duration: Duration, ctx: &RequestContex
         time: SystemTime::now(),
         request_id: ctx.request_id.to_str().unwrap_or_default(),
         client: ctx.client,
-        listener: ctx.connection.as_ref().map_or("", |connection| &connection.listener.name),
+        listener: ctx.connection().map_or("", |connection| &connection.listener.name),
         method: &told.method,
         host: &told.host,
         path: &told.path,
@@ -30,9 +30,17 @@ pub(super) fn write(finished: &Finished, duration: Duration, ctx: &RequestContex
         upstream_time: ctx.attempt.as_ref().and_then(|attempt| attempt.response_time),
         bytes_in: finished.request_bytes,
         bytes_out: finished.response_bytes,
-        protocol: if ctx.is_http_1_0 { "HTTP/1.0" } else { "HTTP/1.1" },
+        protocol: protocol(ctx),
         generation: ctx.snapshot.generation,
     });
+}
+
+fn protocol(ctx: &RequestContext) -> &'static str {
+    match &ctx.exchange {
+        Some(exchange) if exchange.is_stream => "HTTP/2",
+        _ if ctx.is_http_1_0 => "HTTP/1.0",
+        _ => "HTTP/1.1",
+    }
 }
 
 /// Writes the access-log line of a request that was refused before it had a context.

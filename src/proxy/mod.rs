@@ -1,21 +1,27 @@
 //! The traffic door: accepts requests, asks the steps what to do, and lets Pingora carry the bytes.
 //!
 //! ```text
-//!   connection.rs ──► head.rs ──► Pingora's HttpProxy ──► the hooks below ──► steps.rs
-//!   (idle, deadlines)  (strict)      (moves the bytes)      (translate)       (decide)
+//!   accept.rs ──► http1.rs ──► Pingora's HttpProxy ──► the hooks below ──► steps.rs
+//!             ──► http2.rs     (moves the bytes)        (translate)        (decide)
+//!                 (idle, heads, deadlines)
 //! ```
 //!
 //! The hooks translate Pingora's types into ours (`adapt.rs`) and call a step; decisions live in
 //! `steps.rs`, which never names Pingora. Why each line stands where it does: Pingora calls the hooks in
 //! the order in which they stand here.
 
+mod accept;
 mod adapt;
 mod chunked;
 mod client_stream;
 mod connection;
 mod context;
+mod deadline;
+mod exchange;
 mod head;
 mod headers;
+mod http1;
+mod http2;
 mod log;
 mod peer;
 mod refusal;
@@ -35,7 +41,7 @@ use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
 
-pub use connection::TrafficApp;
+pub use accept::TrafficApp;
 pub use context::RequestContext;
 
 use client_stream::Answer;
@@ -104,7 +110,7 @@ impl ProxyHttp for Proxy {
         }
         let picked_at = ctx.attempt.as_ref().map_or(ctx.started, |attempt| attempt.sent_at);
         let left = ctx.deadline().unwrap_or(Duration::MAX).saturating_sub(picked_at);
-        match (ctx.pool(), ctx.upstream(), &ctx.connection) {
+        match (ctx.pool(), ctx.upstream(), &ctx.exchange) {
             // Zero would mean no timeout at all.
             (Some(pool), Some(upstream), Some(client)) => {
                 let left = left.max(Duration::from_millis(1));
@@ -167,14 +173,14 @@ impl ProxyHttp for Proxy {
         request: &mut RequestHeader,
         ctx: &mut Box<RequestContext>,
     ) -> Result<()> {
-        let Some(connection) = &ctx.connection else { return Ok(()) };
+        let Some(exchange) = &ctx.exchange else { return Ok(()) };
         let origin = headers::Origin {
-            peer: &connection.peer_header,
-            is_trusted: ctx.is_trusted(connection.peer.ip().to_canonical()),
-            claims_nothing: connection.claims_nothing(),
+            peer: &exchange.connection.peer_header,
+            is_trusted: ctx.is_trusted(exchange.connection.peer.ip().to_canonical()),
+            claims_nothing: exchange.claims_nothing(),
             request_id: &ctx.request_id,
         };
-        if connection.is_end_to_end() {
+        if exchange.is_end_to_end() {
             // All that Pingora left for us to strip; see `peer.rs`.
             request.remove_header(&http::header::CONNECTION);
         }
@@ -230,8 +236,8 @@ impl ProxyHttp for Proxy {
         if steps::may_retry_status(status, adapt::sent(session), now, ctx) {
             return Err(adapt::discarded(status));
         }
-        if let Some(connection) = &ctx.connection {
-            connection.note_answer();
+        if let Some(exchange) = &ctx.exchange {
+            exchange.note_answer();
         }
         if adapt::has_no_body(session, response) {
             steps::upstream_is_done(ctx);
@@ -304,7 +310,7 @@ impl ProxyHttp for Proxy {
         ctx: &mut Box<RequestContext>,
         is_reused: bool,
     ) -> Box<Error> {
-        if ctx.connection.as_ref().is_some_and(|connection| connection.was_given_up()) {
+        if ctx.exchange.as_ref().is_some_and(|exchange| exchange.was_given_up()) {
             // To Pingora it looks as if the client were gone, but it was the upstream that had its time.
             error = Error::new_up(pingora::ErrorType::ReadTimedout);
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 
-use super::connection::Connection;
+use super::exchange::Exchange;
 use crate::config::UpstreamAddress;
 use crate::runtime::{Pool, Upstream};
 
@@ -17,9 +17,9 @@ pub(super) fn for_upstream(
     pool: &Pool,
     upstream: &Upstream,
     left: Duration,
-    client: &Connection,
+    exchange: &Exchange,
 ) -> pingora::Result<Box<HttpPeer>> {
-    let is_upgrade = client.is_handshake();
+    let is_upgrade = exchange.is_handshake();
     let mut peer = match &upstream.config.address {
         UpstreamAddress::Tcp(address) => HttpPeer::new(address, false, String::new()),
         UpstreamAddress::Unix(path) => HttpPeer::new_uds(&path.to_string_lossy(), false, String::new())?,
@@ -30,16 +30,22 @@ pub(super) fn for_upstream(
     let options = &mut peer.options;
     options.connection_timeout = Some(timeouts.connect.min(left));
     options.total_connection_timeout = Some(timeouts.connect.min(left));
-    // What is no shorter than the time left needs no timer: at its deadline the request is given up.
-    options.read_timeout =
-        if is_upgrade { Some(UPGRADED_IDLE) } else { Some(timeouts.read).filter(|&read| read < left) };
+    // What is no shorter than the time left needs no timer: at its deadline the request is given up. One of
+    // HTTP/2 cannot be, since nobody but Pingora reads for it.
+    options.read_timeout = if is_upgrade {
+        Some(UPGRADED_IDLE)
+    } else if exchange.is_stream {
+        Some(timeouts.read.min(left))
+    } else {
+        Some(timeouts.read).filter(|&read| read < left)
+    };
     options.write_timeout = if is_upgrade {
         Some(timeouts.write)
     } else {
-        Some(timeouts.write.min(left)).filter(|_| !client.has_small_head_only())
+        Some(timeouts.write.min(left)).filter(|_| !exchange.has_small_head_only())
     };
     options.idle_timeout = Some(pool.config.keepalive.idle);
-    if client.is_end_to_end() {
+    if exchange.is_end_to_end() {
         // Nothing to strip, so Pingora need not look for it: ten names, in two maps.
         options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
     }

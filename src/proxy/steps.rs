@@ -302,7 +302,7 @@ fn may_retry(failure: Failure, sent: Sent<'_>, now: Duration, ctx: &RequestConte
 pub(super) fn observe(finished: &Finished, now: Duration, ctx: &mut RequestContext) {
     ctx.is_finished = true;
     let duration = now.saturating_sub(ctx.started);
-    let listener = ctx.connection.as_ref().map_or(0, |connection| connection.listener.index);
+    let listener = ctx.connection().map_or(0, |connection| connection.listener.index);
     match ctx.route() {
         Some(route) => {
             route.metrics.end();
@@ -336,7 +336,7 @@ pub(super) fn observe(finished: &Finished, now: Duration, ctx: &mut RequestConte
 impl RequestContext {
     /// Largest request body of the listener.
     pub(super) fn body_bytes_max(&self) -> Option<u64> {
-        let index = self.connection.as_ref()?.listener.index;
+        let index = self.connection()?.listener.index;
         self.snapshot.config.listeners.get(index)?.max_body_size
     }
 

@@ -31,6 +31,10 @@ pub struct ListenerLimits {
     pub max_connections: usize,
     /// Bytes of a head.
     pub max_header_size: usize,
+    /// Whether HTTP/2 in clear is understood.
+    pub http2_cleartext: bool,
+    /// Requests under way at a time on one HTTP/2 connection.
+    pub http2_streams: u32,
 }
 
 impl ListenerLimits {
@@ -40,6 +44,8 @@ impl ListenerLimits {
         keepalive_timeout: Duration::ZERO,
         max_connections: 0,
         max_header_size: 0,
+        http2_cleartext: false,
+        http2_streams: 0,
     };
 
     /// The limits among a listener's settings.
@@ -49,6 +55,8 @@ impl ListenerLimits {
             keepalive_timeout: config.keepalive_timeout,
             max_connections: config.max_connections,
             max_header_size: config.max_header_size,
+            http2_cleartext: config.http2_cleartext,
+            http2_streams: config.http2.max_streams,
         }
     }
 }

@@ -4,10 +4,10 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 
 use super::{miss_section, named};
-use crate::config::fields::Fields;
+use crate::config::fields::{Fields, Value};
 use crate::config::limits::{self, DURATION_MIN};
 use crate::config::report::Wrong;
-use crate::config::{ListenerConfig, defaults, values};
+use crate::config::{Http2Config, ListenerConfig, defaults, values};
 
 pub(super) fn all(file: &Fields<'_>, admin: SocketAddr) -> Vec<ListenerConfig> {
     let taken = Taken::by_admin(admin);
@@ -29,7 +29,6 @@ pub(in crate::config) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 /// A listener, or nothing without an address.
 fn one(name: String, fields: &Fields<'_>, taken: &Taken) -> Option<ListenerConfig> {
     fields.not_yet("tls", "end TLS in front of Evener for now, and name that proxy in `trusted_proxies`");
-    fields.not_yet("http2_cleartext", "leave it out: clients speak HTTP/1.1 for now");
     fields.not_yet("proxy_protocol", "leave it out, and use X-Forwarded-For with `trusted_proxies`");
     let address = address(&name, fields, taken);
     let timeout = |key, default| fields.read(key, |value| value.duration(DURATION_MIN)).unwrap_or(default);
@@ -43,6 +42,8 @@ fn one(name: String, fields: &Fields<'_>, taken: &Taken) -> Option<ListenerConfi
         .read("max_header_size", |value| value.size(limits::HEADER_SIZE_MIN, limits::HEADER_SIZE_MAX))
         .and_then(|bytes| usize::try_from(bytes).ok());
     let body_size = fields.read("max_body_size", |value| value.size(0, limits::BODY_SIZE_MAX));
+    let http2_cleartext = fields.read("http2_cleartext", Value::boolean);
+    let http2 = fields.read("http2", http2);
     Some(ListenerConfig {
         address: address?,
         name,
@@ -52,6 +53,15 @@ fn one(name: String, fields: &Fields<'_>, taken: &Taken) -> Option<ListenerConfi
         max_connections: connections.unwrap_or(defaults::MAX_CONNECTIONS),
         max_header_size: header_size.unwrap_or(defaults::MAX_HEADER_SIZE),
         max_body_size: body_size.filter(|&bytes| bytes > 0),
+        http2_cleartext: http2_cleartext.unwrap_or(false),
+        http2: http2.unwrap_or(defaults::HTTP2),
+    })
+}
+
+fn http2(value: &Value<'_>) -> Option<Http2Config> {
+    value.table("`http2`", |fields| {
+        let streams = fields.read("max_streams", |value| value.count(1, limits::HTTP2_STREAMS_MAX));
+        Http2Config { max_streams: streams.unwrap_or(defaults::HTTP2.max_streams) }
     })
 }
 

@@ -292,7 +292,7 @@ pool = "other"
     3 | tiemout = 1
       | ^^^^^^^ not a key of a listener
       |
-      = help: Keys of a listener: address, trusted_proxies, header_timeout, keepalive_timeout, max_connections, max_header_size, max_body_size
+      = help: Keys of a listener: address, trusted_proxies, header_timeout, keepalive_timeout, max_connections, max_header_size, max_body_size, http2_cleartext, http2
 
     error: a value is not closed; nothing below it could be read
      --> evener.toml:6:13
@@ -1025,7 +1025,6 @@ max_body_size = 0"#), @r#"
 fn keys_of_later_versions_of_a_listener_say_so() {
     assert_snapshot!(in_listener(r#"address = "127.0.0.1:80"
 tls = { certificates = [] }
-http2_cleartext = true
 proxy_protocol = true"#), @r"
     error: `tls` is not available in this version
      --> evener.toml:3:1
@@ -1035,23 +1034,15 @@ proxy_protocol = true"#), @r"
       |
       = help: end TLS in front of Evener for now, and name that proxy in `trusted_proxies`
 
-    error: `http2_cleartext` is not available in this version
+    error: `proxy_protocol` is not available in this version
      --> evener.toml:4:1
       |
-    4 | http2_cleartext = true
-      | ^^^^^^^^^^^^^^^ not available yet
-      |
-      = help: leave it out: clients speak HTTP/1.1 for now
-
-    error: `proxy_protocol` is not available in this version
-     --> evener.toml:5:1
-      |
-    5 | proxy_protocol = true
+    4 | proxy_protocol = true
       | ^^^^^^^^^^^^^^ not available yet
       |
       = help: leave it out, and use X-Forwarded-For with `trusted_proxies`
 
-    3 mistakes in evener.toml; nothing was applied
+    2 mistakes in evener.toml; nothing was applied
     ");
 }
 

@@ -1,0 +1,191 @@
+//! What the hooks, and the loop that carries a request, tell each other about it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
+
+use super::client_stream::Answer;
+use super::connection::Connection;
+use super::head::{Framing, Head};
+
+/// A deadline that never comes: upgraded connections have none.
+const NEVER: u64 = u64::MAX;
+
+/// A head up to here is taken by the kernel at once, whatever the upstream does: an idle socket has room for
+/// at least one page (`net.ipv4.tcp_wmem`).
+const SMALL_HEAD_BYTES: usize = 2048;
+
+/// One request of a client, as far as the hooks and the loop around them have to agree about it.
+///
+/// HTTP/1.1 has one for all requests of a connection, one after another; HTTP/2 has one for each stream.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    /// What it came on.
+    pub connection: Arc<Connection>,
+    /// Whether it is a stream of HTTP/2, which shares its connection with others.
+    pub is_stream: bool,
+    /// Microseconds since the runtime's epoch; see [`NEVER`].
+    deadline: AtomicU64,
+    bad_body: AtomicBool,
+    cut: AtomicBool,
+    is_late: AtomicBool,
+    is_answered: AtomicBool,
+    was_given_up: AtomicBool,
+    is_end_to_end: AtomicBool,
+    claims_nothing: AtomicBool,
+    has_small_head_only: AtomicBool,
+    is_handshake: AtomicBool,
+    handshake: Mutex<Handshake>,
+}
+
+/// A WebSocket handshake under way: its answer, and who waits for it.
+#[derive(Debug, Default)]
+struct Handshake {
+    answer: Option<Answer>,
+    waiting: Option<Waker>,
+}
+
+impl Exchange {
+    /// For the requests of an HTTP/1.1 connection.
+    pub(super) fn new(connection: Arc<Connection>) -> Self {
+        Self {
+            connection,
+            is_stream: false,
+            deadline: AtomicU64::new(NEVER),
+            bad_body: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
+            is_late: AtomicBool::new(false),
+            is_answered: AtomicBool::new(false),
+            was_given_up: AtomicBool::new(false),
+            is_end_to_end: AtomicBool::new(false),
+            claims_nothing: AtomicBool::new(false),
+            has_small_head_only: AtomicBool::new(false),
+            is_handshake: AtomicBool::new(false),
+            handshake: Mutex::default(),
+        }
+    }
+
+    /// For one stream of an HTTP/2 connection.
+    pub(super) fn of_stream(connection: Arc<Connection>) -> Self {
+        Self { is_stream: true, ..Self::new(connection) }
+    }
+
+    /// The request under way is given up at this time, and cut off soon after.
+    pub(super) fn set_deadline(&self, deadline: Option<Duration>) {
+        let micros = deadline.map_or(NEVER, |deadline| u64::try_from(deadline.as_micros()).unwrap_or(NEVER));
+        self.deadline.store(micros, Ordering::Relaxed);
+    }
+
+    /// An answer of the upstream's is on its way to the client: too late to give up.
+    pub(super) fn note_answer(&self) {
+        self.is_answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the request under way is to be given up now: `true` once, at its deadline. Whoever reads for
+    /// it then fails, which ends the attempt whatever the upstream does, without a timer for each attempt.
+    pub(super) fn gives_up(&self) -> bool {
+        let gives_up = self.is_late.load(Ordering::Relaxed) && !self.is_answered.load(Ordering::Relaxed);
+        if gives_up {
+            self.is_late.store(false, Ordering::Relaxed);
+            self.was_given_up.store(true, Ordering::Relaxed);
+        }
+        gives_up
+    }
+
+    /// Whether [`gives_up`](Self::gives_up) said so.
+    pub(super) fn was_given_up(&self) -> bool {
+        self.was_given_up.load(Ordering::Relaxed)
+    }
+
+    /// Whether the head under way holds nothing that is for this connection alone; see [`Head`].
+    pub(super) fn is_end_to_end(&self) -> bool {
+        self.is_end_to_end.load(Ordering::Relaxed)
+    }
+
+    /// Whether the head under way says nothing about who asked; see [`Head`].
+    pub(super) fn claims_nothing(&self) -> bool {
+        self.claims_nothing.load(Ordering::Relaxed)
+    }
+
+    /// Whether the request under way is a head that fits into any socket's buffer: writing it never waits.
+    pub(super) fn has_small_head_only(&self) -> bool {
+        self.has_small_head_only.load(Ordering::Relaxed)
+    }
+
+    /// The upstream, or we in its place, have answered a WebSocket handshake.
+    pub(super) fn answer_handshake(&self, answer: Answer) {
+        if !self.is_handshake() {
+            return;
+        }
+        let mut handshake = self.handshake.lock().unwrap_or_else(PoisonError::into_inner);
+        handshake.answer = Some(answer);
+        if let Some(waiting) = handshake.waiting.take() {
+            waiting.wake();
+        }
+    }
+
+    /// What was answered; `waker` is woken when there is an answer.
+    pub(super) fn handshake_answer(&self, waker: &Waker) -> Option<Answer> {
+        let mut handshake = self.handshake.lock().unwrap_or_else(PoisonError::into_inner);
+        if handshake.answer.is_none() {
+            handshake.waiting = Some(waker.clone());
+        }
+        handshake.answer
+    }
+
+    /// Whether the request under way is a WebSocket handshake.
+    pub(super) fn is_handshake(&self) -> bool {
+        self.is_handshake.load(Ordering::Relaxed)
+    }
+
+    /// A new request: what was said about the one before does not hold for it.
+    pub(super) fn begin_request(&self, head: &Head) {
+        self.set_deadline(None);
+        self.is_late.store(false, Ordering::Relaxed);
+        self.is_answered.store(false, Ordering::Relaxed);
+        self.was_given_up.store(false, Ordering::Relaxed);
+        self.is_end_to_end.store(head.is_end_to_end, Ordering::Relaxed);
+        self.claims_nothing.store(head.claims_nothing, Ordering::Relaxed);
+        let is_small = head.framing == Framing::None && head.length <= SMALL_HEAD_BYTES;
+        self.has_small_head_only.store(is_small, Ordering::Relaxed);
+        let is_handshake = head.framing == Framing::Upgrade;
+        self.is_handshake.store(is_handshake, Ordering::Relaxed);
+        if is_handshake {
+            *self.handshake.lock().unwrap_or_else(PoisonError::into_inner) = Handshake::default();
+        }
+    }
+
+    /// The client sent a body that cannot be read in one way only.
+    pub(super) fn note_bad_body(&self) {
+        self.bad_body.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the body of the request under way was malformed.
+    pub(super) fn has_bad_body(&self) -> bool {
+        self.bad_body.load(Ordering::Relaxed)
+    }
+
+    /// Whether the request under way was cut off by its deadline.
+    pub(super) fn was_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
+    }
+
+    /// The request under way is past its deadline; see [`gives_up`](Self::gives_up).
+    pub(super) fn note_late(&self) {
+        self.is_late.store(true, Ordering::Relaxed);
+    }
+
+    /// The request under way is cut off.
+    pub(super) fn note_cut(&self) {
+        self.cut.store(true, Ordering::Relaxed);
+    }
+
+    /// When the request under way is given up.
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        match self.deadline.load(Ordering::Relaxed) {
+            NEVER => None,
+            micros => Some(Duration::from_micros(micros)),
+        }
+    }
+}
