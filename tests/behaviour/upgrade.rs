@@ -81,6 +81,39 @@ fn anew_each_time(address: SocketAddr) -> impl FnMut() {
     }
 }
 
+/// By prior knowledge, on one connection until GOAWAY says that it takes no further requests.
+fn over_http2(address: SocketAddr) -> impl FnMut() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let mut client: Option<h2::client::SendRequest<bytes::Bytes>> = None;
+    move || {
+        let before = client.take();
+        client = Some(runtime.block_on(async {
+            let ready = match before {
+                Some(before) => before.ready().await.ok(),
+                None => None,
+            };
+            let mut requests = match ready {
+                Some(ready) => ready,
+                None => {
+                    let stream = tokio::net::TcpStream::connect(address).await.expect("connect");
+                    let (requests, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+                    // What ends a connection shows in its requests.
+                    tokio::spawn(async { drop(connection.await) });
+                    requests.ready().await.expect("room for a request")
+                }
+            };
+            let request = http::Request::get(format!("http://{address}/")).body(()).expect("a request");
+            let (answer, _) = requests.send_request(request, true).expect("a stream");
+            let mut answer = answer.await.expect("an answer");
+            assert_eq!(answer.status(), 200);
+            while let Some(data) = answer.body_mut().data().await {
+                data.expect("a body");
+            }
+            requests
+        }));
+    }
+}
+
 /// Answers and echoes, as the request wants.
 fn answering_and_echoing() -> Origin {
     Origin::serving(|request| match request.header("upgrade") {
@@ -89,11 +122,12 @@ fn answering_and_echoing() -> Origin {
     })
 }
 
-/// `server.drain_timeout` is long enough for the sockets to outlive the play. HTTP/2 clients belong in here, too.
+/// `server.drain_timeout` is long enough for the sockets to outlive the play.
 #[test]
 fn twenty_upgrades_in_a_row_under_load_and_nobody_is_refused() {
     let origin = answering_and_echoing();
-    let evener = in_front_of(&origin, "strategy = \"least_connections\"");
+    let evener =
+        in_front_of(&origin, "strategy = \"least_connections\"\n[listeners.http]\nhttp2_cleartext = true");
     let (address, admin) = (evener.address(), evener.admin());
     let figures = move || {
         let totals = admin.json("/v1/status")["totals"].clone();
@@ -109,6 +143,8 @@ fn twenty_upgrades_in_a_row_under_load_and_nobody_is_refused() {
         .and(kept_alive(address))
         .and(anew_each_time(address))
         .and(anew_each_time(address))
+        .and(over_http2(address))
+        .and(over_http2(address))
         .and(move || {
             let now = figures();
             let went_back = before.iter().zip(now).any(|(before, now)| now < *before);
