@@ -198,7 +198,7 @@ impl Rejected {
             Self::Invalid(LoadError::Unreadable(unreadable)) => unreadable.help(),
             Self::Invalid(LoadError::Invalid(_)) => "mend what `errors` lists and try again; nothing was applied".to_owned(),
             Self::RestartRequired { file, .. } => format!(
-                "to apply it, stop the process (TERM drains it) and run `evener run --config {}`; or leave these settings as they are",
+                "to apply it, put it into {} and hand over to a new process, which reads that: `evener upgrade` refuses no connection; or leave these settings as they are",
                 file.display()
             ),
             Self::ChangedMeanwhile { tag } => format!("read it again, and repeat the change with `If-Match: {tag}` if it still makes sense"),

@@ -160,8 +160,7 @@ impl FileWatch {
 
     fn apply(&mut self, text: String) -> Next {
         match self.control.apply(&Change::ReloadIfEdited, None, &Author::file("file watch")) {
-            Ok(_) => {}
-            Err(Rejected::HandingOver) => {}
+            Ok(_) | Err(Rejected::HandingOver) => {}
             Err(Rejected::Guarded) => return Next::Wait(WHILE_GUARDED),
             Err(_) => self.refused = Some(text),
         }

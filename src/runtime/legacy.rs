@@ -63,6 +63,7 @@ struct CheckLegacy {
 
 impl Legacy {
     /// What was counted after `earlier`, a legacy of the same process; nothing of what was learned.
+    #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
             process: self.process.since(&earlier.process),
@@ -299,7 +300,7 @@ mod tests {
         let slow = &pool.upstreams()[1].state;
         slow.verdict.observe(false, 2, 3);
         let ticket = slow.ejection.admit(runtime.now()).unwrap();
-        let policy = pool.config.ejection.clone().unwrap();
+        let policy = pool.config.ejection.unwrap();
         let policy = crate::health::EjectionPolicy { consecutive_failures: 1, ..policy };
         assert!(slow.ejection.failed(ticket, runtime.now(), &policy, || true).is_some());
         pool.upstreams()[0].state.verdict.observe(true, 2, 3);

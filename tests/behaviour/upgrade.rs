@@ -2,7 +2,7 @@
 //!
 //! Clients count requests, not time: a slow machine makes these plays longer, not weaker.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
@@ -92,15 +92,14 @@ fn over_http2(address: SocketAddr) -> impl FnMut() {
                 Some(before) => before.ready().await.ok(),
                 None => None,
             };
-            let mut requests = match ready {
-                Some(ready) => ready,
-                None => {
-                    let stream = tokio::net::TcpStream::connect(address).await.expect("connect");
-                    let (requests, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
-                    // What ends a connection shows in its requests.
-                    tokio::spawn(async { drop(connection.await) });
-                    requests.ready().await.expect("room for a request")
-                }
+            let mut requests = if let Some(ready) = ready {
+                ready
+            } else {
+                let stream = tokio::net::TcpStream::connect(address).await.expect("connect");
+                let (requests, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+                // What ends a connection shows in its requests.
+                tokio::spawn(async { drop(connection.await) });
+                requests.ready().await.expect("room for a request")
             };
             let request = http::Request::get(format!("http://{address}/")).body(()).expect("a request");
             let (answer, _) = requests.send_request(request, true).expect("a stream");
@@ -296,7 +295,7 @@ fn both_signals_hand_over() {
             evener.get("/").expect_status(200);
             evener.serving_process() != before
         });
-        evener.wait_for_end_of(before);
+        Evener::wait_for_end_of(before);
         assert_eq!(evener.admin().json("/v1/status")["predecessor"], before);
         assert!(evener.log().contains(&format!("who=SIG{signal}")), "{}", evener.log());
     }
@@ -432,7 +431,7 @@ fn term_during_an_upgrade_ends_both() {
     assert!(Evener::is_there(successor));
     evener.signal("TERM");
     assert_eq!(evener.ends_within(SOON).and_then(|status| status.code()), Some(0));
-    evener.wait_for_end_of(successor);
+    Evener::wait_for_end_of(successor);
 }
 
 /// Pingora's own hand-over knows 32 sockets at most.
@@ -459,7 +458,7 @@ fn sixty_listeners_are_handed_over_and_the_file_may_have_others_by_then() {
     evener.rewrite(&format!("{}{rest}", listeners(&[kept, &[new]].concat())));
     let before = evener.serving_process();
     evener.upgrade().expect_status(200);
-    evener.wait_for_end_of(before);
+    Evener::wait_for_end_of(before);
     for &port in kept.iter().chain([&new]) {
         answers(port).expect("an answer").expect_status(200);
     }
@@ -533,7 +532,7 @@ fn those_who_follow_events_hear_of_it() {
     assert!(told.contains("event: upgrade"), "{told}");
 }
 
-/// sd_notify(3): systemd is told which process is the service.
+/// `sd_notify(3)`: systemd is told which process is the service.
 #[test]
 fn the_service_manager_is_told_who_is_ready() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -610,12 +609,12 @@ fn field(log: &str, name: &str) -> String {
 fn the_rig_leaves_no_successor_behind() {
     let origin = Origin::answering("ok");
     let evener = in_front_of(&origin, "");
-    let mut processes: BTreeMap<u32, ()> = BTreeMap::new();
+    let mut processes: BTreeSet<u32> = BTreeSet::new();
     for _ in 0..3 {
         evener.upgrade().expect_status(200);
-        processes.extend(evener.processes().into_iter().map(|id| (id, ())));
+        processes.extend(evener.processes());
     }
     assert!(processes.len() >= 3, "{processes:?}");
     drop(evener);
-    assert!(processes.keys().all(|&id| !Evener::is_there(id)), "{processes:?}");
+    assert!(processes.iter().all(|&id| !Evener::is_there(id)), "{processes:?}");
 }

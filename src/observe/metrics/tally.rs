@@ -33,6 +33,7 @@ pub struct Tally {
 
 impl Tally {
     /// What was counted after `earlier`, an earlier tally of the same.
+    #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let counts = self.counts.iter().filter_map(|(name, &count)| {
             let before = earlier.counts.get(name).copied().unwrap_or(0);

@@ -72,7 +72,7 @@ impl Evener {
 
     /// Waits until this process has ended, whose child it may be.
     #[track_caller]
-    pub(crate) fn wait_for_end_of(&self, process_id: u32) {
+    pub(crate) fn wait_for_end_of(process_id: u32) {
         wait_until(START_DEADLINE, || !is_running(process_id));
     }
 
