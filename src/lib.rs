@@ -27,3 +27,4 @@ pub mod bench;
 pub mod cli;
 pub mod server;
 pub mod signals;
+pub mod upgrade;

@@ -4,9 +4,13 @@
 //! without a look-up, a reload keeps the figures, and what is removed takes its figures along. The
 //! names of the series stand in [`exposition`](super::exposition).
 
+mod tally;
+
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub use tally::Tally;
 
 use super::{Histogram, HistogramSnapshot, Reason, Recent, RecentTimes};
 

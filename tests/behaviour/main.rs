@@ -39,5 +39,6 @@ mod state;
 mod streams;
 mod tls;
 mod tokens;
+mod upgrade;
 mod watch;
 mod websocket;
