@@ -147,7 +147,7 @@ async fn request(
 ) {
     let mut alarm = Alarm::new(Instant::now() + UNKNOWN_DEADLINE);
     let request = app.proxy.process_new_http(ServerSession::new_http2(session), &shutdown);
-    let _ = deadline::carry(request, &exchange, &mut alarm, &app.runtime).await;
+    let _ = deadline::carry(request, &exchange, &mut alarm, &app.runtime, &shutdown).await;
 }
 
 /// Where the alarm of a stream stands until its route is known.
