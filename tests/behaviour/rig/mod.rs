@@ -26,5 +26,5 @@ pub(crate) use evener::{Evener, run_to_end, run_to_end_with_environment};
 pub(crate) use message::Response;
 pub(crate) use origin::{Origin, Reply, Request};
 pub(crate) use ports::{reserve_port, unreachable_address};
-pub(crate) use tls::{TlsClient, TlsStream, certificate_of};
+pub(crate) use tls::{TlsClient, certificate_of};
 pub(crate) use wire::Socket;
