@@ -78,6 +78,7 @@ pub fn run(start: Start, access_log: Option<AccessLog>, follows_file: bool) -> R
     server.add_service(admin::service(control.clone()));
     server.add_service(background_service("health checks", Prober::new(control.clone())));
     server.add_service(background_service("learning", Learner(runtime.clone())));
+    server.add_service(background_service("certificates", ExpiryTeller(runtime.clone())));
     server.add_service(background_service("listening", Greeter(runtime.clone())));
     if follows_file {
         server.add_service(background_service("file watch", FileFollower(control.clone())));
@@ -164,6 +165,19 @@ impl BackgroundService for FileFollower {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         tokio::select! {
             () = control::follow_file(self.0.clone()) => {}
+            _ = shutdown.wait_for(|is_stopping| *is_stopping) => {}
+        }
+    }
+}
+
+/// Tells of certificates that end soon.
+struct ExpiryTeller(Arc<Runtime>);
+
+#[async_trait]
+impl BackgroundService for ExpiryTeller {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        tokio::select! {
+            () = control::tell_of_expiry(self.0.clone()) => {}
             _ = shutdown.wait_for(|is_stopping| *is_stopping) => {}
         }
     }

@@ -63,6 +63,7 @@ struct Chosen {
     /// Null: no limit.
     timeout_ms: Option<f64>,
     strip_prefix: bool,
+    redirect_https_port: Option<u16>,
 }
 
 #[derive(Serialize)]
@@ -141,6 +142,7 @@ impl Chosen {
             why: why(&route.config.matcher, head),
             timeout_ms: route.config.timeout.map(super::views::milliseconds),
             strip_prefix: route.config.strip_prefix,
+            redirect_https_port: route.config.redirect_https,
         }
     }
 }

@@ -32,6 +32,9 @@ pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer than the pauses of a person who clicks, shorter than most NAT tables.
 pub(super) const CLIENT_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// A handshake is two or three packets each way; ten seconds are enough for a slow phone, too.
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// At 12 KiB of memory each, about 120 MiB when all are idle.
 pub(super) const MAX_CONNECTIONS: usize = 10_000;
 
@@ -43,6 +46,9 @@ pub(super) const HTTP2: Http2Config = Http2Config { max_streams: 100 };
 
 /// Request head to complete response.
 pub(super) const ROUTE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Where browsers look for https.
+pub(super) const HTTPS_PORT: u16 = 443;
 
 /// All weights are relative; without one, upstreams are equal.
 pub(super) const WEIGHT: u16 = 1;
@@ -148,6 +154,7 @@ impl ListenerConfig {
             max_body_size: None,
             http2_cleartext: false,
             http2: HTTP2,
+            tls: None,
             proxy_protocol: false,
         }
     }

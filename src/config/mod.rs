@@ -24,11 +24,13 @@ mod describe;
 mod edit;
 mod fields;
 mod file;
+mod files;
 pub mod limits;
 mod report;
 mod source;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod token;
 mod values;
 mod without_file;
@@ -48,8 +50,12 @@ pub use edit::{
     CannotEdit, NewUpstream, PoolEdit, check_circle, check_members, edit, read_address, read_duration,
     read_size, resolved_address,
 };
+pub use files::Files;
 pub use report::{Mistake, Report};
 pub use source::{LoadError, Loaded, Source, Unreadable};
+pub use tls::{
+    AlpnProtocol, CertificateConfig, ClientAuth, ClientCaConfig, EXPIRES_SOON, ListenerTlsConfig, TlsVersion,
+};
 pub use token::{Scope, TokenConfig, TokenSecret};
 pub use without_file::{addresses_in, from_addresses, text_of_addresses};
 
@@ -180,6 +186,8 @@ pub struct ListenerConfig {
     pub http2_cleartext: bool,
     /// What bounds HTTP/2 connections.
     pub http2: Http2Config,
+    /// How it speaks TLS; `None`: it speaks none.
+    pub tls: Option<Arc<ListenerTlsConfig>>,
 }
 
 /// `http2` of a listener.
@@ -196,8 +204,11 @@ pub struct RouteConfig {
     pub name: String,
     /// Which requests it takes (floor 0 decides).
     pub matcher: crate::route::Matcher,
-    /// Where they go: indexes into `Config::pools` with their weights; one entry for `pool = "…"`.
+    /// Where they go: indexes into `Config::pools` with their weights; one entry for `pool = "…"`. Empty only
+    /// beside `redirect_https`.
     pub split: Vec<SplitConfig>,
+    /// Those that came without TLS are told to come again with it, at this port; `None`: they are not.
+    pub redirect_https: Option<u16>,
     /// Request head received to response complete; `None`: no limit. Upgraded connections are exempt, and
     /// event streams from the end of the response's head on.
     pub timeout: Option<Duration>,

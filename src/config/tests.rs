@@ -1,9 +1,13 @@
 //! What the configuration room promises: files to values, and values to words.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../../tests/behaviour/rig/certificates.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod certificates;
 mod describe;
 mod messages;
 mod reference;
+mod tls;
 
 use std::io;
 
@@ -103,6 +107,7 @@ fn the_smallest_file_gets_the_defaults_of_the_contract() {
             max_body_size: None,
             http2_cleartext: false,
             http2: Http2Config { max_streams: 100 },
+            tls: None,
             proxy_protocol: false,
         }]
     );
@@ -112,6 +117,7 @@ fn the_smallest_file_gets_the_defaults_of_the_contract() {
             name: "default".to_owned(),
             matcher: crate::route::Matcher::default(),
             split: vec![SplitConfig { pool: 0, weight: 1 }],
+            redirect_https: None,
             timeout: Some(seconds(60)),
             strip_prefix: false,
             request_headers: HeaderEdits::default(),
@@ -230,6 +236,7 @@ fn the_keys_of_a_listener_arrive() {
             max_body_size: Some(1024 * 1024),
             http2_cleartext: false,
             http2: Http2Config { max_streams: 100 },
+            tls: None,
             proxy_protocol: true,
         }]
     );

@@ -197,10 +197,39 @@ impl AdminRefusal {
     }
 }
 
+/// How a TLS handshake with a client ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HandshakeResult {
+    /// In full.
+    Ok,
+    /// With the keys of an earlier session.
+    Resumed,
+    /// Not within `handshake_timeout`.
+    TimedOut,
+    /// No TLS, no common ground, a client certificate that is missing or wrong, or the client went away.
+    Failed,
+}
+
+impl HandshakeResult {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Ok, Self::Resumed, Self::TimedOut, Self::Failed];
+
+    /// Value of the `result` label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Resumed => "resumed",
+            Self::TimedOut => "timeout",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// One listener's connections. Its requests are counted by the routes, see [`RouteMetrics::requests`].
 #[derive(Debug, Default)]
 pub struct ListenerMetrics {
     connections: Gauge,
+    handshakes: Counters<{ HandshakeResult::ALL.len() }>,
     upgraded: Gauge,
     proxy_header_failures: Counter,
 }
@@ -224,6 +253,16 @@ impl ListenerMetrics {
     /// Client connections since the start.
     pub fn accepted(&self) -> u64 {
         self.connections.ups()
+    }
+
+    /// A TLS handshake ended so.
+    pub fn handshake(&self, result: HandshakeResult) {
+        self.handshakes.add(result as usize, 1);
+    }
+
+    /// TLS handshakes that ended so.
+    pub fn handshakes(&self, result: HandshakeResult) -> u64 {
+        self.handshakes.get(result as usize)
     }
 
     /// A connection became a WebSocket.

@@ -30,8 +30,8 @@ pub use access_log::{AccessLog, Target};
 pub use access_record::AccessRecord;
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use metrics::{
-    AdminRefusal, ChangeOrigin, ChangeResult, Class, ConnectResult, ListenerMetrics, PoolMetrics,
-    ProcessMetrics, RetryReason, RouteMetrics, UpstreamMetrics,
+    AdminRefusal, ChangeOrigin, ChangeResult, Class, ConnectResult, HandshakeResult, ListenerMetrics,
+    PoolMetrics, ProcessMetrics, RetryReason, RouteMetrics, UpstreamMetrics,
 };
 pub use process_log::{Format, init_log};
 pub use reason::Reason;

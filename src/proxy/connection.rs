@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::announced::Client;
+use super::tls::ClientTls;
 use crate::runtime::{ConnectionGuard, Listener};
 
 /// One socket of a client. It carries requests one after another (HTTP/1.1) or many at a time (HTTP/2); each
@@ -22,11 +23,13 @@ pub(super) struct Connection {
     pub is_peer_unknown: bool,
     /// The peer's address, ready to be sent as `X-Forwarded-For`.
     pub peer_header: HeaderValue,
+    /// What is known of it if it is one over TLS; `None`: in clear.
+    pub tls: Option<ClientTls>,
     _counted: ConnectionGuard,
 }
 
 impl Connection {
-    pub(super) fn new(client: Client, counted: ConnectionGuard) -> Self {
+    pub(super) fn new(client: Client, tls: Option<ClientTls>, counted: ConnectionGuard) -> Self {
         let peer = client.ends.source;
         Self {
             peer,
@@ -34,6 +37,7 @@ impl Connection {
             is_peer_unknown: client.is_unknown,
             peer_header: HeaderValue::from_str(&peer.ip().to_canonical().to_string())
                 .unwrap_or(HeaderValue::from_static("unknown")),
+            tls,
             listener: counted.listener().clone(),
             _counted: counted,
         }

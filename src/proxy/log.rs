@@ -31,6 +31,7 @@ pub(super) fn write(finished: &Finished, duration: Duration, ctx: &RequestContex
         bytes_in: finished.request_bytes,
         bytes_out: finished.response_bytes,
         protocol: protocol(ctx),
+        tls: ctx.connection().and_then(|connection| connection.tls.as_ref()).map(|tls| tls.version),
         generation: ctx.snapshot.generation,
     });
 }
@@ -65,6 +66,7 @@ pub(super) fn write_early(reason: Reason, request_id: &str, connection: &Connect
         bytes_in: 0,
         bytes_out: 0,
         protocol: "HTTP/1.1",
+        tls: connection.tls.as_ref().map(|tls| tls.version),
         generation: runtime.peek().generation,
     });
 }

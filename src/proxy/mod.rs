@@ -28,6 +28,8 @@ mod log;
 mod peer;
 mod refusal;
 mod steps;
+mod subject;
+mod tls;
 mod tunnel;
 mod wait;
 
@@ -48,7 +50,7 @@ pub use accept::TrafficApp;
 pub use context::RequestContext;
 
 use client_stream::Answer;
-use steps::Finished;
+use steps::{Finished, Way};
 
 use crate::observe::{ConnectResult, Reason};
 use crate::runtime::Runtime;
@@ -93,13 +95,19 @@ impl ProxyHttp for Proxy {
         let request = session.req_header();
         let host = adapt::host(request);
         let head = adapt::head(request, &host);
-        let verdict = steps::route(&head, fastrand::u64(..), ctx).and_then(|()| steps::admit(&head, ctx));
+        let is_https = adapt::is_https(request, ctx);
+        let verdict = steps::route(&head, is_https, fastrand::u64(..), ctx)
+            .and_then(|way| steps::admit(&head, ctx).map(|()| way));
         drop(host);
         match verdict {
-            Ok(()) => {
+            Ok(Way::ToPool) => {
                 let timeout = ctx.route().and_then(|route| route.config.timeout).unwrap_or(CLIENT_STALL);
                 session.set_read_timeout(Some(CLIENT_STALL.min(timeout)));
                 Ok(false)
+            }
+            Ok(Way::ToHttps(port)) => {
+                adapt::redirect(port, session, ctx).await;
+                Ok(true)
             }
             Err(reason) => {
                 adapt::refuse(reason, session, ctx).await;
@@ -186,6 +194,7 @@ impl ProxyHttp for Proxy {
             peer: &exchange.connection.peer_header,
             is_trusted: ctx.trusts_peer(),
             claims_nothing: exchange.claims_nothing(),
+            tls: exchange.connection.tls.as_ref(),
             request_id: &ctx.request_id,
         };
         if exchange.is_end_to_end() {

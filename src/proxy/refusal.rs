@@ -25,15 +25,23 @@ pub(super) struct Early {
     reason: Reason,
     /// What exactly was wrong, for the log.
     detail: &'static str,
+    /// What the client is told beyond the reason's own words.
+    hint: &'static str,
 }
 
 impl Early {
     pub(super) const fn of(reason: Reason) -> Self {
-        Self { reason, detail: "" }
+        Self { reason, detail: "", hint: "" }
     }
 
     pub(super) const fn malformed(detail: &'static str) -> Self {
-        Self { reason: Reason::BadRequest, detail }
+        Self { reason: Reason::BadRequest, detail, hint: "" }
+    }
+
+    /// HTTP in clear where TLS is spoken.
+    pub(super) const fn in_clear() -> Self {
+        let hint = "this port speaks TLS; ask with https:// instead of http://\n";
+        Self { hint, ..Self::malformed("HTTP in clear on a port that speaks TLS") }
     }
 }
 
@@ -51,15 +59,17 @@ pub(super) fn refuse_early(early: &Early, connection: &Arc<Connection>, runtime:
         "request refused"
     );
     super::log::write_early(early.reason, id_text, connection, runtime);
-    let body = text_body(early.reason, id_text);
-    let status = StatusCode::from_u16(early.reason.status()).unwrap_or(StatusCode::BAD_REQUEST);
-    let retry_after = if wants_retry_after(early.reason) {
-        format!("Retry-After: {RETRY_AFTER}\r\n")
-    } else {
-        String::new()
-    };
+    raw_answer(early.reason, id_text, early.hint)
+}
+
+/// The answer to a request that Pingora does not answer, as raw bytes.
+pub(super) fn raw_answer(reason: Reason, request_id: &str, hint: &str) -> Vec<u8> {
+    let body = text_body(reason, request_id) + hint;
+    let status = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let retry_after =
+        if wants_retry_after(reason) { format!("Retry-After: {RETRY_AFTER}\r\n") } else { String::new() };
     format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n{retry_after}X-Request-Id: {id_text}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n{retry_after}X-Request-Id: {request_id}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n{body}",
         body.len()
     )
     .into_bytes()
@@ -86,6 +96,21 @@ pub(super) fn answer(
         response.insert_header(header::RETRY_AFTER, RETRY_AFTER)?;
     }
     Ok((response, body.into()))
+}
+
+/// The status of [`redirect`]: for good, and with the same method.
+pub(super) const REDIRECT: u16 = 308;
+
+/// The answer to a request that is to come again elsewhere.
+pub(super) fn redirect(
+    location: HeaderValue,
+    request_id: &HeaderValue,
+) -> pingora::Result<(ResponseHeader, Bytes)> {
+    let mut response = ResponseHeader::build(REDIRECT, Some(3))?;
+    response.insert_header(header::LOCATION, location)?;
+    response.insert_header(header::CONTENT_LENGTH, "0")?;
+    response.insert_header("X-Request-Id", request_id.clone())?;
+    Ok((response, Bytes::new()))
 }
 
 fn wants_retry_after(reason: Reason) -> bool {

@@ -85,16 +85,34 @@ pub(super) struct Finished {
     pub response_bytes: u64,
 }
 
-/// ROUTE: finds the route and, by its split, the pool.
-pub(super) fn route(head: &RequestHead<'_>, random: u64, ctx: &mut RequestContext) -> Result<(), Reason> {
+/// Where a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// To an upstream of the pool that was found.
+    ToPool,
+    /// Back to the client, who is to come again over TLS, at this port.
+    ToHttps(u16),
+}
+
+/// ROUTE: finds the route and, by its split, the pool. `is_https`: it came over TLS, to us or to a proxy that
+/// we trust.
+pub(super) fn route(
+    head: &RequestHead<'_>,
+    is_https: bool,
+    random: u64,
+    ctx: &mut RequestContext,
+) -> Result<Way, Reason> {
     let found = ctx.snapshot.find_route(head).ok_or(Reason::NoRoute)?;
     ctx.route = Some(found);
     let route = ctx.route().ok_or(Reason::NoRoute)?;
     route.metrics.begin();
-    let pool = route.pool_for(random);
-    ctx.pool = Some(pool);
+    let (redirect, pool) = (route.config.redirect_https.filter(|_| !is_https), route.pool_for(random));
     ctx.cut_at(ctx.deadline());
-    Ok(())
+    if let Some(port) = redirect {
+        return Ok(Way::ToHttps(port));
+    }
+    ctx.pool = pool;
+    pool.map(|_| Way::ToPool).ok_or(Reason::NoRoute)
 }
 
 /// ADMIT: refuses what no upstream should see.

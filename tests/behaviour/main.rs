@@ -37,6 +37,7 @@ mod routing;
 mod scripted;
 mod state;
 mod streams;
+mod tls;
 mod tokens;
 mod watch;
 mod websocket;

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 
-use super::{miss_section, named};
+use super::{miss_section, named, tls};
 use crate::config::fields::{Fields, Value};
 use crate::config::limits::{self, DURATION_MIN};
 use crate::config::report::Wrong;
@@ -28,7 +28,6 @@ pub(in crate::config) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 
 /// A listener, or nothing without an address.
 fn one(name: String, fields: &Fields<'_>, taken: &Taken) -> Option<ListenerConfig> {
-    fields.not_yet("tls", "end TLS in front of Evener for now, and name that proxy in `trusted_proxies`");
     let address = address(&name, fields, taken);
     let timeout = |key, default| fields.read(key, |value| value.duration(DURATION_MIN)).unwrap_or(default);
     let networks = fields.read("trusted_proxies", |value| {
@@ -43,6 +42,7 @@ fn one(name: String, fields: &Fields<'_>, taken: &Taken) -> Option<ListenerConfi
     let body_size = fields.read("max_body_size", |value| value.size(0, limits::BODY_SIZE_MAX));
     let http2_cleartext = fields.read("http2_cleartext", Value::boolean);
     let http2 = fields.read("http2", http2);
+    let tls = fields.read("tls", tls::listener);
     let proxy_protocol = fields.read("proxy_protocol", |value| proxy_protocol(value, fields));
     Some(ListenerConfig {
         address: address?,
@@ -56,6 +56,7 @@ fn one(name: String, fields: &Fields<'_>, taken: &Taken) -> Option<ListenerConfi
         proxy_protocol: proxy_protocol.unwrap_or(false),
         http2_cleartext: http2_cleartext.unwrap_or(false),
         http2: http2.unwrap_or(defaults::HTTP2),
+        tls,
     })
 }
 

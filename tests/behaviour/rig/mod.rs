@@ -8,6 +8,7 @@
 //!
 //! Nothing here uses an HTTP library: a library would repair, or hide, what the plays want to see.
 
+mod certificates;
 mod client;
 mod default_ports;
 mod evener;
@@ -15,12 +16,15 @@ mod message;
 mod origin;
 mod ports;
 mod tests;
+mod tls;
 mod wire;
 
+pub(crate) use certificates::{Authority, Issued, Kind, put};
 pub(crate) use client::{Background, Client, Load, wait_until};
 pub(crate) use default_ports::DefaultPorts;
 pub(crate) use evener::{Evener, run_to_end, run_to_end_with_environment};
 pub(crate) use message::Response;
 pub(crate) use origin::{Origin, Reply, Request};
 pub(crate) use ports::{reserve_port, unreachable_address};
+pub(crate) use tls::{TlsClient, TlsStream, certificate_of};
 pub(crate) use wire::Socket;
