@@ -67,10 +67,10 @@ struct ListenerView {
     name: String,
     address: String,
     connections: u64,
-    /// Those among them that are a WebSocket.
-    upgraded_connections: u64,
     /// Those that it shows to clients; empty: it speaks no TLS.
     certificates: Vec<CertificateView>,
+    /// Connections that are a WebSocket.
+    upgraded_connections: u64,
 }
 
 #[derive(Serialize)]
@@ -95,8 +95,8 @@ impl ListenerView {
             name: listener.name.clone(),
             address: listener.address.to_string(),
             connections: ListenerFigures::of(listener, snapshot).connections,
-            upgraded_connections: listener.metrics.upgraded_connections(),
             certificates: certificates.map(CertificateView::from).collect(),
+            upgraded_connections: listener.metrics.upgraded_connections(),
         }
     }
 }

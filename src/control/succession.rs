@@ -128,6 +128,10 @@ impl<T> Channel<T> {
         Self { sender, receiver: Mutex::new(Some(receiver)) }
     }
 
+    fn is_taken(&self) -> bool {
+        lock(&self.receiver).is_none()
+    }
+
     fn take(&self) -> Option<mpsc::UnboundedReceiver<T>> {
         lock(&self.receiver).take()
     }
@@ -164,11 +168,15 @@ impl Succession {
     /// See [`CannotUpgrade`]; then everything goes on as before.
     pub async fn ask(&self, author: Author, timeout: Duration) -> Result<HandedOver, CannotUpgrade> {
         let (answer, told) = oneshot::channel();
-        let stopping = || CannotUpgrade {
+        let cannot = |detail: &str, help: &str| CannotUpgrade {
             kind: Hindrance::UnderWay,
-            detail: "the process is stopping".to_owned(),
-            help: "start another one once it has ended".to_owned(),
+            detail: detail.to_owned(),
+            help: help.to_owned(),
         };
+        let stopping = || cannot("the process is stopping", "start another one once it has ended");
+        if !self.requests.is_taken() {
+            return Err(cannot("the process is still starting", "ask again once GET /readyz says 200"));
+        }
         self.requests.sender.send(UpgradeRequest { author, timeout, answer }).map_err(|_| stopping())?;
         told.await.unwrap_or_else(|_| Err(stopping()))
     }

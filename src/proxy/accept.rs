@@ -1,8 +1,8 @@
 //! From an accepted socket to the first request on it.
 //!
 //! ```text
-//!   Pingora accepts ──► PROXY header? ──► TLS? ──► which protocol? ──► http1: requests one after another
-//!                                                                 └──► http2: many at a time
+//!   Pingora accepts ──► welcome ──► PROXY header? ──► TLS? ──► which protocol? ──► http1: requests one after another
+//!                                                                              └──► http2: many at a time
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

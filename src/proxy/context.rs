@@ -236,6 +236,12 @@ impl Drop for RequestContext {
         }
         let was_cut = self.exchange.as_ref().is_some_and(|exchange| exchange.was_cut());
         let reason = if was_cut { Reason::UpstreamTimeout } else { Reason::ClientClosed };
+        let unanswered = self.exchange.as_ref().filter(|exchange| exchange.was_cut_unanswered());
+        if let Some(exchange) = unanswered {
+            exchange.leave_request_id(self.request_id.clone());
+            // It was the upstream that took nothing more.
+            steps::failed(steps::Outcome::Timeout, self.runtime.now(), self);
+        }
         // A tunnel that was cut is one that had fallen silent: nobody was refused anything.
         if self.status != Some(101) {
             self.refusal.get_or_insert(reason);

@@ -13,9 +13,9 @@ use super::http1::stopping;
 use crate::runtime::Runtime;
 
 /// How much longer than its route's timeout a request lives before its connection is cut. At the timeout
-/// itself it is given up, and answered with 504; this is for requests that are past answering, because the
-/// response is under way or the client does not read. It is, too, for an upload that the upstream does not
-/// take: nobody reads the client then, so that nobody is told.
+/// itself it is given up, and answered with 504; this is for requests whose response is under way or whose
+/// client does not read. It is, too, for an upload that the upstream does not take: Pingora reads nothing then,
+/// and finds nothing out, so that it is answered by whoever carries it.
 const CUT_GRACE: Duration = Duration::from_millis(250);
 
 /// How long before the end of a drain both ends of a tunnel are told, if the drain is twice as long: time

@@ -5,6 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
+use http::HeaderValue;
+use pingora::protocols::Stream;
+
 use super::CLIENT_STALL;
 use super::client_stream::Answer;
 use super::connection::Connection;
@@ -48,6 +51,14 @@ pub(super) struct Exchange {
     has_small_head_only: AtomicBool,
     is_handshake: AtomicBool,
     handshake: Mutex<Handshake>,
+    left: Mutex<Left>,
+}
+
+/// What a request that was cut off unanswered leaves behind, so that its client can be told.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    pub socket: Option<Stream>,
+    pub request_id: Option<HeaderValue>,
 }
 
 /// A WebSocket handshake under way: its answer, and who waits for it.
@@ -80,6 +91,7 @@ impl Exchange {
             has_small_head_only: AtomicBool::new(false),
             is_handshake: AtomicBool::new(false),
             handshake: Mutex::default(),
+            left: Mutex::default(),
         }
     }
 
@@ -259,6 +271,26 @@ impl Exchange {
     /// Whether the request under way was cut off by its deadline.
     pub(super) fn was_cut(&self) -> bool {
         self.cut.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was, and its client has not seen anything of an answer.
+    pub(super) fn was_cut_unanswered(&self) -> bool {
+        self.was_cut() && !self.is_answered.load(Ordering::Relaxed)
+    }
+
+    /// The socket of a request that was cut off unanswered.
+    pub(super) fn leave_socket(&self, socket: Stream) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).socket = Some(socket);
+    }
+
+    /// The id of a request that was cut off unanswered.
+    pub(super) fn leave_request_id(&self, id: HeaderValue) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).request_id = Some(id);
+    }
+
+    /// What was left, if anything.
+    pub(super) fn take_left(&self) -> Left {
+        std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether the request under way is past its time; see [`gives_up`](Self::gives_up).

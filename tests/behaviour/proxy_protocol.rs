@@ -1,13 +1,19 @@
 //! The PROXY protocol: from trusted proxies in front, and to upstreams that want to know who asks.
 
 use std::collections::BTreeSet;
+use std::env;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Child, Command};
 use std::time::Duration;
 
-use crate::rig::{Client, Evener, Origin, Reply, wait_until};
+use crate::rig::{Client, Evener, Origin, Reply, reserve_port, wait_until};
 use crate::websocket;
 
 const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+
+/// For programs to start.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where clients are ordinary; all of 127.0.0.0/8 is this machine.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -361,4 +367,105 @@ fn an_announced_request_fails_over_to_an_upstream_that_is_there() {
         origin.address()
     ));
     (0..4).for_each(|_| drop(evener.get("/").expect_status(200)));
+}
+
+// With programs that nobody here wrote.
+
+/// HAProxy in front, nginx behind, and the example's configuration in between.
+#[test]
+fn the_example_tells_nginx_what_haproxy_told() {
+    let (Some(haproxy), Some(nginx)) = (find("haproxy"), find("nginx")) else { return };
+    let [first_front, second_front, between, admin, behind] = [(); 5].map(|()| reserve_port());
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("write");
+        path
+    };
+    let behind_all = file("nginx.conf", nginx_configuration(behind));
+    let _nginx = Program(
+        Command::new(nginx)
+            .arg("-c")
+            .arg(behind_all)
+            .arg("-p")
+            .arg(folder.path())
+            .spawn()
+            .expect("nginx starts"),
+    );
+    let text = include_str!("../../examples/proxy_protocol/evener.toml")
+        .replace("127.0.0.1:8080", &format!("127.0.0.1:{between}"))
+        .replace("127.0.0.1:9900", &format!("127.0.0.1:{admin}"))
+        .replace("127.0.0.1:9001", &format!("127.0.0.1:{behind}"));
+    let evener = Evener::start_on_text(&text);
+    for (header, front) in [("send-proxy", first_front), ("send-proxy-v2", second_front)] {
+        let before_all = file("haproxy.cfg", haproxy_configuration(front, between, header));
+        let _haproxy = Program(
+            Command::new(&haproxy).arg("-db").arg("-f").arg(before_all).spawn().expect("HAProxy starts"),
+        );
+        let address = SocketAddr::from(([127, 0, 0, 1], front));
+        wait_until(PATIENCE, || Client::try_connect(address).is_ok());
+        // HAProxy looks whether Evener is there with headers that name nobody; nginx has to be found well.
+        let answered = |source: Ipv4Addr| Client::connect_from(source, address).try_get("/");
+        wait_until(PATIENCE, || answered(ELSEWHERE).is_some_and(|answer| answer.status() == 200));
+        for source in [ELSEWHERE, Ipv4Addr::new(127, 0, 0, 77)] {
+            let mut client = Client::connect_from(source, address);
+            let expected = format!("{source}:{} via {source}", client.local_address().port());
+            assert_eq!(client.get("/").expect_status(200).body(), expected, "{header}");
+            assert_eq!(client.get("/again").expect_status(200).body(), expected, "{header}");
+        }
+    }
+    evener.admin().expect_metric("evener_proxy_header_failures_total", &[], 0.0);
+}
+
+fn nginx_configuration(port: u16) -> String {
+    format!(
+        r#"
+        daemon off;
+        pid nginx.pid;
+        error_log stderr crit;
+        events {{}}
+        http {{
+            access_log off;
+            client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+            uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+            server {{
+                listen 127.0.0.1:{port} proxy_protocol;
+                location /healthz {{ return 200; }}
+                location / {{ return 200 "$proxy_protocol_addr:$proxy_protocol_port via $http_x_forwarded_for"; }}
+            }}
+        }}
+        "#
+    )
+}
+
+fn haproxy_configuration(port: u16, evener: u16, header: &str) -> String {
+    format!(
+        "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
+         listen front\n  bind 127.0.0.1:{port}\n  option httpchk GET /\n  http-check expect status 200\n  \
+         server evener 127.0.0.1:{evener} {header} check inter 200ms\n"
+    )
+}
+
+/// A program that ends with the play.
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Where a program is; Debian keeps some where only root looks. If it is nowhere, the play fails with what to do;
+/// where `CI_ALLOW_MISSING` is set, it is left out, and says so.
+fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    let found = folders.map(|folder| folder.join(program)).find(|file| file.is_file());
+    if found.is_none() {
+        let advice = format!("{program} is missing: run `make setup`");
+        assert!(env::var_os("CI_ALLOW_MISSING").is_some(), "{advice}");
+        eprintln!("!!! LEFT OUT, {advice}");
+    }
+    found
 }

@@ -461,3 +461,24 @@ fn find_python() -> Option<PathBuf> {
     eprintln!("!!! LEFT OUT, the websockets package is missing: run `make setup`");
     None
 }
+
+#[test]
+fn the_example_carries_websockets_and_events() {
+    let [one, two] = [(); 2].map(|()| {
+        Origin::serving(|request| match request.header("upgrade") {
+            Some(_) => Reply::echo_web_socket(request),
+            None => Reply::raw("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
+                .then_close(),
+        })
+    });
+    let text = include_str!("../../examples/websocket/evener.toml")
+        .replace("127.0.0.1:8080", &format!("127.0.0.1:{}", crate::rig::reserve_port()))
+        .replace("127.0.0.1:9900", &format!("127.0.0.1:{}", crate::rig::reserve_port()))
+        .replace("127.0.0.1:9001", &one.address())
+        .replace("127.0.0.1:9002", &two.address());
+    let evener = Evener::start_on_text(&text);
+    let mut sockets: Vec<_> = (0..4).map(|_| open(&evener)).collect();
+    sockets.iter_mut().for_each(|socket| echo(socket, "hello"));
+    assert_eq!((one.requests_seen(), two.requests_seen()), (2, 2));
+    assert_eq!(evener.get("/events").expect_status(200).body(), "data: 1\n\n");
+}
