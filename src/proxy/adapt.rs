@@ -201,6 +201,9 @@ pub(super) async fn refuse(reason: Reason, session: &mut Session, ctx: &mut Requ
         return FailToProxy { error_code: 0, can_reuse_downstream: false };
     }
     ctx.status = Some(status);
+    if let Some(connection) = &ctx.connection {
+        connection.note_answer();
+    }
     let is_whole = session.as_mut().is_body_done();
     if !is_whole || reason == Reason::BadRequest {
         session.set_keepalive(None);

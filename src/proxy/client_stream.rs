@@ -227,6 +227,16 @@ impl Body {
     }
 }
 
+impl Drop for ClientStream {
+    /// A request that is cut off takes its stream with it; but its client has not been told anything yet.
+    fn drop(&mut self) {
+        if self.connection.was_cut_unanswered() {
+            let nothing = Box::new(io::Cursor::new(Vec::new()));
+            self.connection.leave_socket(std::mem::replace(&mut self.socket, nothing));
+        }
+    }
+}
+
 impl AsyncRead for ClientStream {
     fn poll_read(
         self: Pin<&mut Self>,

@@ -39,9 +39,9 @@ use crate::runtime::{ConnectionGuard, Listener, ListenerLimits, Runtime};
 const NEVER: u64 = u64::MAX;
 
 /// How much longer than its route's timeout a request lives before its connection is cut. At the timeout
-/// itself it is given up, and answered with 504; this is for requests that are past answering, because the
-/// response is under way or the client does not read. It is, too, for an upload that the upstream does not
-/// take: nobody reads the client then, so that nobody is told.
+/// itself it is given up, and answered with 504; this is for requests whose response is under way or whose
+/// client does not read. It is, too, for an upload that the upstream does not take: Pingora reads nothing then,
+/// and finds nothing out, so that it is answered here.
 const CUT_GRACE: Duration = Duration::from_millis(250);
 
 /// How long, and how many bytes, we read on after refusing, so that the refusal is read before the
@@ -68,6 +68,7 @@ pub(super) struct Connection {
     has_small_head_only: AtomicBool,
     is_handshake: AtomicBool,
     handshake: Mutex<Handshake>,
+    left: Mutex<Left>,
     /// The peer's address, ready to be sent as `X-Forwarded-For`.
     pub peer_header: HeaderValue,
     _counted: ConnectionGuard,
@@ -78,6 +79,13 @@ pub(super) struct Connection {
 struct Handshake {
     answer: Option<Answer>,
     waiting: Option<Waker>,
+}
+
+/// What a request that was cut off unanswered leaves behind, so that its client can be told.
+#[derive(Debug, Default)]
+struct Left {
+    socket: Option<Stream>,
+    request_id: Option<HeaderValue>,
 }
 
 impl Connection {
@@ -97,6 +105,7 @@ impl Connection {
             has_small_head_only: AtomicBool::new(false),
             is_handshake: AtomicBool::new(false),
             handshake: Mutex::default(),
+            left: Mutex::default(),
             _counted: listener.count_connection(),
             listener,
         }
@@ -200,6 +209,25 @@ impl Connection {
     /// Whether the request under way was cut off by its deadline.
     pub(super) fn was_cut(&self) -> bool {
         self.cut.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was, and its client has not seen anything of an answer.
+    pub(super) fn was_cut_unanswered(&self) -> bool {
+        self.was_cut() && !self.is_answered.load(Ordering::Relaxed)
+    }
+
+    /// The socket of a request that was cut off unanswered.
+    pub(super) fn leave_socket(&self, socket: Stream) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).socket = Some(socket);
+    }
+
+    /// The id of a request that was cut off unanswered.
+    pub(super) fn leave_request_id(&self, id: HeaderValue) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).request_id = Some(id);
+    }
+
+    fn take_left(&self) -> Left {
+        std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn deadline(&self) -> Option<Duration> {
@@ -380,6 +408,9 @@ impl Conversation {
         })
         .await;
         drop(request);
+        if self.connection.was_cut_unanswered() {
+            self.tell_of_cut().await;
+        }
         let (stream, _) = reused?.consume();
         ClientStream::from_stream(stream).filter(|stream| stream.is_between_requests())
     }
@@ -392,11 +423,25 @@ impl Conversation {
         self.alarm.poll_until(context, self.app.runtime.instant(until).into())
     }
 
+    /// Answers a request that was cut off, and is counted and logged already.
+    async fn tell_of_cut(&self) {
+        let Left { socket: Some(socket), request_id } = self.connection.take_left() else { return };
+        let id = request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default();
+        let answer = refusal::raw_answer(Reason::UpstreamTimeout, id);
+        self.part(Box::new(ClientStream::new(socket, self.connection.clone())), &answer).await;
+    }
+
     /// Answers a request that Pingora never sees, and closes.
-    async fn refuse(&self, mut stream: Box<ClientStream>, early: Early) {
+    async fn refuse(&self, stream: Box<ClientStream>, early: Early) {
         let answer = refusal::refuse_early(&early, &self.connection, &self.app.runtime);
+        self.part(stream, &answer).await;
+    }
+
+    /// Says these last words, and closes.
+    async fn part(&self, mut stream: Box<ClientStream>, answer: &[u8]) {
+        self.connection.note_answer();
         let farewell = async {
-            if stream.write_all(&answer).await.is_ok() && stream.flush().await.is_ok() {
+            if stream.write_all(answer).await.is_ok() && stream.flush().await.is_ok() {
                 let _ = stream.shutdown().await;
                 stream.drain(LINGER_BYTES_MAX).await;
             }

@@ -176,6 +176,12 @@ impl Drop for RequestContext {
         }
         let was_cut = self.connection.as_ref().is_some_and(|connection| connection.was_cut());
         let reason = if was_cut { Reason::UpstreamTimeout } else { Reason::ClientClosed };
+        let unanswered = self.connection.as_ref().filter(|connection| connection.was_cut_unanswered());
+        if let Some(connection) = unanswered {
+            connection.leave_request_id(self.request_id.clone());
+            // It was the upstream that took nothing more.
+            steps::failed(steps::Outcome::Timeout, self.runtime.now(), self);
+        }
         self.refusal.get_or_insert(reason);
         let finished = Finished {
             status: self.status.unwrap_or(reason.status()),

@@ -51,15 +51,17 @@ pub(super) fn refuse_early(early: &Early, connection: &Arc<Connection>, runtime:
         "request refused"
     );
     super::log::write_early(early.reason, id_text, connection, runtime);
-    let body = text_body(early.reason, id_text);
-    let status = StatusCode::from_u16(early.reason.status()).unwrap_or(StatusCode::BAD_REQUEST);
-    let retry_after = if wants_retry_after(early.reason) {
-        format!("Retry-After: {RETRY_AFTER}\r\n")
-    } else {
-        String::new()
-    };
+    raw_answer(early.reason, id_text)
+}
+
+/// The answer to a request that Pingora does not answer, as raw bytes.
+pub(super) fn raw_answer(reason: Reason, request_id: &str) -> Vec<u8> {
+    let body = text_body(reason, request_id);
+    let status = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let retry_after =
+        if wants_retry_after(reason) { format!("Retry-After: {RETRY_AFTER}\r\n") } else { String::new() };
     format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n{retry_after}X-Request-Id: {id_text}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n{retry_after}X-Request-Id: {request_id}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n{body}",
         body.len()
     )
     .into_bytes()
