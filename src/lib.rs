@@ -26,3 +26,13 @@ pub mod bench;
 pub mod cli;
 pub mod server;
 pub mod signals;
+
+/// What the targets of `tests/fuzz` reach, and nobody else.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::{
+        admin::fuzzing as admin, config::fuzzing as config, control::fuzzing as control,
+        proxy::fuzzing as proxy,
+    };
+}

@@ -24,6 +24,8 @@ mod describe;
 mod edit;
 mod fields;
 mod file;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod limits;
 mod report;
 mod source;

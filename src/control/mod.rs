@@ -13,6 +13,8 @@
 
 mod change;
 mod events;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod guard;
 mod history;
 mod judge;

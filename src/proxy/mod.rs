@@ -14,6 +14,8 @@ mod chunked;
 mod client_stream;
 mod connection;
 mod context;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod head;
 mod headers;
 mod log;

@@ -261,7 +261,7 @@ fn an_upload_that_the_upstream_does_not_take_is_a_504_in_time() {
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n");
     let mut sender = client.another_sender();
     let sending =
-        thread::spawn(move || while std::io::Write::write_all(&mut sender, &[b'x'; 65_536]).is_ok() {});
+        thread::spawn(move || while std::io::Write::write_all(&mut sender, &[b'x'; 8_192]).is_ok() {});
     let answer = client.read("POST").expect_status(504);
     assert!(answer.body().contains("upstream_timeout"), "{answer}");
     assert!(answer.header("x-request-id").is_some_and(|id| id.len() == 32), "{answer}");
