@@ -25,6 +25,8 @@ mod edit;
 mod fields;
 mod file;
 mod files;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod limits;
 mod report;
 mod source;

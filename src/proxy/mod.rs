@@ -20,6 +20,8 @@ mod connection;
 mod context;
 mod deadline;
 mod exchange;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod head;
 mod headers;
 mod http1;

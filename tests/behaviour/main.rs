@@ -22,6 +22,7 @@ mod events;
 mod failover;
 mod forwarding;
 mod guard;
+mod hardening;
 mod health;
 mod lifecycle;
 mod limits;
