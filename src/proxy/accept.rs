@@ -18,6 +18,7 @@ use super::Proxy;
 use super::connection::Connection;
 use super::http1::Conversation;
 use super::http2;
+use crate::observe::Reason;
 use crate::runtime::{ConnectionGuard, Runtime};
 
 /// The application behind every listener; Pingora accepts, and calls it for each connection.
@@ -42,6 +43,10 @@ impl TrafficApp {
     ) {
         let connection = Arc::new(Connection::new(peer, counted));
         if socket.selected_alpn_proto() == Some(ALPN::H2) {
+            let open = connection.listener.metrics.open_connections();
+            if open > self.runtime.limits_of(&connection.listener).max_connections as u64 {
+                return http2::turn_away(Reason::TooManyConnections, &connection, &self.runtime);
+            }
             return http2::serve(self, socket, connection, shutdown).await;
         }
         Conversation::new(self, connection).run(socket, shutdown).await;

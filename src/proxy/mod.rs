@@ -18,6 +18,7 @@ mod connection;
 mod context;
 mod deadline;
 mod exchange;
+mod frames;
 mod head;
 mod headers;
 mod http1;
@@ -87,7 +88,9 @@ impl ProxyHttp for Proxy {
         let request = session.req_header();
         let host = adapt::host(request);
         let head = adapt::head(request, &host);
-        let verdict = steps::route(&head, fastrand::u64(..), ctx).and_then(|()| steps::admit(&head, ctx));
+        let verdict = adapt::within_size(request, ctx)
+            .and_then(|()| steps::route(&head, fastrand::u64(..), ctx))
+            .and_then(|()| steps::admit(&head, ctx));
         drop(host);
         match verdict {
             Ok(()) => {

@@ -25,23 +25,28 @@ pub(super) struct Early {
     reason: Reason,
     /// What exactly was wrong, for the log.
     detail: &'static str,
+    /// What the client speaks.
+    protocol: &'static str,
 }
 
 impl Early {
     pub(super) const fn of(reason: Reason) -> Self {
-        Self { reason, detail: "" }
+        Self { reason, detail: "", protocol: "HTTP/1.1" }
     }
 
     pub(super) const fn malformed(detail: &'static str) -> Self {
-        Self { reason: Reason::BadRequest, detail }
+        Self { detail, ..Self::of(Reason::BadRequest) }
+    }
+
+    /// The same, of a client that speaks HTTP/2.
+    pub(super) const fn on_http2(self) -> Self {
+        Self { protocol: "HTTP/2", ..self }
     }
 }
 
-/// Counts an early refusal, and renders its answer as raw bytes.
-pub(super) fn refuse_early(early: &Early, connection: &Arc<Connection>, runtime: &Runtime) -> Vec<u8> {
+/// Counts and logs an early refusal that is answered by others, or not at all.
+pub(super) fn note_early(early: &Early, id_text: &str, connection: &Arc<Connection>, runtime: &Runtime) {
     runtime.metrics.refused(early.reason);
-    let id = headers::new_request_id();
-    let id_text = id.to_str().unwrap_or_default();
     tracing::debug!(
         listener = %connection.listener.name,
         client = %connection.peer.ip(),
@@ -50,7 +55,14 @@ pub(super) fn refuse_early(early: &Early, connection: &Arc<Connection>, runtime:
         request_id = id_text,
         "request refused"
     );
-    super::log::write_early(early.reason, id_text, connection, runtime);
+    super::log::write_early(early.reason, early.protocol, id_text, connection, runtime);
+}
+
+/// Counts an early refusal, and renders its answer as raw bytes.
+pub(super) fn refuse_early(early: &Early, connection: &Arc<Connection>, runtime: &Runtime) -> Vec<u8> {
+    let id = headers::new_request_id();
+    let id_text = id.to_str().unwrap_or_default();
+    note_early(early, id_text, connection, runtime);
     let body = text_body(early.reason, id_text);
     let status = StatusCode::from_u16(early.reason.status()).unwrap_or(StatusCode::BAD_REQUEST);
     let retry_after = if wants_retry_after(early.reason) {

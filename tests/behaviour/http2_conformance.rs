@@ -12,7 +12,7 @@ mod http2;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::rig::frames::{Frame, Frames, flag, fields, frame, head, integer, kind, settings_payload};
+use crate::rig::frames::{Frame, Frames, fields, flag, frame, head, integer, kind, settings_payload};
 use crate::rig::{Evener, Origin, Reply};
 
 /// Its number, what the client does, and what to see then.
@@ -33,7 +33,6 @@ const EXCEPTIONS: &[(&str, &str)] = &[
 /// Longer than any answer takes on a busy machine; only a failing case waits for it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-const NO_ERROR: u32 = 0;
 const PROTOCOL_ERROR: u32 = 1;
 const FLOW_CONTROL_ERROR: u32 = 3;
 const STREAM_CLOSED: u32 = 5;
@@ -41,7 +40,7 @@ const FRAME_SIZE_ERROR: u32 = 6;
 const REFUSED_STREAM: u32 = 7;
 const COMPRESSION_ERROR: u32 = 9;
 
-/// SETTINGS_HEADER_TABLE_SIZE and its siblings (RFC 9113 §6.5.2).
+/// `SETTINGS_HEADER_TABLE_SIZE` and its siblings (RFC 9113 §6.5.2).
 mod setting {
     pub(super) const ENABLE_PUSH: u16 = 2;
     pub(super) const MAX_CONCURRENT_STREAMS: u16 = 3;
@@ -110,11 +109,10 @@ fn error(frames: &mut Frames, codes: &[u32], is_error: fn(&Frame) -> bool) -> Se
         match frames.try_read() {
             Ok(Some(frame)) if is_error(&frame) && codes.contains(&frame.error_code()) => return Ok(()),
             Ok(Some(frame)) => last = Some(frame),
-            Ok(None) => return Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                 return Err(format!("no error with a code of {codes:?}; last {last:?}"));
             }
-            Err(_) => return Ok(()),
+            Ok(None) | Err(_) => return Ok(()),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What every HTTP/2 server can do.
 
 use super::{
-    Case, answered, answered_whole, answers_block, begun, fields, finish_one, flag, frame, get, head, integer, kind,
-    pong, post, settings_payload, wanted,
+    Case, answered, answered_whole, answers_block, begun, fields, finish_one, flag, frame, get, head,
+    integer, kind, pong, post, settings_payload, wanted,
 };
 use crate::rig::frames::Frames;
 
@@ -131,9 +131,11 @@ pub(super) const CASES: &[Case] = &[
     }),
     ("generic/5/1", "sends an indexed field", |address| with_field(address, &[0x80 | 16])),
     ("generic/5/2", "sends a literal to be indexed, indexed name", |address| {
-        with_field(address, &[&[0x40 | 58][..], &plain("test")].concat())
+        with_field(address, &[&integer(0x40, 6, 58)[..], &plain("test")].concat())
     }),
-    ("generic/5/3", "… with Huffman coding", |address| with_field(address, &[&[0x40 | 58][..], HUFFMAN_TEST].concat())),
+    ("generic/5/3", "… with Huffman coding", |address| {
+        with_field(address, &[&integer(0x40, 6, 58)[..], HUFFMAN_TEST].concat())
+    }),
     ("generic/5/4", "sends a literal to be indexed, new name", |address| {
         with_field(address, &[&[0x40][..], &plain("x-test"), &plain("test")].concat())
     }),

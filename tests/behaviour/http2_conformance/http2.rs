@@ -1,11 +1,11 @@
 //! RFC 9113, by the section numbers of RFC 7540, as h2spec counts.
 
 use super::{
-    COMPRESSION_ERROR, Case, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM,
-    STREAM_CLOSED, Seen, answered, answered_whole, begun, closed, connection_error, fields, finish_one, flag, frame,
-    get, head, kind, pong, post, refuses_block, setting, settings_payload, sized_post, stream_error, wanted,
+    COMPRESSION_ERROR, Case, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, PROTOCOL_ERROR, REFUSED_STREAM,
+    STREAM_CLOSED, Seen, answered, begun, closed, connection_error, fields, finish_one, flag, frame, get,
+    head, kind, pong, post, refuses_block, setting, settings_payload, sized_post, stream_error, wanted,
 };
-use crate::rig::frames::{Frames, PREFACE};
+use crate::rig::frames::Frames;
 use std::net::SocketAddr;
 
 /// One byte more than a frame may have here.

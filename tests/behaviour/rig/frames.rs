@@ -152,9 +152,8 @@ impl Frames {
             match self.try_read() {
                 Ok(Some(frame)) if frame.kind == kind::GOAWAY => code = Some(frame.error_code()),
                 Ok(Some(_)) => {}
-                Ok(None) => return code,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => panic!("still open"),
-                Err(_) => return code,
+                Ok(None) | Err(_) => return code,
             }
         }
     }
@@ -177,9 +176,9 @@ impl Frame {
     /// The error code of a GOAWAY or `RST_STREAM`.
     pub(crate) fn error_code(&self) -> u32 {
         let at = if self.kind == kind::GOAWAY { 4 } else { 0 };
-        self.payload.get(at..at + 4).map_or(u32::MAX, |code| {
-            u32::from_be_bytes(code.try_into().expect("four bytes"))
-        })
+        self.payload
+            .get(at..at + 4)
+            .map_or(u32::MAX, |code| u32::from_be_bytes(code.try_into().expect("four bytes")))
     }
 
     /// The last stream that a GOAWAY lets finish.
@@ -189,9 +188,10 @@ impl Frame {
 
     /// The value of one setting.
     pub(crate) fn setting(&self, id: u16) -> Option<u32> {
-        self.payload.chunks_exact(6).find(|entry| entry[..2] == id.to_be_bytes()).map(|entry| {
-            u32::from_be_bytes(entry[2..].try_into().expect("four bytes"))
-        })
+        self.payload
+            .chunks_exact(6)
+            .find(|entry| entry[..2] == id.to_be_bytes())
+            .map(|entry| u32::from_be_bytes(entry[2..].try_into().expect("four bytes")))
     }
 
     pub(crate) fn ends_stream(&self) -> bool {

@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,7 +22,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct H2Client {
     runtime: Arc<Runtime>,
     requests: SendRequest<Bytes>,
-    pings: Mutex<h2::PingPong>,
     driver: tokio::task::JoinHandle<Result<(), h2::Error>>,
     address: SocketAddr,
 }
@@ -53,14 +52,13 @@ impl H2Client {
     pub(crate) fn connect_with(address: SocketAddr, settings: &Builder) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = Arc::new(runtime.expect("a runtime"));
-        let (requests, pings, driver) = within(&runtime, async {
+        let (requests, driver) = within(&runtime, async {
             let socket = tokio::net::TcpStream::connect(address).await.expect("connect");
             socket.set_nodelay(true).expect("a socket");
-            let (requests, mut connection) = settings.handshake(socket).await.expect("HTTP/2");
-            let pings = connection.ping_pong().expect("nobody else has it");
-            (requests, pings, tokio::spawn(connection))
+            let (requests, connection) = settings.handshake(socket).await.expect("HTTP/2");
+            (requests, tokio::spawn(connection))
         });
-        Self { runtime, requests, pings: Mutex::new(pings), driver, address }
+        Self { runtime, requests, driver, address }
     }
 
     /// `GET path`, and its answer.
@@ -102,19 +100,6 @@ impl H2Client {
     /// How many streams the server lets us have at a time.
     pub(crate) fn streams_max(&self) -> usize {
         self.requests.current_max_send_streams()
-    }
-
-    /// Waits until everything that was sent so far has arrived.
-    pub(crate) fn round_trip(&self) {
-        let mut pings = self.pings.lock().expect("not poisoned");
-        within(&self.runtime, pings.ping(h2::Ping::opaque())).expect("a pong");
-    }
-
-    /// Waits until the connection has ended, in good order or not.
-    pub(crate) fn wait_for_end(self) -> Result<(), h2::Error> {
-        let Self { runtime, requests, driver, .. } = self;
-        drop(requests);
-        within(&runtime, driver).expect("no panic")
     }
 
     /// Whether the server has ended the connection, or is about to.
