@@ -3,6 +3,7 @@
 // Floor 0: domain. No clock, no randomness, no I/O, no locks.
 pub mod balance;
 pub mod health;
+pub mod proxy_header;
 pub mod retry;
 pub mod route;
 
@@ -26,3 +27,4 @@ pub mod bench;
 pub mod cli;
 pub mod server;
 pub mod signals;
+pub mod upgrade;

@@ -61,6 +61,7 @@ impl AdminApp {
     }
 
     async fn serve(&self, stream: Stream, shutdown: &ShutdownWatch) {
+        let _visitor = self.control.succession().visitor();
         let peer = peer_of(&stream);
         let router = self.router.clone().map_request(move |mut request: Request<Incoming>| {
             if let Some(peer) = peer {
@@ -86,6 +87,13 @@ impl AdminApp {
                     () = sleep(drain::WAIT_MAX) => {}
                 }
             }
+        }
+        // A client that asks on an idle connection in this very moment is still answered: hyper closes it behind
+        // that answer (`last_answer`), or when it has idled for its time.
+        if self.control.succession().is_handed_over()
+            && timeout(HEAD_TIMEOUT, connection.as_mut()).await.is_ok()
+        {
+            return;
         }
         connection.as_mut().graceful_shutdown();
         let _ = timeout(FAREWELL, connection).await;

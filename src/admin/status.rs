@@ -8,7 +8,10 @@ use serde::Serialize;
 use super::answer::Json;
 use super::config::path_of;
 use super::views::{Condition, Figures, HealthView, ListenerFigures};
+use crate::config::CertificateConfig;
 use crate::control::{Control, Guard, Outcome, Refusal};
+use crate::observe::utc;
+use crate::runtime::{Listener, Snapshot};
 
 /// `GET /v1/status`
 pub(super) async fn show(State(control): State<Arc<Control>>) -> Json<StatusView> {
@@ -31,6 +34,12 @@ pub(super) struct StatusView {
     /// The latest change that was refused, if none was applied since.
     last_refusal: Option<RefusalView>,
     pid: u32,
+    /// The file that the process was started from, and a successor would be.
+    executable: String,
+    /// The process that handed over to this one; null when it was started anew.
+    predecessor: Option<u32>,
+    /// The latest upgrade that failed.
+    last_failed_upgrade: Option<RefusalView>,
     listeners: Vec<ListenerView>,
     routes: usize,
     pools: usize,
@@ -58,6 +67,38 @@ struct ListenerView {
     name: String,
     address: String,
     connections: u64,
+    /// Those among them that are a WebSocket.
+    upgraded_connections: u64,
+    /// Those that it shows to clients; empty: it speaks no TLS.
+    certificates: Vec<CertificateView>,
+}
+
+#[derive(Serialize)]
+struct CertificateView {
+    file: String,
+    names: Vec<String>,
+    not_after: String,
+}
+
+impl From<&CertificateConfig> for CertificateView {
+    fn from(certificate: &CertificateConfig) -> Self {
+        let CertificateConfig { certificate: file, names, not_after, .. } = certificate;
+        Self { file: file.clone(), names: names.clone(), not_after: utc(*not_after) }
+    }
+}
+
+impl ListenerView {
+    fn of(listener: &Listener, snapshot: &Snapshot) -> Self {
+        let tls = snapshot.config.listeners.get(listener.index).and_then(|config| config.tls.as_ref());
+        let certificates = tls.iter().flat_map(|tls| &tls.certificates);
+        Self {
+            name: listener.name.clone(),
+            address: listener.address.to_string(),
+            connections: ListenerFigures::of(listener, snapshot).connections,
+            upgraded_connections: listener.metrics.upgraded_connections(),
+            certificates: certificates.map(CertificateView::from).collect(),
+        }
+    }
 }
 
 impl StatusView {
@@ -67,21 +108,20 @@ impl StatusView {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             status: HealthView::of(control).status,
-            uptime_seconds: runtime.now().as_secs_f64(),
+            uptime_seconds: runtime.uptime().as_secs_f64(),
             generation: snapshot.generation,
             etag: control.tag_of(snapshot.generation),
             config: path_of(control),
             overrides: control.running().overrides.len(),
             last_refusal: control.refusal().map(RefusalView::from),
             pid: std::process::id(),
+            executable: control.succession().executable().display().to_string(),
+            predecessor: control.succession().predecessor(),
+            last_failed_upgrade: control.succession().failure().map(RefusalView::from),
             listeners: runtime
                 .listeners()
                 .iter()
-                .map(|listener| ListenerView {
-                    name: listener.name.clone(),
-                    address: listener.address.to_string(),
-                    connections: ListenerFigures::of(listener, &snapshot).connections,
-                })
+                .map(|listener| ListenerView::of(listener, &snapshot))
                 .collect(),
             routes: snapshot.routes().len(),
             pools: snapshot.pools().len(),

@@ -19,6 +19,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+use super::files::Files;
 use super::report::{Diagnostic, Severity, Wrong, line_of, line_starts};
 use super::values::{self, shown};
 use super::words::did_you_mean;
@@ -37,6 +38,8 @@ pub(super) struct Desk<'t> {
     /// Parts of the text that say nothing reliable; mistakes there were already said.
     pub unreliable: &'t [Range<usize>],
     pub found: RefCell<Vec<Diagnostic>>,
+    /// Files that were read and that matter to those who follow the configuration.
+    pub files: RefCell<Files>,
     /// Parts of the text that must not be shown.
     pub hidden: RefCell<Vec<Range<usize>>>,
     /// Every key that was asked for, such as `pools.*.strategy`.
@@ -86,6 +89,17 @@ impl Desk<'_> {
     /// How much was found so far; unchanged means that nothing was wrong meanwhile.
     pub(super) fn found_so_far(&self) -> usize {
         self.found.borrow().len()
+    }
+
+    /// How many mistakes were found so far; oddities do not count.
+    pub(super) fn mistakes_so_far(&self) -> usize {
+        let is_mistake = |diagnostic: &&Diagnostic| diagnostic.severity == Severity::Error;
+        self.found.borrow().iter().filter(is_mistake).count()
+    }
+
+    /// A file is about to be read of which those who follow the configuration should know when it changes.
+    pub(super) fn reads(&self, path: &Path) {
+        self.files.borrow_mut().note(path);
     }
 
     fn note(&self, severity: Severity, span: Option<Range<usize>>, wrong: Wrong) {

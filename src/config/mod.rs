@@ -24,11 +24,13 @@ mod describe;
 mod edit;
 mod fields;
 mod file;
+mod files;
 pub mod limits;
 mod report;
 mod source;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod token;
 mod values;
 mod without_file;
@@ -48,8 +50,12 @@ pub use edit::{
     CannotEdit, NewUpstream, PoolEdit, check_circle, check_members, edit, read_address, read_duration,
     read_size, resolved_address,
 };
+pub use files::Files;
 pub use report::{Mistake, Report};
 pub use source::{LoadError, Loaded, Source, Unreadable};
+pub use tls::{
+    AlpnProtocol, CertificateConfig, ClientAuth, ClientCaConfig, EXPIRES_SOON, ListenerTlsConfig, TlsVersion,
+};
 pub use token::{Scope, TokenConfig, TokenSecret};
 pub use without_file::{addresses_in, from_addresses, text_of_addresses};
 
@@ -174,10 +180,14 @@ pub struct ListenerConfig {
     pub max_header_size: usize,
     /// Bytes of a request body; `None`: no limit.
     pub max_body_size: Option<u64>,
+    /// Whether `trusted_proxies` begin each connection with a PROXY header.
+    pub proxy_protocol: bool,
     /// Whether clients may begin with HTTP/2 in clear, without asking (prior knowledge).
     pub http2_cleartext: bool,
     /// What bounds HTTP/2 connections.
     pub http2: Http2Config,
+    /// How it speaks TLS; `None`: it speaks none.
+    pub tls: Option<Arc<ListenerTlsConfig>>,
 }
 
 /// `http2` of a listener.
@@ -196,10 +206,14 @@ pub struct RouteConfig {
     pub name: String,
     /// Which requests it takes (floor 0 decides).
     pub matcher: crate::route::Matcher,
-    /// Where they go: indexes into `Config::pools` with their weights; one entry for `pool = "…"`.
+    /// Where they go: indexes into `Config::pools` with their weights; one entry for `pool = "…"`. Empty only
+    /// beside `redirect_https`.
     pub split: Vec<SplitConfig>,
-    /// Request head received to response complete; upgraded connections exempt.
-    pub timeout: Duration,
+    /// Those that came without TLS are told to come again with it, at this port; `None`: they are not.
+    pub redirect_https: Option<u16>,
+    /// Request head received to response complete; `None`: no limit. Upgraded connections are exempt, and
+    /// event streams from the end of the response's head on.
+    pub timeout: Option<Duration>,
     /// Whether the matched `path_prefix` is cut off before forwarding.
     pub strip_prefix: bool,
     /// What is set and removed on the way to the upstream.
@@ -251,6 +265,8 @@ pub struct PoolConfig {
     pub queue: QueueConfig,
     /// Asking upstreams how they are; `None`: off.
     pub health_check: Option<HealthCheckConfig>,
+    /// The PROXY header that each connection to an upstream begins with; `None`: none.
+    pub proxy_protocol: Option<crate::proxy_header::Version>,
 }
 
 /// `hash` of a pool.
@@ -307,6 +323,8 @@ pub struct TimeoutsConfig {
     pub connect: Duration,
     pub read: Duration,
     pub write: Duration,
+    /// Silence in both directions of an upgraded connection or an event stream.
+    pub tunnel: Duration,
 }
 
 /// `keepalive` of a pool.

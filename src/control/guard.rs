@@ -229,6 +229,7 @@ impl Control {
         author: &Author,
         bounds: Bounds,
     ) -> Result<(Applied, Begun), Rejected> {
+        self.check_not_held()?;
         self.check(change, condition)?;
         if writer.guarded.is_some() {
             return Err(Rejected::Guarded);
@@ -396,6 +397,7 @@ impl Control {
             file: previous.file.clone(),
             config: (*guarded.previous_snapshot.config).clone(),
             overrides: previous.overrides.clone(),
+            files: previous.files.clone(),
             dropped: Vec::new(),
             warnings: Vec::new(),
             what: format!("roll back to generation {}", previous.generation),

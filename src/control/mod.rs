@@ -9,10 +9,12 @@
 //! `overrides.rs` decides between file and operator, `store.rs` and `history.rs` keep both on the disk.
 //! `events.rs` tells those who listen what came of it, and what else happens. `plan.rs` tells what a change
 //! would do, `guard.rs` takes one back that does harm, as `judge.rs` sees it. `start.rs` is the same for the
-//! first configuration; `watch.rs` asks for a reload when the file is saved.
+//! first configuration; `watch.rs` asks for a reload when the file is saved, `expiry.rs` tells of certificates that
+//! should be renewed, and `succession.rs` holds everything back while another process takes our place.
 
 mod change;
 mod events;
+mod expiry;
 mod guard;
 mod history;
 mod judge;
@@ -21,6 +23,7 @@ mod plan;
 mod prepare;
 mod start;
 mod store;
+mod succession;
 #[cfg(test)]
 mod testing;
 mod watch;
@@ -36,15 +39,20 @@ pub use change::{Applied, Author, Change, Condition, Dropped, Rejected, Reset};
 pub use events::{
     ConfigEvent, Counts, EVENTS_MAX, Event, Events, Happening, HealthEvent, Subscription, Told,
 };
+pub use expiry::tell_of_expiry;
 pub use guard::{Bounds, Guard, Outcome, Why};
 pub use history::{ENTRIES_MAX as HISTORY_ENTRIES_MAX, Entry as HistoryEntry};
 pub use judge::Figures;
 pub use overrides::{Override, Setting};
 pub use plan::Plan;
 pub use start::Start;
+pub use succession::{
+    CannotUpgrade, HandedOver, Hindrance, ProcessView, Succession, UPGRADE_TIMEOUT, UPGRADE_TIMEOUT_MAX,
+    UpgradeEvent, UpgradeRequest, Visitor,
+};
 pub use watch::follow_file;
 
-use crate::config::Config;
+use crate::config::{Config, Files};
 use crate::observe::{ChangeOrigin, ChangeResult, utc};
 use crate::runtime::{Pool, Runtime, Snapshot};
 use guard::Guarded;
@@ -72,6 +80,8 @@ pub struct Running {
     pub file: Arc<Config>,
     /// What was changed at run time and differs from the file.
     pub overrides: Arc<[Override]>,
+    /// Files that the text names, as they were when they were read.
+    pub files: Files,
 }
 
 /// The latest change that was refused, if none was applied since.
@@ -109,6 +119,25 @@ pub struct Control {
     guard: tokio::sync::watch::Sender<Option<Guard>>,
     probe_now: mpsc::UnboundedSender<ProbeNow>,
     probe_requests: Mutex<Option<mpsc::UnboundedReceiver<ProbeNow>>>,
+    succession: Succession,
+}
+
+/// A text that was refused, with the files that it names as they were then.
+#[derive(Debug)]
+struct Refused {
+    text: String,
+    files: Files,
+}
+
+impl Refused {
+    fn new(text: String, why: &Rejected) -> Self {
+        Self { text, files: why.files() }
+    }
+
+    /// Whether it would be refused again: it is the same text, and nobody has touched its files.
+    fn is_still(&self, text: &str) -> bool {
+        self.text == text && !self.files.have_changed()
+    }
 }
 
 /// What only the writer needs, under the lock that makes changes come one at a time.
@@ -118,8 +147,8 @@ struct Writer {
     history: History,
     /// What the overrides file holds, as far as we know.
     stored_overrides: Arc<[Override]>,
-    /// A text that was refused, so that a watcher does not have it refused again and again.
-    refused_text: Option<String>,
+    /// What was refused, so that a watcher does not have it refused again and again.
+    refused: Option<Refused>,
     /// The guarded change under way. As long as there is one, nothing is written to the disk.
     guarded: Option<Guarded>,
 }
@@ -146,8 +175,10 @@ impl Control {
         runtime.metrics.config_changed(ChangeOrigin::Start, ChangeResult::Applied);
         runtime.metrics.config_applied(first, SystemTime::now());
         let (probe_now, requests) = mpsc::unbounded_channel();
-        let Start { source, running, mut writer, .. } = start;
-        writer.settle(&running);
+        let Start { source, running, mut writer, executable, predecessor, .. } = start;
+        if predecessor.is_none() {
+            writer.settle(&running);
+        }
         let instance = fastrand::u32(..);
         Self {
             runtime,
@@ -161,6 +192,7 @@ impl Control {
             guard: tokio::sync::watch::Sender::new(None),
             probe_now,
             probe_requests: Mutex::new(Some(requests)),
+            succession: Succession::new(executable, predecessor),
         }
     }
 
@@ -187,6 +219,14 @@ impl Control {
     /// What happens, for those who listen.
     pub fn events(&self) -> &Events {
         &self.events
+    }
+
+    /// The files of what runs were touched, and hold what they held.
+    fn note_files(&self, files: Files) {
+        let Running { generation, text, file, overrides, .. } = &*self.running();
+        let (text, file, overrides) = (text.clone(), file.clone(), overrides.clone());
+        self.running.store(Arc::new(Running { generation: *generation, text, file, overrides, files }));
+        self.forget_refusal();
     }
 
     /// What was refused is not in the file any more.
@@ -256,6 +296,7 @@ impl Control {
         condition: Option<&Condition>,
         author: &Author,
     ) -> Result<Applied, Rejected> {
+        self.check_not_held()?;
         self.check(change, condition)?;
         if let Some(applied) = self.heed_guard(writer, change, author)? {
             return Ok(applied);
@@ -383,6 +424,7 @@ impl Control {
             text: next.text.clone(),
             file: next.file,
             overrides: next.overrides.clone(),
+            files: next.files,
         }));
         self.generation.send_replace(generation);
         writer.history.push(NewEntry {
@@ -397,7 +439,7 @@ impl Control {
             text: next.text,
         });
         writer.history.save();
-        writer.refused_text = None;
+        writer.refused = None;
         applied.tag = self.tag_of(generation);
         applied.dropped = next.dropped;
         applied.warnings = next.warnings;
@@ -408,6 +450,8 @@ impl Control {
     fn tell(&self, change: &Change, result: &Result<Applied, Rejected>, author: &Author) {
         match result {
             Ok(applied) if !applied.changed => {}
+            // The file is looked at again when that is over.
+            Err(Rejected::HandingOver) if author.origin == ChangeOrigin::File => {}
             Ok(applied) => self.tell_applied(change, applied, author),
             Err(rejected) => self.tell_refused(change, rejected, author),
         }

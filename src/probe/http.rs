@@ -8,8 +8,10 @@ use pingora::http::RequestHeader;
 use pingora::protocols::http::client::HttpSession;
 use pingora::upstreams::peer::HttpPeer;
 
+use super::announcing::announce;
 use super::{Answer, is_local};
 use crate::config::UpstreamAddress;
+use crate::proxy_header::Version;
 
 /// What is asked, and which answers are good.
 pub(super) struct Question<'a> {
@@ -17,6 +19,7 @@ pub(super) struct Question<'a> {
     pub host: Option<&'a str>,
     pub status: &'a [u16],
     pub headers: &'a [(HeaderName, HeaderValue)],
+    pub proxy_protocol: Option<Version>,
 }
 
 /// Asks on a fresh connection: a kept one would not notice that nobody accepts any more.
@@ -52,6 +55,7 @@ async fn status(
     };
     peer.options.connection_timeout = Some(timeout);
     peer.options.read_timeout = Some(timeout);
+    announce(question.proxy_protocol, &mut peer);
     let (mut session, _) = connector.get_http_session(&peer).await?;
     session.write_request_header(Box::new(request(address, question)?)).await?;
     session.finish_request_body().await?;

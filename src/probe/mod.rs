@@ -10,6 +10,7 @@
 //! kind of probe**: write its file after the pattern of `tcp.rs`, add a variant to
 //! [`ProbeConfig`], and follow the compiler to the match in `Asker::ask`.
 
+mod announcing;
 mod http;
 mod tcp;
 
@@ -28,6 +29,7 @@ use tokio::task::JoinHandle;
 use crate::config::{HealthCheckConfig, ProbeConfig, UpstreamAddress};
 use crate::control::{Control, Happening, ProbeNow};
 use crate::health::{Health, Mode, Transition, next_probe_in};
+use crate::proxy_header::Version;
 use crate::runtime::{LastCheck, Pool, Runtime, Snapshot, Upstream, UpstreamState};
 
 /// Probes under way at a time: enough for a first round of thousands, few enough not to use up the
@@ -60,6 +62,8 @@ enum Answer {
 struct Subject {
     state: Arc<UpstreamState>,
     check: Arc<HealthCheckConfig>,
+    /// The PROXY header that connections begin with.
+    proxy_protocol: Option<Version>,
     /// Whether the pool lets whoever comes up start slowly.
     starts_slowly: bool,
     /// Nobody wants to know any more; the probe under way is the last one.
@@ -144,6 +148,7 @@ impl Prober {
             let subject = Subject {
                 state: upstream.state.clone(),
                 check: check.clone(),
+                proxy_protocol: pool.config.proxy_protocol,
                 starts_slowly,
                 is_left: AtomicBool::new(false),
             };
@@ -234,10 +239,11 @@ impl Asker {
 
     /// Asks once, and tells the upstream's state.
     async fn probe(&self, subject: &Subject) {
-        let Subject { state, check, .. } = subject;
+        let Subject { state, check, proxy_protocol, .. } = subject;
         let Ok(_permit) = self.permits.acquire().await else { return };
         let began = Instant::now();
-        let answer = match tokio::time::timeout(check.timeout, self.ask(&state.address, check)).await {
+        let asking = self.ask(&state.address, check, *proxy_protocol);
+        let answer = match tokio::time::timeout(check.timeout, asking).await {
             Ok(answer) => answer,
             Err(_) => Answer::Sick(format!("no answer within {:?}", check.timeout)),
         };
@@ -258,11 +264,17 @@ impl Asker {
         }
     }
 
-    async fn ask(&self, address: &UpstreamAddress, check: &HealthCheckConfig) -> Answer {
+    async fn ask(
+        &self,
+        address: &UpstreamAddress,
+        check: &HealthCheckConfig,
+        proxy_protocol: Option<Version>,
+    ) -> Answer {
         match &check.probe {
-            ProbeConfig::Tcp => tcp::ask(address).await,
+            ProbeConfig::Tcp => tcp::ask(address, proxy_protocol).await,
             ProbeConfig::Http { path, host, status, headers } => {
-                let question = http::Question { path, host: host.as_deref(), status, headers };
+                let question =
+                    http::Question { path, host: host.as_deref(), status, headers, proxy_protocol };
                 http::ask(&self.connector, address, &question, check.timeout).await
             }
         }
@@ -271,7 +283,9 @@ impl Asker {
 
 impl Subject {
     fn is_asked_like(&self, other: &Self) -> bool {
-        *self.check == *other.check && self.starts_slowly == other.starts_slowly
+        *self.check == *other.check
+            && self.starts_slowly == other.starts_slowly
+            && self.proxy_protocol == other.proxy_protocol
     }
 
     fn changed(&self, transition: Transition, error: Option<&str>, now: Duration) {

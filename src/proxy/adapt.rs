@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, Session};
@@ -12,7 +13,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 use super::client_stream::{Answer, ClientStream};
 use super::context::{RequestContext, Told};
 use super::exchange::Exchange;
-use super::steps::{Outcome, Sent};
+use super::steps::{self, Outcome, Sent};
 use super::{headers, http2, refusal};
 use crate::observe::Reason;
 use crate::route::RequestHead;
@@ -63,8 +64,13 @@ pub(super) fn identify(session: &Session, ctx: &mut RequestContext) {
     let request = session.req_header();
     ctx.exchange = exchange(session);
     ctx.is_http_1_0 = request.version == Version::HTTP_10;
+    if let Some(exchange) = ctx.exchange.as_ref().filter(|exchange| exchange.is_stream)
+        && steps::is_event_stream(request.headers.get(header::ACCEPT))
+    {
+        exchange.note_wants_events();
+    }
     let peer = ctx.connection().map(|connection| connection.peer.ip().to_canonical());
-    let is_trusted = peer.is_some_and(|peer| ctx.is_trusted(peer));
+    let is_trusted = ctx.trusts_peer();
     ctx.client = match peer {
         Some(peer) if is_trusted => {
             Some(headers::client_behind(peer, &request.headers, |address| ctx.is_trusted(address)))
@@ -213,6 +219,33 @@ pub(super) fn discarded(status: u16) -> Box<Error> {
     error
 }
 
+/// Whether a request came over TLS, to us or to a proxy that we trust and that says so.
+pub(super) fn is_https(request: &RequestHeader, ctx: &RequestContext) -> bool {
+    let Some(connection) = ctx.connection() else { return false };
+    connection.tls.is_some()
+        || (headers::says_https(&request.headers) && ctx.is_trusted(connection.peer.ip().to_canonical()))
+}
+
+/// Tells the client to come again over TLS, to the host that it asked for.
+pub(super) async fn redirect(port: u16, session: &mut Session, ctx: &mut RequestContext) {
+    let request = session.req_header();
+    let location = headers::https_location(request.raw_path(), &request.uri, &request.headers, port);
+    let Some(location) = location else {
+        refuse(Reason::BadRequest, session, ctx).await;
+        return;
+    };
+    ctx.answer_handshake(Answer::Refused);
+    let answer = refusal::redirect(location, &ctx.request_id);
+    let is_whole = session.as_mut().is_body_done();
+    if !is_whole {
+        session.set_keepalive(None);
+    }
+    ctx.status = Some(refusal::REDIRECT);
+    if write_answer(answer, session, ctx).await.is_ok() && !is_whole && !session.is_http2() {
+        linger(session).await;
+    }
+}
+
 /// Tells the client, unless it is gone or has seen part of another answer.
 pub(super) async fn refuse(reason: Reason, session: &mut Session, ctx: &mut RequestContext) -> FailToProxy {
     ctx.refusal = Some(reason);
@@ -227,7 +260,8 @@ pub(super) async fn refuse(reason: Reason, session: &mut Session, ctx: &mut Requ
     if !is_whole || reason == Reason::BadRequest {
         session.set_keepalive(None);
     }
-    if write_answer(reason, session, ctx).await.is_err() {
+    let answer = refusal::answer(reason, &session.req_header().headers, &ctx.request_id);
+    if write_answer(answer, session, ctx).await.is_err() {
         return FailToProxy { error_code: 0, can_reuse_downstream: false };
     }
     if !is_whole && !session.is_http2() {
@@ -237,11 +271,11 @@ pub(super) async fn refuse(reason: Reason, session: &mut Session, ctx: &mut Requ
 }
 
 async fn write_answer(
-    reason: Reason,
+    answer: pingora::Result<(ResponseHeader, Bytes)>,
     session: &mut Session,
     ctx: &mut RequestContext,
 ) -> pingora::Result<()> {
-    let (mut response, body) = refusal::answer(reason, &session.req_header().headers, &ctx.request_id)?;
+    let (mut response, body) = answer?;
     if ctx.is_http_1_0 {
         response.set_version(http::Version::HTTP_10);
     }

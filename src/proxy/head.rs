@@ -379,7 +379,7 @@ fn is_readable(target: &[u8]) -> bool {
 }
 
 /// Bytes of a host name, an IP address in brackets, a port. No user information, no list.
-const fn is_authority(byte: u8) -> bool {
+pub(super) const fn is_authority(byte: u8) -> bool {
     matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'%' | b':' | b'[' | b']')
 }
 

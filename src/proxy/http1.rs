@@ -62,7 +62,7 @@ impl Conversation {
         if open > self.limits().max_connections as u64 {
             return self.refuse(stream, Early::of(Reason::TooManyConnections)).await;
         }
-        let mut stopping = pin!(stopping(shutdown.clone()));
+        let mut stopping = pin!(stopping(self.app.idle_end.clone()));
         let mut is_first = true;
         loop {
             let limits = self.limits();
@@ -94,6 +94,12 @@ impl Conversation {
                 None => return,
             }
         }
+    }
+
+    /// Refuses the connection, whatever its request is.
+    pub(super) async fn turn_away(self, socket: Stream, early: Early) {
+        let stream = Box::new(ClientStream::new(socket, self.exchange.clone()));
+        self.refuse(stream, early).await;
     }
 
     fn limits(&self) -> ListenerLimits {
@@ -195,7 +201,8 @@ impl Conversation {
 
         // Boxed by async_trait: an idle connection does not hold this future.
         let request = self.app.proxy.process_new_http(session, shutdown);
-        let reused = deadline::carry(request, &self.exchange, &mut self.alarm, &self.app.runtime).await;
+        let reused =
+            deadline::carry(request, &self.exchange, &mut self.alarm, &self.app.runtime, shutdown).await;
         let (stream, _) = reused?.consume();
         ClientStream::from_stream(stream).filter(|stream| stream.is_between_requests())
     }

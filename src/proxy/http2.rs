@@ -80,8 +80,11 @@ pub(super) async fn serve(
     let limits = app.runtime.limits_of(&connection.listener);
     let (socket, pulse) = Counted::new(socket);
     let greeting = server::handshake(Box::new(socket), Some(options(limits)));
-    let Ok(Ok(mut frames)) = tokio::time::timeout(limits.header_timeout, greeting).await else {
-        return turn_away(Reason::RequestTimeout, &connection, &app.runtime);
+    let mut frames = match tokio::time::timeout(limits.header_timeout, greeting).await {
+        Ok(Ok(frames)) => frames,
+        // Not HTTP/2 after all, or gone.
+        Ok(Err(_)) => return,
+        Err(_) => return note(&Early::of(Reason::RequestTimeout), &connection, &app.runtime),
     };
     let Some(pings) = frames.ping_pong() else { return };
     let silence = Silence::begin(limits.http2_ping_interval);
@@ -102,11 +105,7 @@ pub(super) async fn serve(
     state.run(shutdown).await;
 }
 
-/// Counts and logs a connection that is closed without an answer.
-pub(super) fn turn_away(reason: Reason, connection: &Arc<Connection>, runtime: &Runtime) {
-    note(&Early::of(reason), connection, runtime);
-}
-
+/// Counts and logs what is refused without an answer of ours.
 fn note(early: &Early, connection: &Arc<Connection>, runtime: &Runtime) {
     let id = headers::new_request_id();
     refusal::note_early(&early.on_http2(), id.to_str().unwrap_or_default(), connection, runtime);
@@ -253,7 +252,7 @@ async fn request(
 ) {
     let mut alarm = Alarm::new(Instant::now() + UNKNOWN_DEADLINE);
     let request = app.proxy.process_new_http(ServerSession::new_http2(session), &shutdown);
-    let _ = deadline::carry(request, &exchange, &mut alarm, &app.runtime).await;
+    let _ = deadline::carry(request, &exchange, &mut alarm, &app.runtime, &shutdown).await;
 }
 
 /// Where the alarm of a stream stands until its route is known.

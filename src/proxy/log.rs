@@ -31,6 +31,7 @@ pub(super) fn write(finished: &Finished, duration: Duration, ctx: &RequestContex
         bytes_in: finished.request_bytes,
         bytes_out: finished.response_bytes,
         protocol: protocol(ctx),
+        tls: ctx.connection().and_then(|connection| connection.tls.as_ref()).map(|tls| tls.version),
         generation: ctx.snapshot.generation,
     });
 }
@@ -71,6 +72,7 @@ pub(super) fn write_early(
         bytes_in: 0,
         bytes_out: 0,
         protocol,
+        tls: connection.tls.as_ref().map(|tls| tls.version),
         generation: runtime.peek().generation,
     });
 }

@@ -27,11 +27,13 @@ pub(super) struct Early {
     detail: &'static str,
     /// What the client speaks.
     protocol: &'static str,
+    /// What the client is told beyond the reason's own words.
+    hint: &'static str,
 }
 
 impl Early {
     pub(super) const fn of(reason: Reason) -> Self {
-        Self { reason, detail: "", protocol: "HTTP/1.1" }
+        Self { reason, detail: "", hint: "", protocol: "HTTP/1.1" }
     }
 
     pub(super) const fn malformed(detail: &'static str) -> Self {
@@ -41,6 +43,12 @@ impl Early {
     /// The same, of a client that speaks HTTP/2.
     pub(super) const fn on_http2(self) -> Self {
         Self { protocol: "HTTP/2", ..self }
+    }
+
+    /// HTTP in clear where TLS is spoken.
+    pub(super) const fn in_clear() -> Self {
+        let hint = "this port speaks TLS; ask with https:// instead of http://\n";
+        Self { hint, ..Self::malformed("HTTP in clear on a port that speaks TLS") }
     }
 }
 
@@ -63,7 +71,7 @@ pub(super) fn refuse_early(early: &Early, connection: &Arc<Connection>, runtime:
     let id = headers::new_request_id();
     let id_text = id.to_str().unwrap_or_default();
     note_early(early, id_text, connection, runtime);
-    let body = text_body(early.reason, id_text);
+    let body = text_body(early.reason, id_text) + early.hint;
     let status = StatusCode::from_u16(early.reason.status()).unwrap_or(StatusCode::BAD_REQUEST);
     let retry_after = if wants_retry_after(early.reason) {
         format!("Retry-After: {RETRY_AFTER}\r\n")
@@ -98,6 +106,21 @@ pub(super) fn answer(
         response.insert_header(header::RETRY_AFTER, RETRY_AFTER)?;
     }
     Ok((response, body.into()))
+}
+
+/// The status of [`redirect`]: for good, and with the same method.
+pub(super) const REDIRECT: u16 = 308;
+
+/// The answer to a request that is to come again elsewhere.
+pub(super) fn redirect(
+    location: HeaderValue,
+    request_id: &HeaderValue,
+) -> pingora::Result<(ResponseHeader, Bytes)> {
+    let mut response = ResponseHeader::build(REDIRECT, Some(3))?;
+    response.insert_header(header::LOCATION, location)?;
+    response.insert_header(header::CONTENT_LENGTH, "0")?;
+    response.insert_header("X-Request-Id", request_id.clone())?;
+    Ok((response, Bytes::new()))
 }
 
 fn wants_retry_after(reason: Reason) -> bool {

@@ -85,16 +85,34 @@ pub(super) struct Finished {
     pub response_bytes: u64,
 }
 
-/// ROUTE: finds the route and, by its split, the pool.
-pub(super) fn route(head: &RequestHead<'_>, random: u64, ctx: &mut RequestContext) -> Result<(), Reason> {
+/// Where a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// To an upstream of the pool that was found.
+    ToPool,
+    /// Back to the client, who is to come again over TLS, at this port.
+    ToHttps(u16),
+}
+
+/// ROUTE: finds the route and, by its split, the pool. `is_https`: it came over TLS, to us or to a proxy that
+/// we trust.
+pub(super) fn route(
+    head: &RequestHead<'_>,
+    is_https: bool,
+    random: u64,
+    ctx: &mut RequestContext,
+) -> Result<Way, Reason> {
     let found = ctx.snapshot.find_route(head).ok_or(Reason::NoRoute)?;
     ctx.route = Some(found);
     let route = ctx.route().ok_or(Reason::NoRoute)?;
     route.metrics.begin();
-    let pool = route.pool_for(random);
-    ctx.pool = Some(pool);
+    let (redirect, pool) = (route.config.redirect_https.filter(|_| !is_https), route.pool_for(random));
     ctx.cut_at(ctx.deadline());
-    Ok(())
+    if let Some(port) = redirect {
+        return Ok(Way::ToHttps(port));
+    }
+    ctx.pool = pool;
+    pool.map(|_| Way::ToPool).ok_or(Reason::NoRoute)
 }
 
 /// ADMIT: refuses what no upstream should see.
@@ -331,6 +349,7 @@ pub(super) fn observe(finished: &Finished, now: Duration, ctx: &mut RequestConte
         super::log::write(finished, duration, ctx);
     }
     ctx.attempt = None;
+    ctx.upgraded = None;
 }
 
 impl RequestContext {
@@ -358,8 +377,12 @@ impl RequestContext {
 /// Whether a response's time to first byte says something about the upstream's speed: not when it
 /// answers in order to keep a stream open.
 pub(super) fn tells_speed(status: u16, headers: &HeaderMap) -> bool {
-    let is_event_stream = headers
-        .get(http::header::CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
-    status != 101 && !is_event_stream
+    status != 101 && !is_event_stream(headers.get(http::header::CONTENT_TYPE))
+}
+
+/// Whether a media type, or the first that somebody accepts, is that of server-sent events.
+pub(super) fn is_event_stream(media_type: Option<&http::HeaderValue>) -> bool {
+    const EVENT_STREAM: &[u8] = b"text/event-stream";
+    let start = media_type.and_then(|value| value.as_bytes().get(..EVENT_STREAM.len()));
+    start.is_some_and(|start| start.eq_ignore_ascii_case(EVENT_STREAM))
 }

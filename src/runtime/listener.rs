@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::UpstreamState;
 use crate::config::ListenerConfig;
 use crate::observe::ListenerMetrics;
 
@@ -88,6 +89,28 @@ impl ConnectionGuard {
     /// Who accepted the connection.
     pub fn listener(&self) -> &Arc<Listener> {
         &self.listener
+    }
+}
+
+/// One upgraded connection; gives the count back when dropped, however it ends.
+pub struct UpgradedGuard {
+    listener: Arc<Listener>,
+    upstream: Arc<UpstreamState>,
+}
+
+impl UpgradedGuard {
+    /// Counts one more at both.
+    pub fn new(listener: &Arc<Listener>, upstream: &Arc<UpstreamState>) -> Self {
+        listener.metrics.connection_upgraded();
+        upstream.metrics.connection_upgraded();
+        Self { listener: listener.clone(), upstream: upstream.clone() }
+    }
+}
+
+impl Drop for UpgradedGuard {
+    fn drop(&mut self) {
+        self.listener.metrics.upgraded_closed();
+        self.upstream.metrics.upgraded_closed();
     }
 }
 

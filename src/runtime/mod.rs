@@ -13,6 +13,7 @@
 mod build;
 mod lease;
 mod leaving;
+mod legacy;
 mod listener;
 mod pool;
 mod queue;
@@ -27,7 +28,8 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Guard};
 
 pub use lease::Lease;
-pub use listener::{ConnectionGuard, Listener, ListenerLimits};
+pub use legacy::Legacy;
+pub use listener::{ConnectionGuard, Listener, ListenerLimits, UpgradedGuard};
 pub use pool::{Chosen, NoPick, Pool, PoolState, Tiers, identity_of};
 pub use queue::{Place, Queue};
 pub use readiness::{Phase, Readiness};
@@ -35,7 +37,7 @@ pub use upstream::{LastCheck, Upstream, UpstreamState};
 
 use leaving::Leaving;
 
-use crate::config::{Config, RouteConfig, UpstreamAddress};
+use crate::config::{Config, ListenerTlsConfig, RouteConfig, UpstreamAddress};
 use crate::observe::{AccessLog, ProcessMetrics, RouteMetrics};
 use crate::route::{RequestHead, RouteTable};
 
@@ -49,6 +51,8 @@ pub struct Runtime {
     listeners: Vec<Arc<Listener>>,
     /// Time is counted from here; floors below take it as an argument.
     epoch: Instant,
+    /// When this process began, which may be later: it may go on where another one was.
+    started: Instant,
     /// Counters of the process as a whole.
     pub metrics: Arc<ProcessMetrics>,
     /// Whether the process wants traffic.
@@ -62,13 +66,23 @@ impl Runtime {
     /// Starts with the first configuration, as this generation. `random` places the cursors of round
     /// robin.
     pub fn new(config: Config, generation: u64, random: u64, access_log: Option<AccessLog>) -> Self {
+        Self::since(Instant::now(), config, generation, random, access_log)
+    }
+
+    /// As [`Runtime::new`], with the epoch of a predecessor, so that its times are ours.
+    pub fn since(
+        epoch: Instant,
+        config: Config,
+        generation: u64,
+        random: u64,
+        access_log: Option<AccessLog>,
+    ) -> Self {
         let listeners = config
             .listeners
             .iter()
             .enumerate()
             .map(|(index, config)| Arc::new(Listener::new(config, index)))
             .collect();
-        let epoch = Instant::now();
         let first = Snapshot::build(config, generation, None, epoch.elapsed(), random);
         set_modes(first.pools());
         Self {
@@ -76,6 +90,7 @@ impl Runtime {
             retired: Mutex::default(),
             listeners,
             epoch,
+            started: Instant::now(),
             metrics: Arc::default(),
             readiness: Readiness::default(),
             access_log,
@@ -142,6 +157,16 @@ impl Runtime {
         self.epoch.elapsed()
     }
 
+    /// The epoch itself, for whoever goes on where this process was.
+    pub fn epoch(&self) -> Instant {
+        self.epoch
+    }
+
+    /// Age of the process.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// The point in time that lies `since_epoch` after the epoch, for timers.
     pub fn instant(&self, since_epoch: Duration) -> Instant {
         self.epoch + since_epoch
@@ -156,6 +181,11 @@ impl Runtime {
     pub fn limits_of(&self, listener: &Listener) -> ListenerLimits {
         let snapshot = self.peek();
         snapshot.config.listeners.get(listener.index).map_or(ListenerLimits::NONE, ListenerLimits::of)
+    }
+
+    /// How a listener speaks TLS in the running configuration, if it does.
+    pub fn tls_of(&self, listener: &Listener) -> Option<Arc<ListenerTlsConfig>> {
+        self.peek().config.listeners.get(listener.index)?.tls.clone()
     }
 
     /// The listener that accepted a connection on this local address: an exact match, or else the
@@ -193,19 +223,20 @@ pub struct Route {
 }
 
 impl Route {
-    /// The pool for one request, by the route's split; an index into the snapshot's pools.
-    pub fn pool_for(&self, random: u64) -> usize {
+    /// The pool for one request, by the route's split; an index into the snapshot's pools. `None`: it has none,
+    /// and redirects all it serves.
+    pub fn pool_for(&self, random: u64) -> Option<usize> {
         let split = &self.config.split;
         let total: u64 = split.iter().map(|part| u64::from(part.weight)).sum();
         // The high bits times the total: as good as a remainder, and without its division.
         let mut left = u64::try_from((u128::from(random) * u128::from(total)) >> 64).unwrap_or(0);
         for part in split {
             if left < u64::from(part.weight) {
-                return part.pool;
+                return Some(part.pool);
             }
             left -= u64::from(part.weight);
         }
-        split.first().map_or(0, |part| part.pool)
+        split.first().map(|part| part.pool)
     }
 }
 

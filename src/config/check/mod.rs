@@ -7,6 +7,7 @@ pub(super) mod pool;
 mod process;
 pub(super) mod route;
 mod secret;
+mod tls;
 mod tokens;
 pub(super) mod upstream;
 
@@ -67,6 +68,7 @@ pub(super) fn check(
         resolve,
         unreliable: &file.unreliable,
         found: RefCell::new(syntax_mistakes(&file)),
+        files: RefCell::default(),
         hidden: RefCell::new(file.hidden_in(&source.text)),
         #[cfg(test)]
         asked: RefCell::default(),
@@ -74,6 +76,7 @@ pub(super) fn check(
     let config = Fields::of_file(&desk, &root, config);
     let refused = desk.has_mistakes();
     let report = Report::new(&source.name, &source.text, desk.hidden.take(), desk.found.take());
+    let report = report.having_read(desk.files.take());
     Checked {
         outcome: if refused { Err(report) } else { Ok((config, report)) },
         #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::config::{
     UpstreamConfig, defaults, values,
 };
 use crate::health::EjectionPolicy;
+use crate::proxy_header::Version;
 
 /// Reads the pools; the names include those of pools that could not be read.
 pub(super) fn all<'t>(file: &Fields<'t>, listeners: &[ListenerConfig]) -> (Vec<PoolConfig>, PoolNames<'t>) {
@@ -41,6 +42,7 @@ pub(in crate::config) fn with_defaults(name: String, upstreams: Vec<UpstreamConf
         ejection: Some(defaults::EJECTION),
         queue: defaults::QUEUE,
         health_check: Some(HealthCheckConfig::default()),
+        proxy_protocol: None,
     }
 }
 
@@ -59,6 +61,8 @@ fn one(name: String, fields: &Fields<'_>, listeners: &[ListenerConfig]) -> PoolC
     pool.ejection = fields.read("ejection", ejection).unwrap_or(pool.ejection);
     pool.queue = fields.read("queue", |value| queue(value, &pool.upstreams)).unwrap_or(pool.queue);
     pool.health_check = fields.read("health_check", health_check::read).unwrap_or(pool.health_check);
+    let versions = [Version::V1, Version::V2].map(|version| (version.word(), version));
+    pool.proxy_protocol = fields.read("proxy_protocol", |value| value.word("version", &versions));
     pool
 }
 
@@ -140,6 +144,7 @@ fn timeouts(value: &Value<'_>) -> Option<TimeoutsConfig> {
             connect: timeout("connect", defaults::TIMEOUTS.connect),
             read: timeout("read", defaults::TIMEOUTS.read),
             write: timeout("write", defaults::TIMEOUTS.write),
+            tunnel: timeout("tunnel", defaults::TIMEOUTS.tunnel),
         }
     })
 }

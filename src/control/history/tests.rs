@@ -219,5 +219,6 @@ fn going_back_twice_goes_further_back() {
 fn running(generation: u64, text: &str) -> Running {
     let file =
         config::from_addresses("127.0.0.1:8080".parse().unwrap(), &["127.0.0.1:9001".to_owned()], None);
-    Running { generation, text: text.into(), file: Arc::new(file.unwrap()), overrides: Arc::default() }
+    let (text, file) = (text.into(), Arc::new(file.unwrap()));
+    Running { generation, text, file, overrides: Arc::default(), files: crate::config::Files::default() }
 }

@@ -12,7 +12,7 @@ use super::message::Response;
 use super::wire::{Socket, Wire};
 
 /// No play waits longer for an answer: a machine under load is slow, a hang is for ever.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One connection to Evener.
 pub(crate) struct Client {
@@ -47,6 +47,16 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Self { wire: Wire::new(Socket::Tcp(stream)), address })
+    }
+
+    /// On a socket that is connected to this address.
+    pub(crate) fn over(socket: Socket, address: SocketAddr) -> Self {
+        Self { wire: Wire::new(socket), address }
+    }
+
+    /// Our end of the connection.
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        self.wire.socket.local_address()
     }
 
     /// Sends these bytes and nothing else.

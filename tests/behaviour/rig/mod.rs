@@ -9,6 +9,7 @@
 //! Nothing of HTTP/1.1 here uses a library: it would repair, or hide, what the plays want to see. HTTP/2 has both:
 //! `h2.rs` is a client by the h2 crate, `frames.rs` sends and reads frames byte by byte.
 
+mod certificates;
 mod client;
 mod default_ports;
 mod evener;
@@ -18,12 +19,15 @@ mod message;
 mod origin;
 mod ports;
 mod tests;
+mod tls;
 mod wire;
 
+pub(crate) use certificates::{Authority, Issued, Kind, put};
 pub(crate) use client::{Background, Client, Load, wait_until};
 pub(crate) use default_ports::DefaultPorts;
 pub(crate) use evener::{Evener, run_to_end, run_to_end_with_environment};
 pub(crate) use message::Response;
 pub(crate) use origin::{Origin, Reply, Request};
 pub(crate) use ports::{reserve_port, unreachable_address};
+pub(crate) use tls::{TlsClient, certificate_of};
 pub(crate) use wire::Socket;
