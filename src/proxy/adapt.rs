@@ -42,6 +42,23 @@ pub(super) fn head<'a>(request: &'a RequestHeader, host: &'a str) -> RequestHead
     RequestHead { host, method: &request.method, path: request.uri.path(), headers: &request.headers }
 }
 
+/// Whether a head of HTTP/2 is within `max_header_size`, counted as RFC 9113 §6.5.2 does; one of HTTP/1.1 was
+/// measured as it was read.
+pub(super) fn within_size(request: &RequestHeader, ctx: &RequestContext) -> Result<(), Reason> {
+    let Some(max) = ctx.exchange.as_ref().filter(|exchange| exchange.is_stream).and(ctx.header_bytes_max())
+    else {
+        return Ok(());
+    };
+    let target = request.uri.authority().map_or(0, |authority| authority.as_str().len())
+        + request.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let fields =
+        request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD);
+    if target + fields.sum::<usize>() > max { Err(Reason::HeadTooLarge) } else { Ok(()) }
+}
+
+/// What a field of a header list counts beside its name and value (RFC 9113 §6.5.2).
+const FIELD_OVERHEAD: usize = 32;
+
 /// Who asks, by which connection, and under which id.
 pub(super) fn identify(session: &Session, ctx: &mut RequestContext) {
     let request = session.req_header();
@@ -181,6 +198,8 @@ pub(super) fn reason(error: &Error, ctx: &RequestContext) -> Reason {
             | ErrorType::WriteError
             | ErrorType::ConnectionClosed
             | ErrorType::WriteTimedout
+            // What Pingora calls a stream that was reset, or whose connection is gone.
+            | ErrorType::H2Error
             | ErrorType::ConnectError => Reason::ClientClosed,
             _ => ctx.refusal.unwrap_or(Reason::BadRequest),
         };

@@ -20,6 +20,7 @@ mod connection;
 mod context;
 mod deadline;
 mod exchange;
+mod frames;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod head;
@@ -98,7 +99,8 @@ impl ProxyHttp for Proxy {
         let host = adapt::host(request);
         let head = adapt::head(request, &host);
         let is_https = adapt::is_https(request, ctx);
-        let verdict = steps::route(&head, is_https, fastrand::u64(..), ctx)
+        let verdict = adapt::within_size(request, ctx)
+            .and_then(|()| steps::route(&head, is_https, fastrand::u64(..), ctx))
             .and_then(|way| steps::admit(&head, ctx).map(|()| way));
         drop(host);
         match verdict {

@@ -359,6 +359,12 @@ impl RequestContext {
         self.snapshot.config.listeners.get(index)?.max_body_size
     }
 
+    /// Largest request head of the listener.
+    pub(super) fn header_bytes_max(&self) -> Option<usize> {
+        let index = self.connection()?.listener.index;
+        self.snapshot.config.listeners.get(index).map(|listener| listener.max_header_size)
+    }
+
     fn forget_tried(&mut self, upstream: usize) {
         let mut tried = std::mem::take(&mut self.tried);
         if let Some(pool) = self.pool() {
