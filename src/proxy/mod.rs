@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::Version;
+use http::{HeaderMap, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -43,6 +43,7 @@ use pingora::{Error, Result};
 
 pub use accept::TrafficApp;
 pub use context::RequestContext;
+pub use peer::for_probe;
 
 use client_stream::Answer;
 use steps::Finished;
@@ -116,7 +117,7 @@ impl ProxyHttp for Proxy {
                 let left = left.max(Duration::from_millis(1));
                 let mut peer = peer::for_upstream(pool, upstream, left, client)?;
                 if ctx.needs_fresh_connection {
-                    peer::connect_afresh(&mut peer);
+                    peer::connect_afresh(&mut peer, pool);
                 }
                 Ok(peer)
             }
@@ -140,6 +141,9 @@ impl ProxyHttp for Proxy {
             return Ok(());
         }
         upstream.state.metrics.connected(ConnectResult::Ok);
+        if ctx.pool().is_some_and(|pool| pool.config.tls.is_some()) {
+            upstream.state.note_no_trouble();
+        }
         let now = self.runtime.now();
         if let Some(attempt) = &mut ctx.attempt {
             attempt.sent_at = now;
@@ -156,11 +160,12 @@ impl ProxyHttp for Proxy {
         mut error: Box<Error>,
     ) -> Box<Error> {
         let (outcome, now) = (adapt::connect_outcome(&error), self.runtime.now());
-        if let Some(upstream) = ctx.upstream() {
+        if let Some(upstream) = ctx.upstream().filter(|_| outcome != steps::Outcome::GoneAway) {
             let is_timeout = outcome == steps::Outcome::ConnectTimeout;
             let result = if is_timeout { ConnectResult::TimedOut } else { ConnectResult::Failed };
             upstream.state.metrics.connected(result);
         }
+        adapt::tell_tls_failure(outcome, &error, now, ctx);
         steps::failed(outcome, now, ctx);
         error.set_retry(steps::may_try_another(outcome, adapt::sent(session), now, ctx));
         error
@@ -169,10 +174,18 @@ impl ProxyHttp for Proxy {
     /// FORWARD, outbound: what the upstream should know about the client.
     async fn upstream_request_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         ctx: &mut Box<RequestContext>,
     ) -> Result<()> {
+        let is_http2 = request.version == Version::HTTP_2;
+        if !is_http2 && ctx.speaks_only_http2() {
+            return Err(adapt::not_http2());
+        }
+        if is_http2 && request.remove_header(&http::header::EXPECT).is_some() {
+            // Pingora does not see the upstream's 100, so the client would wait for it in vain.
+            adapt::invite_body(session).await?;
+        }
         let Some(exchange) = &ctx.exchange else { return Ok(()) };
         let origin = headers::Origin {
             peer: &exchange.connection.peer_header,
@@ -180,7 +193,7 @@ impl ProxyHttp for Proxy {
             claims_nothing: exchange.claims_nothing(),
             request_id: &ctx.request_id,
         };
-        if exchange.is_end_to_end() {
+        if exchange.is_end_to_end() && !is_http2 {
             // All that Pingora left for us to strip; see `peer.rs`.
             request.remove_header(&http::header::CONNECTION);
         }
@@ -264,6 +277,17 @@ impl ProxyHttp for Proxy {
         Ok(None)
     }
 
+    /// FORWARD, inbound: trailers are the end, too.
+    fn upstream_response_trailer_filter(
+        &self,
+        _: &mut Session,
+        _: &mut HeaderMap,
+        ctx: &mut Box<RequestContext>,
+    ) -> Result<()> {
+        steps::upstream_is_done(ctx);
+        Ok(())
+    }
+
     /// FORWARD, inbound: what the client should see.
     async fn response_filter(
         &self,
@@ -332,6 +356,7 @@ impl ProxyHttp for Proxy {
             error.set_retry(false);
             return error;
         }
+        adapt::tell_tls_failure(outcome, &error, now, ctx);
         steps::failed(outcome, now, ctx);
         let may = steps::may_try_another(outcome, adapt::sent(session), now, ctx);
         error.set_retry(may);

@@ -9,6 +9,7 @@ pub(super) mod route;
 mod secret;
 mod tokens;
 pub(super) mod upstream;
+mod upstream_tls;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
