@@ -16,8 +16,8 @@ use pingora::services::listening::Service;
 
 use crate::admin;
 use crate::balance::TICK;
-use crate::config::{Config, has_system_roots};
 use crate::config::limits::DURATION_MAX;
+use crate::config::{Config, has_system_roots};
 use crate::control::{self, Control, Start};
 use crate::observe::{AccessLog, SAMPLE};
 use crate::probe::Prober;

@@ -46,6 +46,9 @@ pub struct AccessRecord<'a> {
     pub protocol: &'a str,
     /// Of the configuration that the request was answered by.
     pub generation: u64,
+    /// How a gRPC call ended; left out for all else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc_status: Option<u8>,
 }
 
 impl AccessRecord<'_> {
@@ -87,7 +90,8 @@ impl AccessRecord<'_> {
             Some(time) => write!(line, " upstream_ms={}", to_milliseconds(time))?,
             None => field(line, "upstream_ms", None),
         }
-        write!(line, " bytes_in={} generation={}", self.bytes_in, self.generation)
+        write!(line, " bytes_in={} generation={}", self.bytes_in, self.generation)?;
+        self.grpc_status.map_or(Ok(()), |code| write!(line, " grpc_status={code}"))
     }
 }
 
@@ -184,6 +188,7 @@ pub(super) mod tests {
             bytes_out: 512,
             protocol: "HTTP/1.1",
             generation: 3,
+            grpc_status: None,
         }
     }
 
@@ -236,6 +241,13 @@ pub(super) mod tests {
                 "upstream_ms=- bytes_in=0 generation=3\n"
             )
         );
+    }
+
+    #[test]
+    fn a_grpc_call_tells_its_status_too() {
+        let call = AccessRecord { grpc_status: Some(14), ..record() };
+        assert!(line(&call, Format::Json).ends_with(",\"generation\":3,\"grpc_status\":14}\n"));
+        assert!(line(&call, Format::Text).ends_with(" generation=3 grpc_status=14\n"));
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub use access_log::{AccessLog, Target};
 pub use access_record::AccessRecord;
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use metrics::{
-    AdminRefusal, ChangeOrigin, ChangeResult, Class, ConnectResult, ListenerMetrics, PoolMetrics,
+    AdminRefusal, ChangeOrigin, ChangeResult, Class, ConnectResult, GRPC_CODES, ListenerMetrics, PoolMetrics,
     ProcessMetrics, RetryReason, RouteMetrics, UpstreamMetrics,
 };
 pub use process_log::{Format, init_log};

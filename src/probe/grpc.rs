@@ -53,9 +53,11 @@ impl Said {
             Self::Health(SERVING) => return Answer::Well,
             Self::Health(status) => word(status),
             Self::Status(5, _) => format!("the server knows no service `{service}`"),
-            Self::Status(12, _) => "the server does not implement grpc.health.v1.Health; register that service \
+            Self::Status(12, _) => {
+                "the server does not implement grpc.health.v1.Health; register that service \
                                     with it, or check with a TCP connect"
-                .to_owned(),
+                    .to_owned()
+            }
             Self::Status(code, message) if message.is_empty() => format!("grpc-status {code}"),
             Self::Status(code, message) => format!("grpc-status {code}: {message}"),
             Self::Http(status) => format!("status {status} instead of a gRPC answer"),

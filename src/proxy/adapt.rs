@@ -13,7 +13,7 @@ use super::client_stream::{Answer, ClientStream};
 use super::context::{RequestContext, Told};
 use super::exchange::Exchange;
 use super::steps::{Outcome, Sent};
-use super::{headers, http2, refusal};
+use super::{grpc, headers, http2, refusal};
 use crate::config::UpstreamProtocol;
 use crate::observe::{Reason, tls_failure};
 use crate::retry::is_idempotent;
@@ -47,6 +47,7 @@ pub(super) fn head<'a>(request: &'a RequestHeader, host: &'a str) -> RequestHead
 pub(super) fn identify(session: &Session, ctx: &mut RequestContext) {
     let request = session.req_header();
     ctx.exchange = exchange(session);
+    ctx.grpc = grpc::Call::of(request, ctx.started);
     ctx.is_http_1_0 = request.version == Version::HTTP_10;
     let peer = ctx.connection().map(|connection| connection.peer.ip().to_canonical());
     let is_trusted = peer.is_some_and(|peer| ctx.is_trusted(peer));
@@ -74,6 +75,12 @@ pub(super) fn sent(session: &Session) -> Sent {
         is_replayable: !session.as_ref().retry_buffer_truncated(),
         is_answered: is_answered(session),
     }
+}
+
+/// Whether this is a gRPC call whose client may still have something to say: then the time to the head of the
+/// answer is its affair, too.
+pub(super) fn is_open_call(session: &mut Session, ctx: &RequestContext) -> bool {
+    ctx.grpc.is_some() && !session.as_mut().is_body_done()
 }
 
 /// Whether the client has seen the head of a final response.
@@ -255,6 +262,8 @@ pub(super) fn reason(error: &Error, ctx: &RequestContext) -> Reason {
             | ErrorType::WriteError
             | ErrorType::ConnectionClosed
             | ErrorType::WriteTimedout
+            // A stream that its client has reset.
+            | ErrorType::H2Error
             | ErrorType::ConnectError => Reason::ClientClosed,
             _ => ctx.refusal.unwrap_or(Reason::BadRequest),
         };
@@ -274,6 +283,25 @@ pub(super) fn discarded(status: u16) -> Box<Error> {
     error
 }
 
+/// The code with which the upstream has ended a stream, where the client is to see the same: when it has seen
+/// part of the answer, and in gRPC always, where each code has a meaning.
+pub(super) fn reset_to_pass_on(error: &Error, session: &Session, ctx: &RequestContext) -> Option<h2::Reason> {
+    let cause = error.root_cause().downcast_ref::<h2::Error>()?;
+    let is_meant = cause.is_reset() && cause.is_remote() && *error.esource() == ErrorSource::Upstream;
+    cause.reason().filter(|_| is_meant && (is_answered(session) || ctx.is_grpc_stream()))
+}
+
+/// Whether a client has ended its stream when it had its answer in full: as it may, if it has no more to say.
+pub(super) fn has_its_answer(error: &Error, session: &Session, ctx: &RequestContext) -> bool {
+    let is_stream = ctx.exchange.as_ref().is_some_and(|exchange| exchange.is_stream);
+    let is_from_reading = matches!(error.etype(), ErrorType::ReadError | ErrorType::H2Error);
+    is_stream
+        && ctx.is_answer_complete
+        && is_answered(session)
+        && is_from_reading
+        && *error.esource() == ErrorSource::Downstream
+}
+
 /// Tells the client, unless it is gone or has seen part of another answer.
 pub(super) async fn refuse(reason: Reason, session: &mut Session, ctx: &mut RequestContext) -> FailToProxy {
     ctx.refusal = Some(reason);
@@ -281,6 +309,10 @@ pub(super) async fn refuse(reason: Reason, session: &mut Session, ctx: &mut Requ
     let status = reason.status();
     if reason == Reason::ClientClosed || is_answered(session) {
         ctx.status.get_or_insert(status);
+        if ctx.is_grpc_stream() && reason != Reason::ClientClosed {
+            // An answer that just breaks off leaves the client to guess.
+            let _ = session.write_response_trailers(grpc::trailers(reason)).await;
+        }
         return FailToProxy { error_code: 0, can_reuse_downstream: false };
     }
     ctx.status = Some(status);
@@ -302,13 +334,17 @@ async fn write_answer(
     session: &mut Session,
     ctx: &mut RequestContext,
 ) -> pingora::Result<()> {
-    let (mut response, body) = refusal::answer(reason, &session.req_header().headers, &ctx.request_id)?;
+    let (mut response, body) = if ctx.is_grpc_stream() {
+        grpc::refusal(reason, &ctx.request_id)?
+    } else {
+        refusal::answer(reason, &session.req_header().headers, &ctx.request_id)?
+    };
     if ctx.is_http_1_0 {
         response.set_version(http::Version::HTTP_10);
     }
-    let is_head = session.req_header().method == http::Method::HEAD;
-    session.write_response_header(Box::new(response), is_head).await?;
-    if !is_head {
+    let is_head_only = session.req_header().method == http::Method::HEAD || body.is_empty();
+    session.write_response_header(Box::new(response), is_head_only).await?;
+    if !is_head_only {
         ctx.response_bytes += body.len() as u64;
         session.write_response_body(Some(body), true).await?;
     }

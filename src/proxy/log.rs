@@ -32,6 +32,7 @@ pub(super) fn write(finished: &Finished, duration: Duration, ctx: &RequestContex
         bytes_out: finished.response_bytes,
         protocol: protocol(ctx),
         generation: ctx.snapshot.generation,
+        grpc_status: ctx.grpc.map(|call| call.outcome(ctx.refusal)),
     });
 }
 
@@ -66,5 +67,6 @@ pub(super) fn write_early(reason: Reason, request_id: &str, connection: &Connect
         bytes_out: 0,
         protocol: "HTTP/1.1",
         generation: runtime.peek().generation,
+        grpc_status: None,
     });
 }

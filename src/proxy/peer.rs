@@ -13,7 +13,7 @@ use super::exchange::Exchange;
 use crate::config::{PoolConfig, UpstreamAddress, UpstreamProtocol, UpstreamTls};
 use crate::runtime::{Pool, Upstream};
 
-/// How long an upgraded connection may be silent in both directions.
+/// How long an upgraded connection may be silent in both directions, and the upstream of a gRPC call.
 pub(super) const UPGRADED_IDLE: Duration = Duration::from_secs(3600);
 
 /// The peer for one attempt at `upstream`, with no wait longer than what is `left` of the request's
@@ -23,6 +23,7 @@ pub(super) fn for_upstream(
     upstream: &Upstream,
     left: Duration,
     exchange: &Exchange,
+    is_grpc: bool,
 ) -> pingora::Result<Box<HttpPeer>> {
     let is_upgrade = exchange.is_handshake();
     let mut peer = peer_of(pool, upstream)?;
@@ -38,6 +39,9 @@ pub(super) fn for_upstream(
     // HTTP/2 cannot be, since nobody but Pingora reads for it.
     options.read_timeout = if is_upgrade {
         Some(UPGRADED_IDLE)
+    } else if is_grpc {
+        // A stream may have nothing to say for long, before its first message, too.
+        Some(UPGRADED_IDLE.min(left))
     } else if exchange.is_stream {
         Some(timeouts.read.min(left))
     } else {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use super::context::{Attempt, RequestContext};
-use super::headers;
+use super::{grpc, headers};
 use crate::balance::hash;
 use crate::config::HashKey;
 use crate::observe::{Class, Reason, RetryReason};
@@ -116,6 +116,9 @@ pub(super) fn admit(head: &RequestHead<'_>, ctx: &mut RequestContext) -> Result<
     if ctx.is_handshake() && ctx.speaks_only_http2() {
         return Err(Reason::UpgradeUnsupported);
     }
+    if let Some(reason) = grpc::obstacle(ctx) {
+        return Err(reason);
+    }
     if ctx.body_bytes_max().is_some_and(|max| headers::content_length(head.headers) > Some(max)) {
         return Err(Reason::BodyTooLarge);
     }
@@ -170,6 +173,7 @@ pub(super) enum NotYet {
 pub(super) fn pick(now: Duration, random: u64, ctx: &mut RequestContext) -> Result<(), NotYet> {
     // The count of the attempt before goes back before the next one is taken; its body is sent anew.
     ctx.attempt = None;
+    ctx.is_answer_complete = false;
     ctx.request_bytes = 0;
     let mut tried = std::mem::take(&mut ctx.tried);
     let pool = ctx.pool().ok_or(NotYet::Refused(Reason::NoRoute))?;
@@ -206,7 +210,9 @@ pub(super) fn failed(outcome: Outcome, now: Duration, ctx: &mut RequestContext) 
     }
     let Some(mut attempt) = ctx.attempt.take_if(|attempt| !attempt.is_recorded) else { return };
     attempt.is_recorded = true;
-    if outcome.is_the_upstreams_fault() {
+    // A client that gives its calls no time says nothing about the upstream.
+    let was_in_time = outcome != Outcome::Timeout || !ctx.is_past_the_clients_deadline(now);
+    if outcome.is_the_upstreams_fault() && was_in_time {
         record(&mut attempt, ctx, |pool, upstream, lease| {
             upstream.state.metrics.attempt_finished(None);
             pool.record_failure(upstream, lease, now);
@@ -246,6 +252,7 @@ pub(super) fn answered(status: u16, is_latency: bool, now: Duration, ctx: &mut R
 
 /// FORWARD, end: the upstream has nothing more to do with this request.
 pub(super) fn upstream_is_done(ctx: &mut RequestContext) {
+    ctx.is_answer_complete = true;
     if let Some(attempt) = &mut ctx.attempt {
         attempt.lease = None;
     }
@@ -259,12 +266,7 @@ fn record(attempt: &mut Attempt, ctx: &RequestContext, tell: impl FnOnce(&Pool, 
 }
 
 /// FORWARD, again: whether this failed attempt may be followed by another one elsewhere.
-pub(super) fn may_try_another(
-    outcome: Outcome,
-    sent: Sent,
-    now: Duration,
-    ctx: &mut RequestContext,
-) -> bool {
+pub(super) fn may_try_another(outcome: Outcome, sent: Sent, now: Duration, ctx: &mut RequestContext) -> bool {
     let sent = Sent { is_harmless: sent.is_harmless || outcome.is_unprocessed(), ..sent };
     if matches!(outcome, Outcome::StaleConnection | Outcome::GoneAway) {
         return may_reconnect(sent, ctx);
@@ -335,6 +337,9 @@ pub(super) fn observe(finished: &Finished, now: Duration, ctx: &mut RequestConte
             );
             if let Some(reason) = ctx.refusal {
                 route.metrics.refused(reason);
+            }
+            if let Some(call) = &ctx.grpc {
+                route.metrics.grpc_finished(call.outcome(ctx.refusal));
             }
         }
         None => ctx.runtime.metrics.refused(ctx.refusal.unwrap_or(Reason::BadRequest)),

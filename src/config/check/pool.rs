@@ -73,7 +73,8 @@ fn protocol(fields: &Fields<'_>) -> Option<UpstreamProtocol> {
     let protocol = value.word("protocol", &words)?;
     if protocol == UpstreamProtocol::Auto && fields.is_absent("tls") {
         let help = "add tls = { server_name = \"…\" }; in clear, write \"http1\" or \"http2\"";
-        let wrong = Wrong::new("`auto` needs `tls`: the handshake settles the protocol", "no `tls` beside it", help);
+        let wrong =
+            Wrong::new("`auto` needs `tls`: the handshake settles the protocol", "no `tls` beside it", help);
         value.desk.miss(Some(value.span), wrong);
     }
     Some(protocol)
