@@ -190,7 +190,6 @@ fn stream_outcome(cause: &h2::Error, broken: Outcome, ctx: &RequestContext) -> O
         // Streams that it had begun on are not ended by this.
         Some(h2::Reason::NO_ERROR) if cause.is_go_away() => Outcome::GoneAway,
         Some(h2::Reason::REFUSED_STREAM) => Outcome::Refused,
-        // Pingora remembers it, for as long as the process runs and the pool's `tls` stays the same.
         Some(h2::Reason::HTTP_1_1_REQUIRED) if may_step_down => Outcome::GoneAway,
         Some(h2::Reason::HTTP_1_1_REQUIRED) => Outcome::Garbage,
         _ => Outcome::Reset,
@@ -215,6 +214,16 @@ const ALERTS_ABOUT_CERTIFICATES: [&str; 4] = ["Certificate", "UnknownCA", "Acces
 pub(super) fn not_http2() -> Box<Error> {
     Error::explain(ErrorType::TLSHandshakeFailure, "it does not speak HTTP/2 here: ALPN settled on nothing")
         .into_up()
+}
+
+/// Gives a request that came as HTTP/2, and goes on as such, the `Host` that others have: what is done to the
+/// path leaves no authority in the URI. Pingora turns it back.
+pub(super) fn name_host(request: &mut RequestHeader) -> pingora::Result<()> {
+    if request.headers.contains_key(header::HOST) {
+        return Ok(());
+    }
+    let authority = request.uri.authority().map(|authority| authority.as_str().to_owned());
+    authority.map_or(Ok(()), |authority| request.insert_header(header::HOST, authority))
 }
 
 /// Lets a client that waits for `100 Continue` send its body.

@@ -188,9 +188,12 @@ impl ProxyHttp for Proxy {
             grpc::tell_obstacle(ctx);
             return Err(adapt::error(Reason::GrpcNeedsHttp2));
         }
-        if is_http2 && request.remove_header(&http::header::EXPECT).is_some() {
-            // Pingora does not see the upstream's 100, so the client would wait for it in vain.
-            adapt::invite_body(session).await?;
+        if is_http2 {
+            adapt::name_host(request)?;
+            if request.remove_header(&http::header::EXPECT).is_some() {
+                // Pingora does not see the upstream's 100, so the client would wait for it in vain.
+                adapt::invite_body(session).await?;
+            }
         }
         let Some(exchange) = &ctx.exchange else { return Ok(()) };
         let origin = headers::Origin {
@@ -368,6 +371,11 @@ impl ProxyHttp for Proxy {
             ctx.refusal = Some(Reason::RequestTimeout);
             error.set_retry(false);
             return error;
+        }
+        if let (pingora::ErrorType::H2Downgrade, Some(pool), Some(upstream)) =
+            (error.etype(), ctx.pool(), ctx.upstream())
+        {
+            upstream.state.demand_http1(pool.key);
         }
         let now = self.runtime.now();
         let is_stale_possible = is_reused && !adapt::is_answered(session) && !ctx.needs_fresh_connection;

@@ -112,6 +112,8 @@ fn peer_of(pool: &Pool, upstream: &Upstream) -> pingora::Result<HttpPeer> {
     match config.protocol {
         UpstreamProtocol::Http1 => {}
         UpstreamProtocol::Http2 => share_connections(&mut peer.options, 2, config),
+        // Pingora remembers a demand for HTTP/1.1 as well, for new connections; the old ones it shares on.
+        UpstreamProtocol::Auto if upstream.state.demands_http1(pool.key) => {}
         UpstreamProtocol::Auto => share_connections(&mut peer.options, 1, config),
     }
     Ok(peer)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, Ordering, fence};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 use std::time::{Duration, SystemTime};
 
 use crate::balance::{Candidate, Load};
@@ -37,6 +37,8 @@ pub struct UpstreamState {
     mode: AtomicU8,
     last_check: Mutex<Option<LastCheck>>,
     trouble: Mutex<Option<Trouble>>,
+    /// See [`UpstreamState::demand_http1`].
+    http1_with: AtomicU64,
 }
 
 /// Why no secure connection came about, as it was last told.
@@ -77,6 +79,7 @@ impl UpstreamState {
             mode: AtomicU8::new(Mode::Ready as u8),
             last_check: Mutex::new(None),
             trouble: Mutex::new(None),
+            http1_with: AtomicU64::new(0),
         }
     }
 
@@ -130,6 +133,17 @@ impl UpstreamState {
         if let Ok(Some(trouble)) = self.trouble.lock().as_deref_mut().map(Option::as_mut) {
             trouble.is_over = true;
         }
+    }
+
+    /// It speaks HTTP/2, and has demanded HTTP/1.1 all the same, under the settings of `key`; it is not asked
+    /// again before they change.
+    pub fn demand_http1(&self, key: u64) {
+        self.http1_with.store(key, Ordering::Relaxed);
+    }
+
+    /// Whether it has demanded HTTP/1.1 under these settings.
+    pub fn demands_http1(&self, key: u64) -> bool {
+        self.http1_with.load(Ordering::Relaxed) == key
     }
 
     /// Forgets what health checks said.

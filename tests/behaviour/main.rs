@@ -37,5 +37,8 @@ mod routing;
 mod scripted;
 mod state;
 mod tokens;
+mod upstream_grpc;
+mod upstream_http2;
+mod upstream_tls;
 mod watch;
 mod websocket;
