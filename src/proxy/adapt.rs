@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::{Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::HttpTask;
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
 
@@ -343,17 +344,18 @@ async fn write_answer(
     session: &mut Session,
     ctx: &mut RequestContext,
 ) -> pingora::Result<()> {
-    let (mut response, body) = if ctx.is_grpc_stream() {
-        grpc::refusal(reason, &ctx.request_id)?
-    } else {
-        refusal::answer(reason, &session.req_header().headers, &ctx.request_id)?
-    };
+    if ctx.is_grpc_stream() {
+        // In one frame: clients take the end of a stream in a frame of its own for an end without trailers.
+        let head = HttpTask::Header(Box::new(grpc::refusal(reason, &ctx.request_id)?), true);
+        return session.as_mut().response_duplex_vec(vec![head]).await.map(drop);
+    }
+    let (mut response, body) = refusal::answer(reason, &session.req_header().headers, &ctx.request_id)?;
     if ctx.is_http_1_0 {
         response.set_version(http::Version::HTTP_10);
     }
-    let is_head_only = session.req_header().method == http::Method::HEAD || body.is_empty();
-    session.write_response_header(Box::new(response), is_head_only).await?;
-    if !is_head_only {
+    let is_head = session.req_header().method == http::Method::HEAD;
+    session.write_response_header(Box::new(response), is_head).await?;
+    if !is_head {
         ctx.response_bytes += body.len() as u64;
         session.write_response_body(Some(body), true).await?;
     }

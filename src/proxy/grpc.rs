@@ -7,7 +7,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -110,13 +109,13 @@ fn timeout_text(left: Duration) -> String {
 }
 
 /// The answer to a call that no upstream answers: a head, and nothing else.
-pub(super) fn refusal(reason: Reason, request_id: &HeaderValue) -> pingora::Result<(ResponseHeader, Bytes)> {
+pub(super) fn refusal(reason: Reason, request_id: &HeaderValue) -> pingora::Result<ResponseHeader> {
     let mut response = ResponseHeader::build(StatusCode::OK, Some(4))?;
     response.insert_header(header::CONTENT_TYPE, MEDIA_TYPE)?;
     response.insert_header(STATUS, code(reason).to_string())?;
     response.insert_header(MESSAGE, reason.what())?;
     response.insert_header("X-Request-Id", request_id.clone())?;
-    Ok((response, Bytes::new()))
+    Ok(response)
 }
 
 /// The end of a call whose answer had begun when it failed.

@@ -271,7 +271,7 @@ fn a_stream_is_finished_before_a_process_that_stops_ends() {
         play.run_with(&evener, |_| {
             let sent = Command::new("sh").args(["-c", &format!("kill -TERM {process}")]).status();
             assert!(sent.is_ok_and(|status| status.success()));
-            evener.wait_for_log("stopping");
+            evener.wait_for_log("draining");
         });
         assert!(evener.ends_within(SOON).is_some(), "it ends with its last stream");
     }
@@ -504,7 +504,8 @@ fn before(server: &Scripted, more: &str) -> Evener {
 fn a_deadline_is_kept_for_clients_that_do_not_and_is_nobodys_fault() {
     let server = Scripted::start(Act::Hang);
     let evener = before(&server, "ejection = { consecutive_failures = 1 }");
-    let Seen::Only(status, head) = call(&evener, &[("grpc-timeout", "1S")]) else { panic!("no answer") };
+    let seen = call(&evener, &[("grpc-timeout", "1S")]);
+    let Seen::Only(status, head) = seen else { panic!("{seen:?}") };
     assert_eq!(
         (status, &head["grpc-status"], &head["content-type"]),
         (StatusCode::OK, &"4".parse().unwrap(), &"application/grpc".parse().unwrap())
@@ -541,7 +542,12 @@ fn codes_with_which_a_server_ends_a_stream_reach_the_client() {
 fn who_answers_unavailable_is_ejected_and_who_answers_not_found_is_not() {
     for (status, ejections) in [("14", 1.0), ("5", 0.0)] {
         let server = Scripted::start(Act::Status(status));
-        let evener = before(&server, "ejection = { consecutive_failures = 3, max_ejected = 1.0 }");
+        // Of a pool of one, nobody is ever ejected.
+        let upstreams =
+            format!("\"{}\", {{ address = \"{}\", backup = true }}", server.address, unreachable_address());
+        let more =
+            "ejection = { consecutive_failures = 3, max_ejected = 1.0 }\nhealth_check = { enabled = false }";
+        let evener = in_front_of(&upstreams, more);
         for _ in 0..3 {
             let Seen::Only(code, head) = call(&evener, &[]) else { panic!("no answer") };
             assert_eq!(

@@ -166,7 +166,8 @@ fn alpn_settles_the_protocol_over_tls() {
 fn a_websocket_is_refused_where_it_cannot_be_and_otherwise_carried() {
     let (authority, echo) = (Authority::new(), Origin::serving(Reply::echo_web_socket));
     let server = authority.certificate(NAME).server(&["h2", "http/1.1"]);
-    let origin = Setup { http1: Some(echo.address()), ..Setup::http2(|_| Act::ok("two")) }.over(server).start();
+    let origin =
+        Setup { http1: Some(echo.address()), ..Setup::http2(|_| Act::ok("two")) }.over(server).start();
     let handshake = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                      Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
@@ -187,7 +188,8 @@ fn a_websocket_is_refused_where_it_cannot_be_and_otherwise_carried() {
 fn an_upstream_that_leaves_in_good_order_costs_nobody_an_answer() {
     let (leaving, other) = (answering("ok"), answering("ok"));
     let evener = Evener::start(
-        &text_of(&[&leaving, &other], "").replace("ejection = { enabled = false }", "ejection = { consecutive_failures = 1 }"),
+        &text_of(&[&leaving, &other], "")
+            .replace("ejection = { enabled = false }", "ejection = { consecutive_failures = 1 }"),
     );
     let address = evener.address();
     let clients: Vec<Background<()>> = ["GET", "POST", "GET", "POST"]
@@ -226,14 +228,18 @@ fn a_refused_stream_goes_again_whatever_its_method() {
     assert!(other.calls().iter().all(|call| call.body == b"a body"));
 
     let alone = unchecked(&[&refusing], "");
-    assert_eq!(reason_of(alone.connect().request("POST", "/", JSON, b"x").expect_status(502)), "upstream_reset");
+    assert_eq!(
+        reason_of(alone.connect().request("POST", "/", JSON, b"x").expect_status(502)),
+        "upstream_reset"
+    );
     alone.admin().wait_for_rest();
 }
 
 #[test]
 fn a_post_is_not_sent_twice_when_its_stream_is_reset() {
     for reason in [Reason::INTERNAL_ERROR, Reason::CANCEL, Reason::NO_ERROR] {
-        let (one, two) = (Setup::http2(move |_| Act::Reset(reason)), Setup::http2(move |_| Act::Reset(reason)));
+        let (one, two) =
+            (Setup::http2(move |_| Act::Reset(reason)), Setup::http2(move |_| Act::Reset(reason)));
         let (one, two) = (one.start(), two.start());
         let evener = unchecked(&[&one, &two], "");
         let answer = evener.connect().request("POST", "/", JSON, b"an order").expect_status(502);
@@ -359,7 +365,8 @@ fn a_client_that_does_not_read_holds_up_nobody() {
 fn an_upstream_that_demands_http1_gets_it_in_an_auto_pool() {
     let (authority, plain) = (Authority::new(), Origin::answering("one"));
     let server = authority.certificate(NAME).server(&["h2", "http/1.1"]);
-    let setup = Setup { http1: Some(plain.address()), ..Setup::http2(|_| Act::Reset(Reason::HTTP_1_1_REQUIRED)) };
+    let setup =
+        Setup { http1: Some(plain.address()), ..Setup::http2(|_| Act::Reset(Reason::HTTP_1_1_REQUIRED)) };
     let origin = setup.over(server).start();
 
     let evener = unchecked(&[&origin], &format!("protocol = \"auto\"\n{}", over_tls(&authority)));
@@ -477,7 +484,10 @@ fn from_http2_to_http2_authority_and_trailers_are_kept() {
         (all, body.trailers().await.expect("an end").expect("trailers"))
     });
     assert_eq!(body, b"message");
-    assert_eq!((&trailers["grpc-status"], &trailers["grpc-message"]), (&"0".parse().unwrap(), &"fine".parse().unwrap()));
+    assert_eq!(
+        (&trailers["grpc-status"], &trailers["grpc-message"]),
+        (&"0".parse().unwrap(), &"fine".parse().unwrap())
+    );
     let call = &origin.calls()[0];
     assert_eq!(call.uri.to_string(), "http://api.example/orders.Orders/List");
     assert_eq!((call.header("te"), call.body.as_slice()), (Some("trailers"), &b"request"[..]));

@@ -63,7 +63,10 @@ fn a_ca_file_may_hold_several() {
 fn whoever_cannot_be_believed_gets_nothing_and_the_log_says_why_once() {
     let (authority, stranger, origin) = (Authority::new(), Authority::new(), Origin::answering("ok"));
     let bad = [
-        (behind_tls(&origin, &stranger.certificate(NAME)).into_kept(), "signed by nobody that `tls.ca` names"),
+        (
+            behind_tls(&origin, &stranger.certificate(NAME)).into_kept(),
+            "signed by nobody that `tls.ca` names",
+        ),
         (behind_tls(&origin, &authority.certificate("other.internal")).into_kept(), "not valid for name"),
         (behind_tls(&origin, &authority.expired_certificate(NAME)).into_kept(), "has expired"),
         ((origin.address(), None), "does not speak TLS on this port"),
@@ -120,7 +123,12 @@ fn an_upstream_that_asks_who_we_are_is_shown_our_certificate() {
     let client = authority.certificate("evener.internal");
     let stranger = Authority::new().certificate("evener.internal");
     let shown = |pair: &Pair| {
-        format!("{}, certificate = {}, key = {}", trusting(&authority), quoted(&pair.certificate), quoted(&pair.key))
+        format!(
+            "{}, certificate = {}, key = {}",
+            trusting(&authority),
+            quoted(&pair.certificate),
+            quoted(&pair.key)
+        )
     };
 
     let evener = Evener::start(&pool("app", &[&front.address()], &shown(&client)));
@@ -218,10 +226,8 @@ fn without_verification_whoever_answers_is_believed() {
 fn health_checks_go_the_same_way() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let (well, sick) = (Origin::answering("ok"), Origin::answering("ok"));
-    let fronts = [
-        behind_tls(&well, &authority.certificate(NAME)),
-        behind_tls(&sick, &stranger.certificate(NAME)),
-    ];
+    let fronts =
+        [behind_tls(&well, &authority.certificate(NAME)), behind_tls(&sick, &stranger.certificate(NAME))];
     let evener = Evener::start(&format!(
         "[pools.app]\nupstreams = [\"{}\", \"{}\"]\ntls = {{ {} }}\n\
          health_check = {{ path = \"/healthz\", interval = \"200ms\", fast_interval = \"100ms\" }}",
@@ -229,7 +235,8 @@ fn health_checks_go_the_same_way() {
         fronts[1].address(),
         trusting(&authority),
     ));
-    let upstream = |front: &Modern| evener.admin().json(&format!("/v1/pools/app/upstreams/{}", front.address()));
+    let upstream =
+        |front: &Modern| evener.admin().json(&format!("/v1/pools/app/upstreams/{}", front.address()));
     wait_until(SOON, || upstream(&fronts[0])["health"] == "up" && upstream(&fronts[1])["health"] == "down");
     let error = upstream(&fronts[1])["last_check"]["error"].to_string();
     assert!(error.contains("TLS: its certificate is signed by nobody"), "{error}");
@@ -257,7 +264,10 @@ fn connections_over_tls_are_used_again() {
     (0..50).for_each(|_| drop(client.get("/").expect_status(200)));
     assert!(front.handshakes() < 50, "{} handshakes", front.handshakes());
 
-    let none = format!("{}keepalive = {{ max_idle = 0 }}\n", pool("app", &[&front.address()], &trusting(&authority)));
+    let none = format!(
+        "{}keepalive = {{ max_idle = 0 }}\n",
+        pool("app", &[&front.address()], &trusting(&authority))
+    );
     let evener = Evener::start(&none);
     let before = front.handshakes();
     let mut client = evener.connect();
@@ -300,11 +310,15 @@ fn bad_material_is_refused_at_check_with_its_place() {
         (format!("server_name = \"{NAME}\", ca = {}", quoted(&old.certificate)), "expired on 2020-12-31"),
     ];
     for (tls, reason) in wrong {
-        let text = format!("[listeners.http]\naddress = \"127.0.0.1:1\"\n{}", pool("app", &["127.0.0.1:2"], &tls));
+        let text =
+            format!("[listeners.http]\naddress = \"127.0.0.1:1\"\n{}", pool("app", &["127.0.0.1:2"], &tls));
         let finished = run_to_end(&["check", "evener.toml"], &[("evener.toml", &text)]);
         assert_eq!(finished.code, Some(1), "{reason}");
         let told = &finished.stderr;
-        assert!(told.contains(reason) && told.contains("evener.toml:5:") && told.contains("= help:"), "{told}");
+        assert!(
+            told.contains(reason) && told.contains("evener.toml:5:") && told.contains("= help:"),
+            "{told}"
+        );
     }
 }
 
