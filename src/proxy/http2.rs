@@ -69,8 +69,14 @@ fn options(limits: ListenerLimits) -> H2Options {
     let mut options = server::default_h2_options();
     options.max_concurrent_streams(limits.http2_streams);
     options.max_header_list_size(u32::try_from(limits.max_header_size).unwrap_or(u32::MAX));
+    options.data_frame_budget(SMALL_FRAMES_BYTES);
     options
 }
+
+/// What small DATA frames that we have not read yet may cost in memory beside their content, per connection:
+/// room for two thousand messages of a gRPC stream, as hyper has it. With what the h2 crate makes of our window,
+/// a client that sends a hundred of them in one go would lose its connection, with every call on it.
+const SMALL_FRAMES_BYTES: usize = 512 * 1024;
 
 /// One connection and its streams.
 struct Multiplex {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 
-use crate::rig::{Evener, Origin, unreachable_address, wait_until};
+use crate::rig::{Evener, Origin, reserve_port, wait_until};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -151,6 +151,11 @@ fn in_flight(evener: &Evener) -> u64 {
     upstreams.iter().map(|upstream| upstream["in_flight"].as_u64().expect("a number")).sum()
 }
 
+/// Where connections are refused.
+fn nobodys_address() -> String {
+    format!("127.0.0.1:{}", reserve_port())
+}
+
 #[test]
 fn calls_of_all_four_kinds_are_carried() {
     play(Library::Grpcio, "every_kind", 1, "health_check = { grpc = true }");
@@ -231,7 +236,7 @@ fn long_streams_are_spread_by_least_connections() {
 #[test]
 fn a_refused_connection_is_no_failed_call() {
     let Some(play) = Play::set_up(Library::Grpcio, "all_well", 2) else { return };
-    let upstreams = format!("{}, \"{}\"", play.upstreams(), unreachable_address());
+    let upstreams = format!("{}, \"{}\"", play.upstreams(), nobodys_address());
     let evener = in_front_of(&upstreams, "health_check = { enabled = false }");
     play.run(&evener);
 }
@@ -318,7 +323,7 @@ fn refusing(upstreams: &str) -> String {
          [pools.empty]\nprotocol = \"http2\"\nupstreams = []\n\
          [pools.dead]\nprotocol = \"http2\"\nhealth_check = {{ enabled = false }}\nupstreams = [\"{}\"]\n\
          [pools.old]\nhealth_check = {{ enabled = false }}\nupstreams = [{upstreams}]",
-        unreachable_address()
+        nobodys_address()
     )
 }
 
@@ -544,7 +549,7 @@ fn who_answers_unavailable_is_ejected_and_who_answers_not_found_is_not() {
         let server = Scripted::start(Act::Status(status));
         // Of a pool of one, nobody is ever ejected.
         let upstreams =
-            format!("\"{}\", {{ address = \"{}\", backup = true }}", server.address, unreachable_address());
+            format!("\"{}\", {{ address = \"{}\", backup = true }}", server.address, nobodys_address());
         let more =
             "ejection = { consecutive_failures = 3, max_ejected = 1.0 }\nhealth_check = { enabled = false }";
         let evener = in_front_of(&upstreams, more);
