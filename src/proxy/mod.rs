@@ -233,7 +233,8 @@ impl ProxyHttp for Proxy {
             return Ok(());
         }
         let now = self.runtime.now();
-        steps::admit_body(bytes, now, ctx).map_err(adapt::error)?;
+        // Of the client's making: with any other blame Pingora would wait on for an answer of an HTTP/2 upstream.
+        steps::admit_body(bytes, now, ctx).map_err(|reason| adapt::error(reason).into_down())?;
         // The end of a chunked body comes without bytes.
         if let Some(attempt) = ctx.attempt.as_mut().filter(|_| is_end) {
             attempt.sent_at = now;
