@@ -306,7 +306,7 @@ pub(super) fn has_its_answer(error: &Error, session: &Session, ctx: &RequestCont
     let is_stream = ctx.exchange.as_ref().is_some_and(|exchange| exchange.is_stream);
     let is_from_reading = matches!(error.etype(), ErrorType::ReadError | ErrorType::H2Error);
     is_stream
-        && ctx.is_answer_complete
+        && ctx.attempt.as_ref().is_some_and(|attempt| attempt.lease.is_none())
         && is_answered(session)
         && is_from_reading
         && *error.esource() == ErrorSource::Downstream

@@ -48,8 +48,6 @@ pub struct RequestContext {
     /// Decoded bytes of the request body so far.
     pub(super) request_bytes: u64,
     pub(super) response_bytes: u64,
-    /// The upstream has sent all of its answer.
-    pub(super) is_answer_complete: bool,
     /// The client speaks HTTP/1.0 and understands no 1xx and no chunks.
     pub(super) is_http_1_0: bool,
     /// What the access log wants to know and nobody else; empty while it is off.
@@ -101,7 +99,6 @@ impl RequestContext {
             status: None,
             request_bytes: 0,
             response_bytes: 0,
-            is_answer_complete: false,
             is_http_1_0: false,
             told: None,
             is_finished: false,

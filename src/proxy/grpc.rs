@@ -207,20 +207,20 @@ const GRACE: Duration = Duration::from_millis(250);
 mod tests {
     use super::*;
 
-    fn is_call_of(method: Method, media_type: &'static str) -> bool {
+    fn is_call_of(method: &Method, media_type: &'static str) -> bool {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-        is_call(&method, &headers)
+        is_call(method, &headers)
     }
 
     #[test]
     fn calls_are_posts_of_the_media_type_and_of_no_other() {
         for media_type in ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"] {
-            assert!(is_call_of(Method::POST, media_type), "{media_type}");
-            assert!(!is_call_of(Method::GET, media_type), "{media_type}");
+            assert!(is_call_of(&Method::POST, media_type), "{media_type}");
+            assert!(!is_call_of(&Method::GET, media_type), "{media_type}");
         }
         for media_type in ["application/grpc-web", "application/grpc-web+proto", "application/json", ""] {
-            assert!(!is_call_of(Method::POST, media_type), "{media_type}");
+            assert!(!is_call_of(&Method::POST, media_type), "{media_type}");
         }
     }
 

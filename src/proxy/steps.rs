@@ -173,7 +173,6 @@ pub(super) enum NotYet {
 pub(super) fn pick(now: Duration, random: u64, ctx: &mut RequestContext) -> Result<(), NotYet> {
     // The count of the attempt before goes back before the next one is taken; its body is sent anew.
     ctx.attempt = None;
-    ctx.is_answer_complete = false;
     ctx.request_bytes = 0;
     let mut tried = std::mem::take(&mut ctx.tried);
     let pool = ctx.pool().ok_or(NotYet::Refused(Reason::NoRoute))?;
@@ -252,7 +251,6 @@ pub(super) fn answered(status: u16, is_latency: bool, now: Duration, ctx: &mut R
 
 /// FORWARD, end: the upstream has nothing more to do with this request.
 pub(super) fn upstream_is_done(ctx: &mut RequestContext) {
-    ctx.is_answer_complete = true;
     if let Some(attempt) = &mut ctx.attempt {
         attempt.lease = None;
     }
