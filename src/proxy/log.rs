@@ -33,6 +33,7 @@ pub(super) fn write(finished: &Finished, duration: Duration, ctx: &RequestContex
         protocol: protocol(ctx),
         tls: ctx.connection().and_then(|connection| connection.tls.as_ref()).map(|tls| tls.version),
         generation: ctx.snapshot.generation,
+        grpc_status: ctx.grpc.map(|call| call.outcome(ctx.refusal)),
     });
 }
 
@@ -74,5 +75,6 @@ pub(super) fn write_early(
         protocol,
         tls: connection.tls.as_ref().map(|tls| tls.version),
         generation: runtime.peek().generation,
+        grpc_status: None,
     });
 }

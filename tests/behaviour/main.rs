@@ -21,6 +21,7 @@ mod crash;
 mod events;
 mod failover;
 mod forwarding;
+mod grpc;
 mod guard;
 mod hardening;
 mod health;
