@@ -143,7 +143,7 @@ fn scenario(load: Load, duration: Duration) -> Scenario {
         balancers: 1,
         threads: 1,
         load,
-        request: Request { body: 0, answer: 2, is_kept: true },
+        request: Request { answer: 2, ..Request::default() },
         script: Vec::new(),
         reload_every: None,
         duration,
