@@ -62,6 +62,7 @@ struct Chosen {
     why: Vec<String>,
     timeout_ms: f64,
     strip_prefix: bool,
+    redirect_https_port: Option<u16>,
 }
 
 #[derive(Serialize)]
@@ -140,6 +141,7 @@ impl Chosen {
             why: why(&route.config.matcher, head),
             timeout_ms: super::views::milliseconds(route.config.timeout),
             strip_prefix: route.config.strip_prefix,
+            redirect_https_port: route.config.redirect_https,
         }
     }
 }

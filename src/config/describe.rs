@@ -95,7 +95,7 @@ impl Description {
         all.tell_headers("headers", &matcher.headers);
         all.tell_split(route, config);
         all.tell("redirect_https", route.redirect_https.is_some());
-        if let Some(port) = route.redirect_https {
+        if let Some(port) = route.redirect_https.filter(|&port| port != defaults::HTTPS_PORT) {
             all.tell("redirect_https_port", port);
         }
         all.tell_duration("timeout", route.timeout);

@@ -1,9 +1,13 @@
 //! What the configuration room promises: files to values, and values to words.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../../tests/behaviour/rig/certificates.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod certificates;
 mod describe;
 mod messages;
 mod reference;
+mod tls;
 
 use std::io;
 

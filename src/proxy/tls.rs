@@ -74,6 +74,8 @@ pub(super) async fn handshake(
             let socket: Stream = Box::new(socket);
             (result, Ok((socket, tls)))
         }
+        // Such as a check whether anybody listens: there was no handshake.
+        Ok(Err(Failure::Left)) => return Err(NoTls::Over),
         Ok(Err(Failure::InClear(socket))) => (HandshakeResult::Failed, Err(NoTls::InClear(socket))),
         Ok(Err(Failure::Broken(error))) => {
             tracing::debug!(listener = %listener.name, %error, "TLS handshake failed");
@@ -89,6 +91,8 @@ pub(super) async fn handshake(
 }
 
 enum Failure {
+    /// Before its first byte.
+    Left,
     InClear(Stream),
     Broken(io::Error),
 }
@@ -101,7 +105,7 @@ impl From<io::Error> for Failure {
 
 async fn attempt(mut socket: Stream, config: &ListenerTlsConfig) -> Result<(TlsSocket, ClientTls), Failure> {
     let mut first = [0];
-    socket.try_peek(&mut first).await?;
+    socket.try_peek(&mut first).await.map_err(|_| Failure::Left)?;
     if first.iter().all(u8::is_ascii_alphabetic) {
         return Err(Failure::InClear(socket));
     }

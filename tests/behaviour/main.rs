@@ -35,6 +35,7 @@ mod rig;
 mod routing;
 mod scripted;
 mod state;
+mod tls;
 mod tokens;
 mod watch;
 mod websocket;

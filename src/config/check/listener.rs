@@ -40,10 +40,10 @@ fn one(name: String, fields: &Fields<'_>, taken: &Taken) -> Option<ListenerConfi
     let header_size = fields
         .read("max_header_size", |value| value.size(limits::HEADER_SIZE_MIN, limits::HEADER_SIZE_MAX))
         .and_then(|bytes| usize::try_from(bytes).ok());
-    let tls = fields.read("tls", tls::listener);
     let body_size = fields.read("max_body_size", |value| value.size(0, limits::BODY_SIZE_MAX));
     let http2_cleartext = fields.read("http2_cleartext", Value::boolean);
     let http2 = fields.read("http2", http2);
+    let tls = fields.read("tls", tls::listener);
     Some(ListenerConfig {
         address: address?,
         name,

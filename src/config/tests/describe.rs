@@ -33,6 +33,8 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
     ("routes.*.headers.*", "routes.users.headers.x-canary", "'2'", "users.headers.x-canary"),
     ("routes.*.pool", "routes.users.pool", "'canary'", "users.pool"),
     ("routes.*.timeout", "routes.users.timeout", "'5s'", "users.timeout"),
+    ("routes.*.redirect_https", "routes.everything.redirect_https", "true", "everything.redirect_https"),
+    ("routes.*.redirect_https_port", "routes.users.redirect_https_port", "8443", "users.redirect_https_port"),
     ("routes.*.strip_prefix", "routes.users.strip_prefix", "true", "users.strip_prefix"),
     (
         "routes.*.request_headers.set",

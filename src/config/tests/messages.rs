@@ -292,7 +292,7 @@ pool = "other"
     3 | tiemout = 1
       | ^^^^^^^ not a key of a listener
       |
-      = help: Keys of a listener: address, trusted_proxies, header_timeout, keepalive_timeout, max_connections, max_header_size, max_body_size, http2_cleartext, http2
+      = help: Keys of a listener: address, trusted_proxies, header_timeout, keepalive_timeout, max_connections, max_header_size, max_body_size, http2_cleartext, http2, tls
 
     error: a value is not closed; nothing below it could be read
      --> evener.toml:6:13
@@ -1024,25 +1024,16 @@ max_body_size = 0"#), @r#"
 #[test]
 fn keys_of_later_versions_of_a_listener_say_so() {
     assert_snapshot!(in_listener(r#"address = "127.0.0.1:80"
-tls = { certificates = [] }
 proxy_protocol = true"#), @r"
-    error: `tls` is not available in this version
+    error: `proxy_protocol` is not available in this version
      --> evener.toml:3:1
       |
-    3 | tls = { certificates = [] }
-      | ^^^ not available yet
-      |
-      = help: end TLS in front of Evener for now, and name that proxy in `trusted_proxies`
-
-    error: `proxy_protocol` is not available in this version
-     --> evener.toml:4:1
-      |
-    4 | proxy_protocol = true
+    3 | proxy_protocol = true
       | ^^^^^^^^^^^^^^ not available yet
       |
       = help: leave it out, and use X-Forwarded-For with `trusted_proxies`
 
-    2 mistakes in evener.toml; nothing was applied
+    1 mistake in evener.toml; nothing was applied
     ");
 }
 

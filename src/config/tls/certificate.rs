@@ -49,7 +49,6 @@ pub(in crate::config) fn identity(
     let chain = pem::certificates(certificate.1).map_err(Fault::Certificate);
     let private_key = pem::key(key.1).map_err(Fault::Key);
     let (chain, private_key) = (chain?, private_key?);
-    let leaf = Leaf::read(&chain, now).map_err(Fault::Certificate)?;
     let private_key = any_supported_type(&private_key).map_err(|_| {
         let help = "it should be RSA with 2048 to 8192 bits, ECDSA on the curves P-256 or P-384, or Ed25519";
         Fault::Key(Unusable::new("holds a key of no use here", help))
@@ -58,13 +57,15 @@ pub(in crate::config) fn identity(
         Fault::Key(Unusable::new("holds a key of no use here", "it should be RSA, ECDSA or Ed25519"))
     })?;
     let certified = CertifiedKey::new(chain, private_key);
-    match certified.keys_match() {
-        Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
-        Err(Error::InconsistentKeys(_)) => return Err(Fault::Key(mismatch(&certified, certificate.0))),
-        Err(error) => {
-            let help = "have it issued anew, as version 3";
-            return Err(Fault::Certificate(Unusable::new(format!("is of no use: {error}"), help)));
-        }
+    let fit = certified.keys_match();
+    if let Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) = fit {
+        return Err(Fault::Key(mismatch(&certified, certificate.0)));
+    }
+    let leaf = Leaf::read(&certified.cert, now).map_err(Fault::Certificate)?;
+    // What cannot be compared may fit.
+    if let Some(error) = fit.err().filter(|error| !matches!(error, Error::InconsistentKeys(_))) {
+        let help = "have it issued anew, as version 3";
+        return Err(Fault::Certificate(Unusable::new(format!("is of no use: {error}"), help)));
     }
     let config = CertificateConfig {
         certificate: certificate.0.to_owned(),

@@ -34,6 +34,11 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// Name and value of each header, in order, as they came.
+    pub(crate) fn headers(&self) -> &Headers {
+        &self.head.headers
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.header(name)
     }
