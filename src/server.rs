@@ -16,12 +16,12 @@ use pingora::services::listening::Service;
 
 use crate::admin;
 use crate::balance::TICK;
-use crate::config::Config;
+use crate::config::{Config, has_system_roots};
 use crate::config::limits::DURATION_MAX;
 use crate::control::{self, Control, Start};
 use crate::observe::{AccessLog, SAMPLE};
 use crate::probe::Prober;
-use crate::proxy::{Proxy, TrafficApp};
+use crate::proxy::{Proxy, TrafficApp, for_probe};
 use crate::retry::ATTEMPTS_MAX;
 use crate::runtime::Runtime;
 use crate::signals::Signals;
@@ -76,7 +76,7 @@ pub fn run(start: Start, access_log: Option<AccessLog>, follows_file: bool) -> R
     let control = Arc::new(Control::new(runtime.clone(), start));
     server.add_service(traffic(&server, &runtime));
     server.add_service(admin::service(control.clone()));
-    server.add_service(background_service("health checks", Prober::new(control.clone())));
+    server.add_service(background_service("health checks", Prober::new(control.clone(), for_probe)));
     server.add_service(background_service("learning", Learner(runtime.clone())));
     server.add_service(background_service("certificates", ExpiryTeller(runtime.clone())));
     server.add_service(background_service("listening", Greeter(runtime.clone())));
@@ -109,12 +109,21 @@ fn server_conf(config: &Config) -> ServerConf {
         upstream_keepalive_pool_size: idle.div_ceil(config.server.threads.max(1)).max(1),
         // Attempts, the first one included, never 0: each request's `retry` decides within it.
         max_retries: ATTEMPTS_MAX as usize,
+        ca_file: ca_file(),
         // `signals.rs` ends the process in time; this is only the net below it. Pingora takes it once, at the
         // start, so it has to do for every `drain_timeout` that a reload may bring.
         grace_period_seconds: Some(DURATION_MAX.as_secs() + 5),
         graceful_shutdown_timeout_seconds: Some(1),
         ..ServerConf::default()
     }
+}
+
+/// Where Pingora finds whom it trusts by default; `None`: where this machine keeps it.
+///
+/// It takes that in hand at the start, whether or not anybody needs it, and panics at a certificate that it
+/// cannot read. A machine without any is a good one, too: pools may name their own CA.
+fn ca_file() -> Option<String> {
+    (!has_system_roots()).then(|| "/dev/null".to_owned())
 }
 
 /// Folds what was measured into what the strategies go by, remembers the last five minutes, and clears away

@@ -152,6 +152,12 @@ impl<'t> Value<'t> {
         inner.as_str()
     }
 
+    /// The first address in a list of upstreams, for advice: text, or `address` of a table.
+    pub(super) fn first_address(&self) -> Option<&'t str> {
+        let first = self.inner.as_array()?.first()?.get_ref();
+        first.as_str().or_else(|| first.as_table()?.get("address")?.get_ref().as_str())
+    }
+
     /// The text, whatever it says.
     pub(super) fn text(&self) -> Option<&'t str> {
         self.as_text().or_else(|| self.expected("text in double quotes", "\"…\""))

@@ -25,6 +25,7 @@ mod process_log;
 mod reason;
 mod recent;
 mod timestamp;
+mod tls_failure;
 
 pub use access_log::{AccessLog, Target};
 pub use access_record::AccessRecord;
@@ -37,3 +38,4 @@ pub use process_log::{Format, init_log};
 pub use reason::Reason;
 pub use recent::{Recent, RecentTimes, SAMPLE, WINDOW};
 pub use timestamp::utc;
+pub use tls_failure::tls_failure;

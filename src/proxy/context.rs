@@ -10,6 +10,7 @@ use super::client_stream::Answer;
 use super::connection::Connection;
 use super::exchange::Exchange;
 use super::steps::{self, Finished};
+use crate::config::UpstreamProtocol;
 use crate::observe::Reason;
 use crate::runtime::{Lease, Pool, Route, Runtime, Snapshot, Tiers, Upstream};
 
@@ -148,6 +149,11 @@ impl RequestContext {
     /// Whether this request asks for a WebSocket.
     pub(super) fn is_handshake(&self) -> bool {
         self.exchange.as_ref().is_some_and(|exchange| exchange.is_handshake())
+    }
+
+    /// Whether the pool's upstreams are to be spoken to in nothing but HTTP/2.
+    pub(super) fn speaks_only_http2(&self) -> bool {
+        self.pool().is_some_and(|pool| pool.config.protocol == UpstreamProtocol::Http2)
     }
 
     /// Lets the client's bytes through, or ends the request; nothing unless it is a handshake.

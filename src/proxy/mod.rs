@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::Version;
+use http::{HeaderMap, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -45,6 +45,7 @@ use pingora::{Error, Result};
 
 pub use accept::TrafficApp;
 pub use context::RequestContext;
+pub use peer::for_probe;
 
 use client_stream::Answer;
 use steps::{Finished, Way};
@@ -124,7 +125,7 @@ impl ProxyHttp for Proxy {
                 let left = left.max(Duration::from_millis(1));
                 let mut peer = peer::for_upstream(pool, upstream, left, client)?;
                 if ctx.needs_fresh_connection {
-                    peer::connect_afresh(&mut peer);
+                    peer::connect_afresh(&mut peer, pool);
                 }
                 Ok(peer)
             }
@@ -148,6 +149,9 @@ impl ProxyHttp for Proxy {
             return Ok(());
         }
         upstream.state.metrics.connected(ConnectResult::Ok);
+        if ctx.pool().is_some_and(|pool| pool.config.tls.is_some()) {
+            upstream.state.note_no_trouble();
+        }
         let now = self.runtime.now();
         if let Some(attempt) = &mut ctx.attempt {
             attempt.sent_at = now;
@@ -164,11 +168,12 @@ impl ProxyHttp for Proxy {
         mut error: Box<Error>,
     ) -> Box<Error> {
         let (outcome, now) = (adapt::connect_outcome(&error), self.runtime.now());
-        if let Some(upstream) = ctx.upstream() {
+        if let Some(upstream) = ctx.upstream().filter(|_| outcome != steps::Outcome::GoneAway) {
             let is_timeout = outcome == steps::Outcome::ConnectTimeout;
             let result = if is_timeout { ConnectResult::TimedOut } else { ConnectResult::Failed };
             upstream.state.metrics.connected(result);
         }
+        adapt::tell_tls_failure(outcome, &error, now, ctx);
         steps::failed(outcome, now, ctx);
         error.set_retry(steps::may_try_another(outcome, adapt::sent(session), now, ctx));
         error
@@ -177,10 +182,18 @@ impl ProxyHttp for Proxy {
     /// FORWARD, outbound: what the upstream should know about the client.
     async fn upstream_request_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         ctx: &mut Box<RequestContext>,
     ) -> Result<()> {
+        let is_http2 = request.version == Version::HTTP_2;
+        if !is_http2 && ctx.speaks_only_http2() {
+            return Err(adapt::not_http2());
+        }
+        if is_http2 && request.remove_header(&http::header::EXPECT).is_some() {
+            // Pingora does not see the upstream's 100, so the client would wait for it in vain.
+            adapt::invite_body(session).await?;
+        }
         let Some(exchange) = &ctx.exchange else { return Ok(()) };
         let origin = headers::Origin {
             peer: &exchange.connection.peer_header,
@@ -189,7 +202,7 @@ impl ProxyHttp for Proxy {
             tls: exchange.connection.tls.as_ref(),
             request_id: &ctx.request_id,
         };
-        if exchange.is_end_to_end() {
+        if exchange.is_end_to_end() && !is_http2 {
             // All that Pingora left for us to strip; see `peer.rs`.
             request.remove_header(&http::header::CONNECTION);
         }
@@ -273,6 +286,17 @@ impl ProxyHttp for Proxy {
         Ok(None)
     }
 
+    /// FORWARD, inbound: trailers are the end, too.
+    fn upstream_response_trailer_filter(
+        &self,
+        _: &mut Session,
+        _: &mut HeaderMap,
+        ctx: &mut Box<RequestContext>,
+    ) -> Result<()> {
+        steps::upstream_is_done(ctx);
+        Ok(())
+    }
+
     /// FORWARD, inbound: what the client should see.
     async fn response_filter(
         &self,
@@ -334,6 +358,11 @@ impl ProxyHttp for Proxy {
             error.set_retry(false);
             return error;
         }
+        if let (pingora::ErrorType::H2Downgrade, Some(pool), Some(upstream)) =
+            (error.etype(), ctx.pool(), ctx.upstream())
+        {
+            upstream.state.demand_http1(pool.key);
+        }
         let now = self.runtime.now();
         let is_stale_possible = is_reused && !adapt::is_answered(session) && !ctx.needs_fresh_connection;
         let outcome = adapt::outcome(&error, is_stale_possible, ctx);
@@ -341,6 +370,7 @@ impl ProxyHttp for Proxy {
             error.set_retry(false);
             return error;
         }
+        adapt::tell_tls_failure(outcome, &error, now, ctx);
         steps::failed(outcome, now, ctx);
         let may = steps::may_try_another(outcome, adapt::sent(session), now, ctx);
         error.set_retry(may);

@@ -37,5 +37,8 @@ mod scripted;
 mod state;
 mod tls;
 mod tokens;
+mod upstream_grpc;
+mod upstream_http2;
+mod upstream_tls;
 mod watch;
 mod websocket;

@@ -10,6 +10,7 @@ mod secret;
 mod tls;
 mod tokens;
 pub(super) mod upstream;
+mod upstream_tls;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
