@@ -116,7 +116,7 @@ impl Description {
             all.tell("hash", key.to_json());
         }
         all.tell("protocol", pool.protocol.word());
-        all.tell_tls(pool.tls.as_deref());
+        all.tell_upstream_tls(pool.tls.as_deref());
         all.tell_duration("timeouts.connect", pool.timeouts.connect);
         all.tell_duration("timeouts.read", pool.timeouts.read);
         all.tell_duration("timeouts.write", pool.timeouts.write);
@@ -232,7 +232,7 @@ impl Description {
     }
 
     /// Files with what is in them now: the same name may stand for another certificate.
-    fn tell_tls(&mut self, tls: Option<&UpstreamTls>) {
+    fn tell_upstream_tls(&mut self, tls: Option<&UpstreamTls>) {
         let Some(tls) = tls else { return };
         if let Some(name) = &tls.server_name {
             self.tell("tls.server_name", name.as_str());

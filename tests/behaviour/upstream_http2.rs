@@ -6,7 +6,7 @@ use std::time::Duration;
 use h2::Reason;
 
 use crate::rig::{
-    Act, Authority, Background, Client, Evener, Modern, Origin, Reply, Response, Setup, mute_server, quoted,
+    Act, UpstreamAuthority as Authority, Background, Client, Evener, Modern, Origin, Reply, Response, Setup, mute_server, quoted,
     wait_until,
 };
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::rig::{Authority, Evener, Modern, Origin, Pair, Reply, Setup, mute_server, quoted};
+use crate::rig::{UpstreamAuthority as Authority, Evener, Modern, Origin, Pair, Reply, Setup, mute_server, quoted};
 use crate::rig::{run_to_end, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);

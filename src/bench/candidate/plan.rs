@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::super::certificate;
 use super::super::error::BenchError;
 use super::super::name::Candidate;
-use super::super::certificate;
 use super::super::scenario::{Load, Request, Scenario};
 use super::{Place, ports};
 

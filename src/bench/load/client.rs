@@ -113,8 +113,7 @@ impl Clients {
     pub(super) fn take_all_idle(&self) -> Vec<(usize, Wire)> {
         let mut idle = self.idle.borrow_mut();
         let of_all = idle.iter_mut().enumerate();
-        let all =
-            of_all.flat_map(|(balancer, of_one)| of_one.drain(..).map(move |wire| (balancer, wire)));
+        let all = of_all.flat_map(|(balancer, of_one)| of_one.drain(..).map(move |wire| (balancer, wire)));
         all.filter_map(|(balancer, mut wire)| wire.is_quiet().then_some((balancer, wire))).collect()
     }
 
@@ -208,11 +207,7 @@ impl Clients {
         Ok(answer)
     }
 
-    async fn read_piece(
-        &self,
-        from: &mut (impl AsyncRead + Unpin),
-        answer: &mut Answer,
-    ) -> io::Result<()> {
+    async fn read_piece(&self, from: &mut (impl AsyncRead + Unpin), answer: &mut Answer) -> io::Result<()> {
         std::future::poll_fn(|context| {
             let mut piece = self.piece.borrow_mut();
             let mut piece = ReadBuf::new(&mut piece);

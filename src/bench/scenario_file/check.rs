@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::super::name::Candidate;
 use super::super::scenario::{
-    Act, Against, Arrivals, Bound, Expectation, Fate, Load, Request, Scenario, Work,
+    Act, Against, Arrivals, Bound, Expectation, Fate, Load, Protocol, Request, Scenario, Work,
 };
 use super::Mistake;
 use super::shape::{
@@ -30,6 +30,8 @@ const CLIENTS_MAX: u64 = 10_000;
 const IDLE_MAX: u64 = 20_000;
 /// Requests on a connection of HTTP/2 at a time: all balancers allow that many as they come.
 const STREAMS_MAX: u64 = 100;
+/// Of an answer that is one gRPC message.
+const MESSAGE_MAX: usize = 16 << 20;
 /// Requests per second: beyond what one thread of clients can send.
 const RATE_MAX: f64 = 100_000.0;
 /// One turn; a run has many.
@@ -248,6 +250,17 @@ impl Desk {
         if let Some(given) = file.streams.as_ref().filter(|_| !protocol.is_multiplexed()) {
             let help = "leave it out, or write `protocol = \"h2c\"`, \"h2\" or \"grpc\"";
             self.refuse(given.span(), "a connection of HTTP/1.1 carries one request at a time", "here", help);
+        }
+        if let Some(given) = &file.answer
+            && protocol == Protocol::Grpc
+            && given.get_ref().0 > MESSAGE_MAX
+        {
+            self.refuse(
+                given.span(),
+                "a gRPC message is held in memory",
+                "too large",
+                "write at most \"16MiB\"",
+            );
         }
         Request {
             body: file.body.as_ref().map_or(usual.body, |body| body.get_ref().0),

@@ -277,7 +277,8 @@ impl App {
 
     fn serve(&self, headers: HeaderMap) -> Response<Answer> {
         if self.stage.is_called {
-            let mut response = self.respond(StatusCode::OK, headers, Answer::Call(Some(self.stage.body.clone())));
+            let mut response =
+                self.respond(StatusCode::OK, headers, Answer::Call(Some(self.stage.body.clone())));
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             return response;
         }

@@ -29,6 +29,6 @@ pub(crate) use message::Response;
 pub(crate) use modern::{Act, Call, Modern, Setup, mute_server};
 pub(crate) use origin::{Origin, Reply, Request};
 pub(crate) use ports::{reserve_port, unreachable_address};
+pub(crate) use secure::{Authority as UpstreamAuthority, Pair, quoted};
 pub(crate) use tls::{TlsClient, TlsStream, certificate_of};
-pub(crate) use secure::{Authority, Pair, quoted};
 pub(crate) use wire::Socket;
