@@ -1123,7 +1123,7 @@ static REFUSED: &[Refused] = &[
     (Method::POST, MANY, "[]", 422, "wrong_value", "at least one"),
     (Method::POST, MANY, r#""127.0.0.1:8080""#, 422, "wrong_value", "its port differs from the listener's"),
     (Method::POST, MANY, r#""127.0.0.1""#, 422, "wrong_value", "127.0.0.1:80"),
-    (Method::POST, MANY, r#""https://127.0.0.1:443""#, 422, "wrong_value", "without TLS"),
+    (Method::POST, MANY, r#""https://127.0.0.1:443""#, 422, "wrong_value", "server_name"),
     (Method::POST, MANY, r#""not there.example:1""#, 422, "wrong_value", "host:port"),
     (
         Method::POST,
@@ -1146,7 +1146,7 @@ static REFUSED: &[Refused] = &[
     (Method::PUT, MANY, r#"["127.0.0.1:1", "http://127.0.0.1:1/"]"#, 409, "already_there", "PATCH it"),
     (Method::PUT, MANY, "{}", 422, "bad_body", "/openapi.json"),
     (Method::POST, INITIALIZE, r#"{"servers": []}"#, 422, "wrong_value", "at least one"),
-    (Method::POST, INITIALIZE, r#"{"servers": ["https://127.0.0.1:1"]}"#, 422, "wrong_value", "without TLS"),
+    (Method::POST, INITIALIZE, r#"{"servers": ["https://127.0.0.1:1"]}"#, 422, "wrong_value", "server_name"),
     (Method::POST, INITIALIZE, r#"{"servers": ["http://127.0.0.1:1/app"]}"#, 422, "wrong_value", "host:port"),
     (Method::POST, INITIALIZE, r#"{"servers": ["ftp://127.0.0.1:1"]}"#, 422, "wrong_value", "host:port"),
     (

@@ -10,7 +10,8 @@ pub fn tls_failure(error: &str) -> String {
     if let Some((_, reason)) = known {
         return (*reason).to_owned();
     }
-    let cause = error.rsplit_once(" cause: ").map_or(error, |(_, cause)| cause);
+    // Before it, the engine says where it was; after it, from which port of ours.
+    let cause = error.split_once("tls connect error cause: ").map_or(error, |(_, cause)| cause);
     let cause = cause.split(", SNI: ").next().unwrap_or(cause);
     let cause = cause.strip_prefix("invalid peer certificate: ").unwrap_or(cause);
     match cause.rsplit_once("received fatal alert: ") {
@@ -44,7 +45,7 @@ mod tests {
         let engine = |cause: &str| {
             format!(
                 " TLSHandshakeFailure context: TLS connect() failed:  TLSHandshakeFailure context: tls connect \
-                 error cause: {cause}, SNI: app.internal"
+                 error cause: {cause}, SNI: app.internal cause: local address 127.0.0.1:60294"
             )
         };
         let old = |seconds| {

@@ -210,6 +210,16 @@ pub(super) fn not_http2() -> Box<Error> {
         .into_up()
 }
 
+/// Gives a request that came as HTTP/2, and goes on as such, the `Host` that others have: what is done to the
+/// path leaves no authority in the URI. Pingora turns it back.
+pub(super) fn name_host(request: &mut RequestHeader) -> pingora::Result<()> {
+    if request.headers.contains_key(header::HOST) {
+        return Ok(());
+    }
+    let authority = request.uri.authority().map(|authority| authority.as_str().to_owned());
+    authority.map_or(Ok(()), |authority| request.insert_header(header::HOST, authority))
+}
+
 /// Lets a client that waits for `100 Continue` send its body.
 pub(super) async fn invite_body(session: &mut Session) -> pingora::Result<()> {
     let is_first = session.response_written().is_none();

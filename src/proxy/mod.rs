@@ -190,9 +190,12 @@ impl ProxyHttp for Proxy {
         if !is_http2 && ctx.speaks_only_http2() {
             return Err(adapt::not_http2());
         }
-        if is_http2 && request.remove_header(&http::header::EXPECT).is_some() {
-            // Pingora does not see the upstream's 100, so the client would wait for it in vain.
-            adapt::invite_body(session).await?;
+        if is_http2 {
+            adapt::name_host(request)?;
+            if request.remove_header(&http::header::EXPECT).is_some() {
+                // Pingora does not see the upstream's 100, so the client would wait for it in vain.
+                adapt::invite_body(session).await?;
+            }
         }
         let Some(exchange) = &ctx.exchange else { return Ok(()) };
         let origin = headers::Origin {

@@ -444,3 +444,42 @@ fn requests_in_flight_fall_to_none_when_clients_leave() {
     drop(clients);
     evener.admin().wait_for_rest();
 }
+
+/// What gRPC is made of.
+#[test]
+fn from_http2_to_http2_authority_and_trailers_are_kept() {
+    let origin = Setup::http2(|_| {
+        Act::Trailers("message".into(), vec![("grpc-status", "0"), ("grpc-message", "fine")])
+    });
+    let origin = origin.start();
+    let evener = Evener::start(&format!(
+        "[listeners.http]\nhttp2_cleartext = true\n\
+         [routes.all]\npath_prefix = \"/v1\"\nstrip_prefix = true\npool = \"app\"\n{}",
+        text_of(&[&origin], "")
+    ));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (body, trailers) = runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(evener.address()).await.expect("connect");
+        let (sender, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        let request = http::Request::post("http://api.example/v1/orders.Orders/List")
+            .header("te", "trailers")
+            .header("content-type", "application/grpc");
+        let mut sender = sender.ready().await.expect("a free stream");
+        let (response, mut stream) =
+            sender.send_request(request.body(()).expect("a request"), false).expect("send");
+        stream.send_data("request".into(), true).expect("send");
+        let mut body = response.await.expect("an answer").into_body();
+        let mut all = Vec::new();
+        while let Some(piece) = body.data().await {
+            all.extend_from_slice(&piece.expect("a piece"));
+        }
+        (all, body.trailers().await.expect("an end").expect("trailers"))
+    });
+    assert_eq!(body, b"message");
+    assert_eq!((&trailers["grpc-status"], &trailers["grpc-message"]), (&"0".parse().unwrap(), &"fine".parse().unwrap()));
+    let call = &origin.calls()[0];
+    assert_eq!(call.uri.to_string(), "http://api.example/orders.Orders/List");
+    assert_eq!((call.header("te"), call.body.as_slice()), (Some("trailers"), &b"request"[..]));
+    evener.admin().wait_for_rest();
+}

@@ -75,11 +75,11 @@ fn compare_timeout(fields: &Fields<'_>, interval: Duration, timeout: Option<Dura
 fn probe(fields: &Fields<'_>, protocol: Option<UpstreamProtocol>) -> ProbeConfig {
     let path = fields.read("path", |value| value.parse(path_and_query));
     let is_grpc = is_grpc(fields, protocol);
-    let asks = if is_grpc { "grpc" } else { "path" };
-    let host = only_with(fields, "host", asks, |value| value.parse(authority));
-    let status = only_with(fields, "status", "path", statuses);
-    let headers = only_with(fields, "headers", asks, probe_headers).unwrap_or_default();
-    let service = only_with(fields, "service", "grpc", |value| value.parse(service));
+    let asks = is_grpc || !fields.is_absent("path");
+    let host = only_if(asks, fields, "host", "path", |value| value.parse(authority));
+    let status = only_if(!fields.is_absent("path"), fields, "status", "path", statuses);
+    let headers = only_if(asks, fields, "headers", "path", probe_headers).unwrap_or_default();
+    let service = only_if(is_grpc, fields, "service", "grpc", |value| value.parse(service));
     match path {
         _ if is_grpc => ProbeConfig::Grpc { service: service.unwrap_or_default(), host, headers },
         None => ProbeConfig::Tcp,
@@ -112,19 +112,20 @@ fn is_grpc(fields: &Fields<'_>, protocol: Option<UpstreamProtocol>) -> bool {
     true
 }
 
-/// Reads a key that only probes of one kind can use: those that have the key `needed`.
-fn only_with<'t, T>(
+/// Reads a key that only some probes can use, such as those with the key `needed`.
+fn only_if<'t, T>(
+    has_a_use: bool,
     fields: &Fields<'t>,
     key: &'static str,
     needed: &str,
     read: impl FnOnce(&Value<'t>) -> Option<T>,
 ) -> Option<T> {
     let value = fields.get(key)?;
-    if fields.is_absent(needed) {
+    if !has_a_use {
         let message = format!("`{key}` has no meaning without `{needed}`");
         let example = if needed == "grpc" { "grpc = true" } else { "path = \"/healthz\"" };
         let help = format!("add {example}, or remove `{key}`");
-        let wrong = Wrong::new(message, "this probe has no such thing", help);
+        let wrong = Wrong::new(message, if needed == "grpc" { "for gRPC only" } else { "a TCP connect has no such thing" }, help);
         value.desk.miss(Some(value.span.clone()), wrong);
     }
     read(&value)

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustls::RootCertStore;
 use rustls::crypto::ring::default_provider;
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
@@ -182,13 +182,16 @@ fn certificates(file: &str, desk: &Desk<'_>) -> Result<Certificates, Wrong> {
             "name a PEM file: text with lines `-----BEGIN CERTIFICATE-----` (for DER: `openssl x509 -inform der`)",
         )
     };
-    let ders = read.map_err(|error| wrong(format!("is no valid PEM: {error}")))?;
+    let ders = read.map_err(|error| match error {
+        pem::Error::MissingSectionEnd { .. } => wrong("is cut off: a section has no end".to_owned()),
+        _ => wrong("is no valid PEM".to_owned()),
+    })?;
     if ders.is_empty() {
         return Err(wrong("holds no certificate".to_owned()));
     }
     for (index, der) in ders.iter().enumerate() {
-        if let Err(error) = X509Certificate::from_der(der) {
-            return Err(wrong(format!("is broken at certificate {}: {error}", index + 1)));
+        if X509Certificate::from_der(der).is_err() {
+            return Err(wrong(format!("is broken: its certificate {} is none", index + 1)));
         }
     }
     Ok(Certificates { file: file.to_owned(), ders })
