@@ -204,7 +204,7 @@ fn a_mistake_is_shown_with_its_line_and_help() {
 }
 
 /// Each with the place and some words of what is said about it.
-const WRONG: [(&str, &str, &str); 29] = [
+const WRONG: [(&str, &str, &str); 30] = [
     ("rate = 1\nspeling = 1\n", ":6:1", "unknown field `speling`"),
     ("rate = 1\n[[act]]\nserver = 0\nsped = 1\n", ":8:1", "unknown field `sped`"),
     ("rate = 1\ntimeout = 2\n", ":6:11", "write \"2s\" for seconds"),
