@@ -81,7 +81,9 @@ impl Description {
         all.tell("max_body_size", listener.max_body_size.map_or_else(|| "0".to_owned(), size_text));
         all.tell("http2_cleartext", listener.http2_cleartext);
         all.tell("http2.max_streams", listener.http2.max_streams);
+        all.tell_duration("http2.ping_interval", listener.http2.ping_interval);
         all.tell_tls(listener.tls.as_deref());
+        all.tell("proxy_protocol", listener.proxy_protocol);
         all
     }
 
@@ -98,7 +100,7 @@ impl Description {
         if let Some(port) = route.redirect_https.filter(|&port| port != defaults::HTTPS_PORT) {
             all.tell("redirect_https_port", port);
         }
-        all.tell_duration("timeout", route.timeout);
+        all.tell_duration("timeout", route.timeout.unwrap_or_default());
         all.tell("strip_prefix", route.strip_prefix);
         all.tell_edits("request_headers", &route.request_headers);
         all.tell_edits("response_headers", &route.response_headers);
@@ -120,6 +122,7 @@ impl Description {
         all.tell_duration("timeouts.connect", pool.timeouts.connect);
         all.tell_duration("timeouts.read", pool.timeouts.read);
         all.tell_duration("timeouts.write", pool.timeouts.write);
+        all.tell_duration("timeouts.tunnel", pool.timeouts.tunnel);
         all.tell_duration("keepalive.idle", pool.keepalive.idle);
         all.tell("keepalive.max_idle", pool.keepalive.max_idle);
         all.tell_duration("slow_start", pool.slow_start);
@@ -127,6 +130,9 @@ impl Description {
         all.tell("queue.max", pool.queue.max);
         all.tell_duration("queue.timeout", pool.queue.timeout);
         all.tell_health_check(pool.health_check.as_ref());
+        if let Some(version) = pool.proxy_protocol {
+            all.tell("proxy_protocol", version.word());
+        }
         all
     }
 

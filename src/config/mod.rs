@@ -26,6 +26,8 @@ mod edit;
 mod fields;
 mod file;
 mod files;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod limits;
 mod report;
 mod source;
@@ -183,6 +185,8 @@ pub struct ListenerConfig {
     pub max_header_size: usize,
     /// Bytes of a request body; `None`: no limit.
     pub max_body_size: Option<u64>,
+    /// Whether `trusted_proxies` begin each connection with a PROXY header.
+    pub proxy_protocol: bool,
     /// Whether clients may begin with HTTP/2 in clear, without asking (prior knowledge).
     pub http2_cleartext: bool,
     /// What bounds HTTP/2 connections.
@@ -196,6 +200,8 @@ pub struct ListenerConfig {
 pub struct Http2Config {
     /// Requests under way at a time on one connection.
     pub max_streams: u32,
+    /// How long a client with requests under way may be silent before it is asked whether it is there.
+    pub ping_interval: Duration,
 }
 
 /// `[routes.<name>]`
@@ -210,8 +216,9 @@ pub struct RouteConfig {
     pub split: Vec<SplitConfig>,
     /// Those that came without TLS are told to come again with it, at this port; `None`: they are not.
     pub redirect_https: Option<u16>,
-    /// Request head received to response complete; upgraded connections exempt.
-    pub timeout: Duration,
+    /// Request head received to response complete; `None`: no limit. Upgraded connections are exempt, and
+    /// event streams from the end of the response's head on.
+    pub timeout: Option<Duration>,
     /// Whether the matched `path_prefix` is cut off before forwarding.
     pub strip_prefix: bool,
     /// What is set and removed on the way to the upstream.
@@ -267,6 +274,8 @@ pub struct PoolConfig {
     pub queue: QueueConfig,
     /// Asking upstreams how they are; `None`: off.
     pub health_check: Option<HealthCheckConfig>,
+    /// The PROXY header that each connection to an upstream begins with; `None`: none.
+    pub proxy_protocol: Option<crate::proxy_header::Version>,
 }
 
 /// `hash` of a pool.
@@ -348,6 +357,8 @@ pub struct TimeoutsConfig {
     pub connect: Duration,
     pub read: Duration,
     pub write: Duration,
+    /// Silence in both directions of an upgraded connection or an event stream.
+    pub tunnel: Duration,
 }
 
 /// `keepalive` of a pool.

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
-use ring::digest::{SHA256, digest};
+use ring::digest::{Context, SHA256};
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 
@@ -40,8 +40,11 @@ impl Certificates {
     /// Tells these certificates from others: the first 16 hexadecimal digits of their SHA-256, to be
     /// compared by eye with what was there before.
     pub fn fingerprint(&self) -> String {
-        let all: Vec<u8> = self.ders.iter().flat_map(|der| der.iter().copied()).collect();
-        digest(&SHA256, &all).as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        let mut context = Context::new(&SHA256);
+        self.ders.iter().for_each(|der| context.update(der));
+        let hash = context.finish();
+        let start = hash.as_ref().iter().take(8).fold(0, |start: u64, &byte| start << 8 | u64::from(byte));
+        format!("{start:016x}")
     }
 }
 

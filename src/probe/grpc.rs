@@ -53,9 +53,11 @@ impl Said {
             Self::Health(SERVING) => return Answer::Well,
             Self::Health(status) => word(status),
             Self::Status(5, _) => format!("the server knows no service `{service}`"),
-            Self::Status(12, _) => "the server does not implement grpc.health.v1.Health; register that service \
+            Self::Status(12, _) => {
+                "the server does not implement grpc.health.v1.Health; register that service \
                                     with it, or check with a TCP connect"
-                .to_owned(),
+                    .to_owned()
+            }
             Self::Status(code, message) if message.is_empty() => format!("grpc-status {code}"),
             Self::Status(code, message) => format!("grpc-status {code}: {message}"),
             Self::Http(status) => format!("status {status} instead of a gRPC answer"),
@@ -125,12 +127,11 @@ fn request_of(service: &str) -> Vec<u8> {
     let mut message = Vec::new();
     if !service.is_empty() {
         message.push(SERVICE_AS_BYTES);
-        let mut length = service.len();
-        while length > 0x7f {
-            message.push((length & 0x7f) as u8 | 0x80);
-            length >>= 7;
+        // Two pieces of seven bits do: names have at most a thousand bytes.
+        match service.len().to_le_bytes() {
+            [low, 0, ..] if low < 0x80 => message.push(low),
+            [low, high, ..] => message.extend([low | 0x80, high << 1 | low >> 7]),
         }
-        message.push((length & 0x7f) as u8);
         message.extend_from_slice(service.as_bytes());
     }
     message

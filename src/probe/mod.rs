@@ -10,6 +10,7 @@
 //! kind of probe**: write its file after the pattern of `tcp.rs`, add a variant to
 //! [`ProbeConfig`], and follow the compiler to the match in `Asker::ask`.
 
+mod announcing;
 mod grpc;
 mod http;
 mod question;
@@ -32,9 +33,9 @@ use tokio::task::JoinHandle;
 use crate::config::{HealthCheckConfig, ProbeConfig, has_system_roots};
 use crate::control::{Control, Happening, ProbeNow};
 use crate::health::{Health, Mode, Transition, next_probe_in};
-use question::Call;
-
+use crate::proxy_header::Version;
 use crate::runtime::{LastCheck, Pool, Runtime, Snapshot, Upstream, UpstreamState};
+use question::Call;
 
 /// Probes under way at a time: enough for a first round of thousands, few enough not to use up the
 /// process's file descriptors (the usual limit is 1 024).
@@ -71,6 +72,8 @@ struct Subject {
     state: Arc<UpstreamState>,
     peer: Box<HttpPeer>,
     check: Arc<HealthCheckConfig>,
+    /// The PROXY header that connections begin with.
+    proxy_protocol: Option<Version>,
     /// Whether the pool lets whoever comes up start slowly.
     starts_slowly: bool,
     /// Nobody wants to know any more; the probe under way is the last one.
@@ -152,17 +155,19 @@ impl Prober {
         // Who comes back from maintenance is new here, and asked at once.
         let asked = |upstream: &&Upstream| upstream.config.mode != Mode::Maintenance;
         for upstream in pool.upstreams().iter().filter(asked) {
-            let peer = match (self.dial)(pool, upstream, check.timeout) {
+            let mut peer = match (self.dial)(pool, upstream, check.timeout) {
                 Ok(peer) => peer,
                 Err(error) => {
                     tracing::warn!(pool = %pool.config.name, upstream = %upstream.state.address, %error, "health check not possible");
                     continue;
                 }
             };
+            announcing::announce(pool.config.proxy_protocol, &mut peer);
             let subject = Subject {
                 state: upstream.state.clone(),
                 peer,
                 check: check.clone(),
+                proxy_protocol: pool.config.proxy_protocol,
                 starts_slowly,
                 is_left: AtomicBool::new(false),
             };
@@ -278,10 +283,10 @@ impl Asker {
     }
 
     async fn ask(&self, subject: &Subject) -> Answer {
-        let Subject { state, check, peer, .. } = subject;
+        let Subject { state, check, peer, proxy_protocol, .. } = subject;
         let call = Call { connector: &self.connector, peer, address: &state.address };
         match &check.probe {
-            ProbeConfig::Tcp => tcp::ask(&state.address).await,
+            ProbeConfig::Tcp => tcp::ask(&state.address, *proxy_protocol).await,
             ProbeConfig::Http { path, host, status, headers } => {
                 http::ask(&call, &http::Question { path, host: host.as_deref(), status, headers }).await
             }
@@ -298,6 +303,7 @@ impl Subject {
             && self.starts_slowly == other.starts_slowly
             // Another key: another trust, client certificate or protocol.
             && self.peer.group_key == other.peer.group_key
+            && self.proxy_protocol == other.proxy_protocol
     }
 
     fn changed(&self, transition: Transition, error: Option<&str>, now: Duration) {

@@ -60,7 +60,9 @@ impl Call<'_> {
         match self.address {
             UpstreamAddress::Tcp(address) => address.to_string(),
             // HTTP/2 servers refuse what is no authority.
-            UpstreamAddress::Unix(_) if self.peer.options.alpn.get_max_http_version() == 2 => "localhost".to_owned(),
+            UpstreamAddress::Unix(_) if self.peer.options.alpn.get_max_http_version() == 2 => {
+                "localhost".to_owned()
+            }
             UpstreamAddress::Unix(_) => self.address.to_string(),
         }
     }
@@ -69,7 +71,8 @@ impl Call<'_> {
     fn set_uri(&self, request: &mut RequestHeader) -> pingora::Result<()> {
         let host = request.remove_header(&header::HOST);
         let scheme = if self.peer.is_tls() { "https" } else { "http" };
-        let uri = Uri::builder().scheme(scheme).authority(host.as_ref().map_or(&b""[..], HeaderValue::as_bytes));
+        let uri =
+            Uri::builder().scheme(scheme).authority(host.as_ref().map_or(&b""[..], HeaderValue::as_bytes));
         let path = request.uri.path_and_query().cloned();
         let uri = uri.path_and_query(path.map_or_else(|| "/".to_owned(), |path| path.to_string())).build();
         request.set_uri(uri.map_err(|error| {

@@ -13,7 +13,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 use super::client_stream::{Answer, ClientStream};
 use super::context::{RequestContext, Told};
 use super::exchange::Exchange;
-use super::steps::{Outcome, Sent};
+use super::steps::{self, Outcome, Sent};
 use super::{headers, http2, refusal};
 use crate::config::UpstreamProtocol;
 use crate::observe::{Reason, tls_failure};
@@ -44,13 +44,35 @@ pub(super) fn head<'a>(request: &'a RequestHeader, host: &'a str) -> RequestHead
     RequestHead { host, method: &request.method, path: request.uri.path(), headers: &request.headers }
 }
 
+/// Whether a head of HTTP/2 is within `max_header_size`, counted as RFC 9113 §6.5.2 does; one of HTTP/1.1 was
+/// measured as it was read.
+pub(super) fn within_size(request: &RequestHeader, ctx: &RequestContext) -> Result<(), Reason> {
+    let Some(max) = ctx.exchange.as_ref().filter(|exchange| exchange.is_stream).and(ctx.header_bytes_max())
+    else {
+        return Ok(());
+    };
+    let target = request.uri.authority().map_or(0, |authority| authority.as_str().len())
+        + request.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let fields =
+        request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD);
+    if target + fields.sum::<usize>() > max { Err(Reason::HeadTooLarge) } else { Ok(()) }
+}
+
+/// What a field of a header list counts beside its name and value (RFC 9113 §6.5.2).
+const FIELD_OVERHEAD: usize = 32;
+
 /// Who asks, by which connection, and under which id.
 pub(super) fn identify(session: &Session, ctx: &mut RequestContext) {
     let request = session.req_header();
     ctx.exchange = exchange(session);
     ctx.is_http_1_0 = request.version == Version::HTTP_10;
+    if let Some(exchange) = ctx.exchange.as_ref().filter(|exchange| exchange.is_stream)
+        && steps::is_event_stream(request.headers.get(header::ACCEPT))
+    {
+        exchange.note_wants_events();
+    }
     let peer = ctx.connection().map(|connection| connection.peer.ip().to_canonical());
-    let is_trusted = peer.is_some_and(|peer| ctx.is_trusted(peer));
+    let is_trusted = ctx.trusts_peer();
     ctx.client = match peer {
         Some(peer) if is_trusted => {
             Some(headers::client_behind(peer, &request.headers, |address| ctx.is_trusted(address)))
@@ -225,7 +247,7 @@ pub(super) async fn invite_body(session: &mut Session) -> pingora::Result<()> {
     let is_first = session.response_written().is_none();
     // HTTP/2 clients may wait as well, and Pingora drops what is not a final answer to them.
     if is_first && session.req_header().version == Version::HTTP_11 {
-        session.as_mut().write_continue_response().await.map_err(|error| error.into_down())?;
+        session.as_mut().write_continue_response().await.map_err(Error::into_down)?;
     }
     Ok(())
 }
@@ -265,6 +287,8 @@ pub(super) fn reason(error: &Error, ctx: &RequestContext) -> Reason {
             | ErrorType::WriteError
             | ErrorType::ConnectionClosed
             | ErrorType::WriteTimedout
+            // What Pingora calls a stream that was reset, or whose connection is gone.
+            | ErrorType::H2Error
             | ErrorType::ConnectError => Reason::ClientClosed,
             _ => ctx.refusal.unwrap_or(Reason::BadRequest),
         };
@@ -321,6 +345,9 @@ pub(super) async fn refuse(reason: Reason, session: &mut Session, ctx: &mut Requ
         return FailToProxy { error_code: 0, can_reuse_downstream: false };
     }
     ctx.status = Some(status);
+    if let Some(exchange) = &ctx.exchange {
+        exchange.note_answer();
+    }
     let is_whole = session.as_mut().is_body_done();
     if !is_whole || reason == Reason::BadRequest {
         session.set_keepalive(None);

@@ -12,12 +12,17 @@
 
 mod accept;
 mod adapt;
+mod announced;
+mod announcing;
 mod chunked;
 mod client_stream;
 mod connection;
 mod context;
 mod deadline;
 mod exchange;
+mod frames;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod head;
 mod headers;
 mod http1;
@@ -28,6 +33,7 @@ mod refusal;
 mod steps;
 mod subject;
 mod tls;
+mod tunnel;
 mod wait;
 
 use std::sync::Arc;
@@ -83,20 +89,24 @@ impl ProxyHttp for Proxy {
 
     /// ROUTE and ADMIT. `true` tells Pingora that we have answered.
     async fn request_filter(&self, session: &mut Session, ctx: &mut Box<RequestContext>) -> Result<bool> {
-        session.set_write_timeout(Some(CLIENT_STALL));
         session.set_read_timeout(Some(CLIENT_STALL));
         adapt::identify(session, ctx);
+        if ctx.exchange.as_ref().is_some_and(|exchange| exchange.is_stream) {
+            // Of HTTP/1.1 we see for ourselves what the client takes; see `deadline.rs`.
+            session.set_write_timeout(Some(CLIENT_STALL));
+        }
         session.set_ignore_info_resp(ctx.is_http_1_0);
         let request = session.req_header();
         let host = adapt::host(request);
         let head = adapt::head(request, &host);
         let is_https = adapt::is_https(request, ctx);
-        let verdict = steps::route(&head, is_https, fastrand::u64(..), ctx)
+        let verdict = adapt::within_size(request, ctx)
+            .and_then(|()| steps::route(&head, is_https, fastrand::u64(..), ctx))
             .and_then(|way| steps::admit(&head, ctx).map(|()| way));
         drop(host);
         match verdict {
             Ok(Way::ToPool) => {
-                let timeout = ctx.route().map_or(CLIENT_STALL, |route| route.config.timeout);
+                let timeout = ctx.route().and_then(|route| route.config.timeout).unwrap_or(CLIENT_STALL);
                 session.set_read_timeout(Some(CLIENT_STALL.min(timeout)));
                 Ok(false)
             }
@@ -123,6 +133,7 @@ impl ProxyHttp for Proxy {
             // Zero would mean no timeout at all.
             (Some(pool), Some(upstream), Some(client)) => {
                 let left = left.max(Duration::from_millis(1));
+                client.begin_attempt();
                 let mut peer = peer::for_upstream(pool, upstream, left, client)?;
                 if ctx.needs_fresh_connection {
                     peer::connect_afresh(&mut peer, pool);
@@ -146,16 +157,17 @@ impl ProxyHttp for Proxy {
         let Some(upstream) = ctx.upstream() else { return Ok(()) };
         if is_reused {
             upstream.state.metrics.reused();
-            return Ok(());
+        } else {
+            upstream.state.metrics.connected(ConnectResult::Ok);
+            if ctx.pool().is_some_and(|pool| pool.config.tls.is_some()) {
+                upstream.state.note_no_trouble();
+            }
+            let now = self.runtime.now();
+            if let Some(attempt) = &mut ctx.attempt {
+                attempt.sent_at = now;
+            }
         }
-        upstream.state.metrics.connected(ConnectResult::Ok);
-        if ctx.pool().is_some_and(|pool| pool.config.tls.is_some()) {
-            upstream.state.note_no_trouble();
-        }
-        let now = self.runtime.now();
-        if let Some(attempt) = &mut ctx.attempt {
-            attempt.sent_at = now;
-        }
+        ctx.begin_to_listen();
         Ok(())
     }
 
@@ -200,7 +212,7 @@ impl ProxyHttp for Proxy {
         let Some(exchange) = &ctx.exchange else { return Ok(()) };
         let origin = headers::Origin {
             peer: &exchange.connection.peer_header,
-            is_trusted: ctx.is_trusted(exchange.connection.peer.ip().to_canonical()),
+            is_trusted: ctx.trusts_peer(),
             claims_nothing: exchange.claims_nothing(),
             tls: exchange.connection.tls.as_ref(),
             request_id: &ctx.request_id,
@@ -233,6 +245,7 @@ impl ProxyHttp for Proxy {
             return Ok(());
         }
         let now = self.runtime.now();
+        ctx.note_heard(now);
         steps::admit_body(bytes, now, ctx).map_err(adapt::error)?;
         // The end of a chunked body comes without bytes.
         if let Some(attempt) = ctx.attempt.as_mut().filter(|_| is_end) {
@@ -267,10 +280,14 @@ impl ProxyHttp for Proxy {
         if adapt::has_no_body(session, response) {
             steps::upstream_is_done(ctx);
         }
-        if status == 101 {
-            ctx.cut_at(None);
-            session.set_read_timeout(Some(peer::UPGRADED_IDLE));
+        if status == 101 || steps::is_event_stream(response.headers.get(http::header::CONTENT_TYPE)) {
+            ctx.become_endless(now);
         }
+        if status == 101 {
+            ctx.become_tunnel();
+            session.set_read_timeout(None);
+        }
+        ctx.note_heard(now);
         ctx.answer_handshake(if status == 101 { Answer::Accepted } else { Answer::Refused });
         Ok(())
     }
@@ -285,6 +302,8 @@ impl ProxyHttp for Proxy {
     ) -> Result<Option<Duration>> {
         if is_end {
             steps::upstream_is_done(ctx);
+        } else if ctx.exchange.as_ref().is_some_and(|exchange| exchange.listens()) {
+            ctx.note_heard(self.runtime.now());
         }
         Ok(None)
     }
@@ -356,7 +375,7 @@ impl ProxyHttp for Proxy {
         if is_discarded_answer || is_refused_body {
             return error;
         }
-        if adapt::waits_for_the_client(&error, session) {
+        if !ctx.is_handshake() && adapt::waits_for_the_client(&error, session) {
             ctx.refusal = Some(Reason::RequestTimeout);
             error.set_retry(false);
             return error;

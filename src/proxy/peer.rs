@@ -9,12 +9,11 @@ use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
+use super::announcing::announce;
 use super::exchange::Exchange;
 use crate::config::{PoolConfig, UpstreamAddress, UpstreamProtocol, UpstreamTls};
+use crate::proxy_header::Ends;
 use crate::runtime::{Pool, Upstream};
-
-/// How long an upgraded connection may be silent in both directions.
-pub(super) const UPGRADED_IDLE: Duration = Duration::from_secs(3600);
 
 /// The peer for one attempt at `upstream`, with no wait longer than what is `left` of the request's
 /// time. An upgrade request is exempt, because its connection goes on after the answer.
@@ -34,15 +33,8 @@ pub(super) fn for_upstream(
     let options = &mut peer.options;
     options.connection_timeout = Some(timeouts.connect.min(left));
     options.total_connection_timeout = Some(timeouts.connect.min(left));
-    // What is no shorter than the time left needs no timer: at its deadline the request is given up. One of
-    // HTTP/2 cannot be, since nobody but Pingora reads for it.
-    options.read_timeout = if is_upgrade {
-        Some(UPGRADED_IDLE)
-    } else if exchange.is_stream {
-        Some(timeouts.read.min(left))
-    } else {
-        Some(timeouts.read).filter(|&read| read < left)
-    };
+    // Others are timed by `deadline.rs`.
+    options.read_timeout = Some(timeouts.read.min(left)).filter(|_| exchange.is_timed_by_pingora());
     options.write_timeout = if is_upgrade {
         Some(timeouts.write)
     } else {
@@ -54,6 +46,10 @@ pub(super) fn for_upstream(
     if exchange.is_end_to_end() {
         // Nothing to strip, so Pingora need not look for it: ten names, in two maps.
         options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
+    }
+    if let Some(version) = pool.config.proxy_protocol {
+        let client = &exchange.connection;
+        announce(version, &Ends { source: client.peer, destination: client.local }, &mut peer);
     }
     Ok(Box::new(peer))
 }

@@ -277,12 +277,7 @@ fn record(attempt: &mut Attempt, ctx: &RequestContext, tell: impl FnOnce(&Pool, 
 }
 
 /// FORWARD, again: whether this failed attempt may be followed by another one elsewhere.
-pub(super) fn may_try_another(
-    outcome: Outcome,
-    sent: Sent,
-    now: Duration,
-    ctx: &mut RequestContext,
-) -> bool {
+pub(super) fn may_try_another(outcome: Outcome, sent: Sent, now: Duration, ctx: &mut RequestContext) -> bool {
     let sent = Sent { is_harmless: sent.is_harmless || outcome.is_unprocessed(), ..sent };
     if matches!(outcome, Outcome::StaleConnection | Outcome::GoneAway) {
         return may_reconnect(sent, ctx);
@@ -369,6 +364,7 @@ pub(super) fn observe(finished: &Finished, now: Duration, ctx: &mut RequestConte
         super::log::write(finished, duration, ctx);
     }
     ctx.attempt = None;
+    ctx.upgraded = None;
 }
 
 impl RequestContext {
@@ -376,6 +372,12 @@ impl RequestContext {
     pub(super) fn body_bytes_max(&self) -> Option<u64> {
         let index = self.connection()?.listener.index;
         self.snapshot.config.listeners.get(index)?.max_body_size
+    }
+
+    /// Largest request head of the listener.
+    pub(super) fn header_bytes_max(&self) -> Option<usize> {
+        let index = self.connection()?.listener.index;
+        self.snapshot.config.listeners.get(index).map(|listener| listener.max_header_size)
     }
 
     fn forget_tried(&mut self, upstream: usize) {
@@ -390,8 +392,12 @@ impl RequestContext {
 /// Whether a response's time to first byte says something about the upstream's speed: not when it
 /// answers in order to keep a stream open.
 pub(super) fn tells_speed(status: u16, headers: &HeaderMap) -> bool {
-    let is_event_stream = headers
-        .get(http::header::CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
-    status != 101 && !is_event_stream
+    status != 101 && !is_event_stream(headers.get(http::header::CONTENT_TYPE))
+}
+
+/// Whether a media type, or the first that somebody accepts, is that of server-sent events.
+pub(super) fn is_event_stream(media_type: Option<&http::HeaderValue>) -> bool {
+    const EVENT_STREAM: &[u8] = b"text/event-stream";
+    let start = media_type.and_then(|value| value.as_bytes().get(..EVENT_STREAM.len()));
+    start.is_some_and(|start| start.eq_ignore_ascii_case(EVENT_STREAM))
 }

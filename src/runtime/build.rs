@@ -221,7 +221,9 @@ fn key_of(pool: &PoolConfig) -> u64 {
         // A mark between those who are trusted and those who speak for us.
         add(&[]);
         client.into_iter().flat_map(|client| &client.chain.ders).for_each(|der| add(der));
-        client.into_iter().for_each(|client| add(client.key.secret_der()));
+        if let Some(client) = client {
+            add(client.key.secret_der());
+        }
     }
     let hash = context.finish();
     hash.as_ref().iter().take(8).fold(0, |key, &byte| key << 8 | u64::from(byte))

@@ -63,7 +63,7 @@ pub struct PoolState {
     pub queue: Queue,
     /// Counters.
     pub metrics: PoolMetrics,
-    tuners: Mutex<[Tuner; 2]>,
+    pub(super) tuners: Mutex<[Tuner; 2]>,
     ejecting: EjectionGate,
 }
 

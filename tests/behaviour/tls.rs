@@ -202,6 +202,22 @@ fn the_oldest_version_is_the_configured_one() {
     assert!(old.try_connect(evener.address(), "example.com").is_err());
 }
 
+/// testssl.sh wants it so.
+#[test]
+fn the_order_of_the_suites_is_ours() {
+    let scene = Scene::new();
+    let evener = scene.start();
+    let chosen = |arguments: &[&str], suite: &str| {
+        let said = openssl(evener.address(), arguments).said;
+        assert!(said.contains(&format!("Cipher is {suite}")), "{said}");
+    };
+    let (strong, fast) = ("ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES128-GCM-SHA256");
+    chosen(&["-tls1_2", "-cipher", &format!("{strong}:{fast}")], fast);
+    let (other, fast) = ("TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_GCM_SHA256");
+    chosen(&["-tls1_3", "-ciphersuites", &format!("{other}:{fast}")], fast);
+    chosen(&["-tls1_3", "-ciphersuites", other], other);
+}
+
 #[test]
 fn what_is_offered_is_what_the_file_says() {
     let scene = Scene::new();
@@ -408,7 +424,7 @@ fn a_session_of_one_listener_is_none_at_another() {
     );
     let evener = Evener::start(&format!("{}{second}", scene.text(&["site"], "")));
     for client in [scene.client(), TlsClient::of_version_1_2(&scene.authority)] {
-        drop(client.is_resumed(evener.address(), "example.com"));
+        assert!(!client.is_resumed(evener.address(), "example.com"));
         let answer = client
             .try_connect(other, "example.com")
             .map(|stream| Client::over(Socket::Tls(Box::new(stream)), other).try_get("/").is_some());

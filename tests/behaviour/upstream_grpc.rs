@@ -48,7 +48,10 @@ fn serving_is_well_and_the_call_is_one_of_grpc() {
         (call.method.as_str(), call.uri.to_string()),
         ("POST", format!("http://{}/grpc.health.v1.Health/Check", origin.address()))
     );
-    assert_eq!((call.header("content-type"), call.header("te")), (Some("application/grpc"), Some("trailers")));
+    assert_eq!(
+        (call.header("content-type"), call.header("te")),
+        (Some("application/grpc"), Some("trailers"))
+    );
     assert_eq!(call.header("x-own"), Some("1"));
     assert_eq!(call.body, [&b"\x00\x00\x00\x00\x12\x0a\x10"[..], b"orders.v1.Orders"].concat());
     let view = evener.admin().json("/v1/pools/app");

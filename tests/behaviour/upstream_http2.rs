@@ -6,7 +6,7 @@ use std::time::Duration;
 use h2::Reason;
 
 use crate::rig::{
-    Act, UpstreamAuthority as Authority, Background, Client, Evener, Modern, Origin, Reply, Response, Setup, mute_server, quoted,
+    Act, Background, Ca, Client, Evener, Modern, Origin, Reply, Response, Setup, mute_server, quoted,
     wait_until,
 };
 
@@ -31,7 +31,7 @@ fn text_of(origins: &[&Modern], more: &str) -> String {
     format!("[pools.app]\nupstreams = [{}]\n{protocol}{UNCHECKED}\n{more}", addresses.join(", "))
 }
 
-fn over_tls(authority: &Authority) -> String {
+fn over_tls(authority: &Ca) -> String {
     format!("tls = {{ server_name = \"{NAME}\", ca = {} }}\n", quoted(&authority.file()))
 }
 
@@ -41,7 +41,7 @@ fn in_background(evener: &Evener, method: &'static str, count: usize) -> Vec<Bac
     (0..count).map(|_| Background::run(request)).collect()
 }
 
-fn reason_of(answer: Response) -> String {
+fn reason_of(answer: &Response) -> String {
     answer.json()["reason"].as_str().unwrap_or_default().to_owned()
 }
 
@@ -115,7 +115,7 @@ fn max_connections_counts_requests_though_they_share_a_connection() {
 
 #[test]
 fn alpn_settles_the_protocol_over_tls() {
-    let (authority, plain) = (Authority::new(), Origin::answering("one"));
+    let (authority, plain) = (Ca::new(), Origin::answering("one"));
     let pair = authority.certificate(NAME);
     let with = |protocols: &[&str]| {
         let setup = Setup { http1: Some(plain.address()), ..Setup::http2(|_| Act::ok("two")) };
@@ -151,7 +151,7 @@ fn alpn_settles_the_protocol_over_tls() {
         }
         for name in ["h2-old", "h2-silent"] {
             let answer = evener.get_with(&format!("/{name}"), JSON).expect_status(502);
-            assert_eq!(reason_of(answer), "tls_failure", "{name}");
+            assert_eq!(reason_of(&answer), "tls_failure", "{name}");
         }
     }
     let uri = both.calls()[0].uri.to_string();
@@ -164,15 +164,16 @@ fn alpn_settles_the_protocol_over_tls() {
 /// Over HTTP/2 there are no upgrades; ours to an `auto` pool goes over HTTP/1.1.
 #[test]
 fn a_websocket_is_refused_where_it_cannot_be_and_otherwise_carried() {
-    let (authority, echo) = (Authority::new(), Origin::serving(Reply::echo_web_socket));
+    let (authority, echo) = (Ca::new(), Origin::serving(Reply::echo_web_socket));
     let server = authority.certificate(NAME).server(&["h2", "http/1.1"]);
-    let origin = Setup { http1: Some(echo.address()), ..Setup::http2(|_| Act::ok("two")) }.over(server).start();
+    let origin =
+        Setup { http1: Some(echo.address()), ..Setup::http2(|_| Act::ok("two")) }.over(server).start();
     let handshake = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                      Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
     let evener = unchecked(&[&origin], &over_tls(&authority));
     let answer = evener.get_with("/", &format!("{handshake}{JSON}")).expect_status(501);
-    assert_eq!(reason_of(answer), "upgrade_unsupported");
+    assert_eq!(reason_of(&answer), "upgrade_unsupported");
     assert!(origin.calls().is_empty());
     evener.get("/").expect_status(200);
 
@@ -187,7 +188,8 @@ fn a_websocket_is_refused_where_it_cannot_be_and_otherwise_carried() {
 fn an_upstream_that_leaves_in_good_order_costs_nobody_an_answer() {
     let (leaving, other) = (answering("ok"), answering("ok"));
     let evener = Evener::start(
-        &text_of(&[&leaving, &other], "").replace("ejection = { enabled = false }", "ejection = { consecutive_failures = 1 }"),
+        &text_of(&[&leaving, &other], "")
+            .replace("ejection = { enabled = false }", "ejection = { consecutive_failures = 1 }"),
     );
     let address = evener.address();
     let clients: Vec<Background<()>> = ["GET", "POST", "GET", "POST"]
@@ -206,7 +208,7 @@ fn an_upstream_that_leaves_in_good_order_costs_nobody_an_answer() {
         leaving.leave();
     }
     clients.into_iter().for_each(Background::join);
-    assert_eq!(evener.admin().metric("evener_upstream_ejections_total", &[]), 0.0);
+    evener.admin().expect_metric("evener_upstream_ejections_total", &[], 0.0);
     assert!(leaving.connections_seen() > 1, "it came back");
     evener.admin().wait_for_rest();
 }
@@ -226,18 +228,22 @@ fn a_refused_stream_goes_again_whatever_its_method() {
     assert!(other.calls().iter().all(|call| call.body == b"a body"));
 
     let alone = unchecked(&[&refusing], "");
-    assert_eq!(reason_of(alone.connect().request("POST", "/", JSON, b"x").expect_status(502)), "upstream_reset");
+    assert_eq!(
+        reason_of(&alone.connect().request("POST", "/", JSON, b"x").expect_status(502)),
+        "upstream_reset"
+    );
     alone.admin().wait_for_rest();
 }
 
 #[test]
 fn a_post_is_not_sent_twice_when_its_stream_is_reset() {
     for reason in [Reason::INTERNAL_ERROR, Reason::CANCEL, Reason::NO_ERROR] {
-        let (one, two) = (Setup::http2(move |_| Act::Reset(reason)), Setup::http2(move |_| Act::Reset(reason)));
+        let (one, two) =
+            (Setup::http2(move |_| Act::Reset(reason)), Setup::http2(move |_| Act::Reset(reason)));
         let (one, two) = (one.start(), two.start());
         let evener = unchecked(&[&one, &two], "");
         let answer = evener.connect().request("POST", "/", JSON, b"an order").expect_status(502);
-        assert_eq!(reason_of(answer), "upstream_reset");
+        assert_eq!(reason_of(&answer), "upstream_reset");
         assert_eq!(one.calls().len() + two.calls().len(), 1);
         evener.admin().wait_for_rest();
     }
@@ -275,11 +281,11 @@ fn a_connection_that_dies_takes_no_idempotent_request_with_it() {
     (0..4).for_each(|_| drop(evener.get("/").expect_status(200)));
     let before = dying.calls().len();
     dying.hold();
+    // In turns: half of them go each way, and of the two that follow one.
     let gets = in_background(&evener, "GET", 60);
-    dying.wait_for_calls(before + 30);
-    let before = dying.calls().len();
+    evener.admin().expect_metric("evener_upstream_in_flight", &[], 30.0);
     let posts = in_background(&evener, "POST", 2);
-    dying.wait_for_calls(before + 1);
+    dying.wait_for_calls(before + 31);
     dying.cut_connections();
     dying.release();
     gets.into_iter().for_each(|request| drop(request.join().expect_status(200)));
@@ -292,7 +298,7 @@ fn a_connection_that_dies_takes_no_idempotent_request_with_it() {
 /// The kernel of a hung process takes what is sent, so nothing but a ping tells.
 #[test]
 fn a_silent_peer_is_found_dead_before_its_requests_give_up() {
-    let authority = Authority::new();
+    let authority = Ca::new();
     let server = authority.certificate(NAME).server(&["h2"]);
     let over = |server| Setup::http2(|_| Act::ok("ok")).over(server).start();
     let (silent, other) = (over(server.clone()), over(server));
@@ -330,7 +336,7 @@ fn an_answer_with_a_monstrous_head_is_refused_and_the_connection_lives() {
     let evener = unchecked(&[&origin], "");
     evener.get("/").expect_status(200);
     let answer = evener.connect().request("POST", "/monster", JSON, b"x").expect_status(502);
-    assert!(["bad_response", "upstream_reset"].contains(&&*reason_of(answer)));
+    assert!(["bad_response", "upstream_reset"].contains(&&*reason_of(&answer)));
     evener.get("/").expect_status(200);
     evener.admin().wait_for_rest();
 }
@@ -357,9 +363,10 @@ fn a_client_that_does_not_read_holds_up_nobody() {
 
 #[test]
 fn an_upstream_that_demands_http1_gets_it_in_an_auto_pool() {
-    let (authority, plain) = (Authority::new(), Origin::answering("one"));
+    let (authority, plain) = (Ca::new(), Origin::answering("one"));
     let server = authority.certificate(NAME).server(&["h2", "http/1.1"]);
-    let setup = Setup { http1: Some(plain.address()), ..Setup::http2(|_| Act::Reset(Reason::HTTP_1_1_REQUIRED)) };
+    let setup =
+        Setup { http1: Some(plain.address()), ..Setup::http2(|_| Act::Reset(Reason::HTTP_1_1_REQUIRED)) };
     let origin = setup.over(server).start();
 
     let evener = unchecked(&[&origin], &format!("protocol = \"auto\"\n{}", over_tls(&authority)));
@@ -370,7 +377,7 @@ fn an_upstream_that_demands_http1_gets_it_in_an_auto_pool() {
     assert_eq!(origin.calls().len(), 1, "it is remembered");
 
     let evener = unchecked(&[&origin], &over_tls(&authority));
-    assert_eq!(reason_of(evener.get_with("/", JSON).expect_status(502)), "bad_response");
+    assert_eq!(reason_of(&evener.get_with("/", JSON).expect_status(502)), "bad_response");
     evener.admin().wait_for_rest();
 }
 
@@ -395,12 +402,14 @@ fn a_client_that_waits_for_100_continue_need_not_wait() {
 #[test]
 fn what_is_not_http2_is_a_bad_response() {
     let (old, greeting) = (Origin::answering("ok"), mute_server(b"220 mail.internal ESMTP ready\r\n\r\n"));
-    for address in [old.address(), greeting.to_string()] {
+    for (address, is_old) in [(old.address(), true), (greeting.to_string(), false)] {
         let evener = Evener::start(&format!(
             "[pools.app]\nupstreams = [\"{address}\"]\nprotocol = \"http2\"\n{UNCHECKED}"
         ));
         let answer = evener.connect().request("POST", "/", JSON, b"x").expect_status(502);
-        assert_eq!(reason_of(answer), "bad_response", "{address}");
+        // An HTTP/1.1 server that reads nothing of it may hang up before its answer is read.
+        let reason = reason_of(&answer);
+        assert!(reason == "bad_response" || is_old && reason == "upstream_reset", "{address}: {reason}");
         evener.admin().wait_for_rest();
     }
 }
@@ -477,9 +486,12 @@ fn from_http2_to_http2_authority_and_trailers_are_kept() {
         (all, body.trailers().await.expect("an end").expect("trailers"))
     });
     assert_eq!(body, b"message");
-    assert_eq!((&trailers["grpc-status"], &trailers["grpc-message"]), (&"0".parse().unwrap(), &"fine".parse().unwrap()));
+    assert_eq!(
+        (trailers["grpc-status"].as_bytes(), trailers["grpc-message"].as_bytes()),
+        (&b"0"[..], &b"fine"[..])
+    );
     let call = &origin.calls()[0];
-    assert_eq!(call.uri.to_string(), "http://api.example/orders.Orders/List");
+    assert_eq!(call.uri, "http://api.example/orders.Orders/List");
     assert_eq!((call.header("te"), call.body.as_slice()), (Some("trailers"), &b"request"[..]));
     evener.admin().wait_for_rest();
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::rig::{UpstreamAuthority as Authority, Evener, Modern, Origin, Pair, Reply, Setup, mute_server, quoted};
+use crate::rig::{Ca, Evener, Modern, Origin, Pair, Reply, Setup, mute_server, quoted};
 use crate::rig::{run_to_end, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -23,7 +23,7 @@ fn pool(name: &str, addresses: &[&str], tls: &str) -> String {
     format!("[pools.{name}]\nupstreams = [{}]\ntls = {{ {tls} }}\n{UNCHECKED}\n", addresses.join(", "))
 }
 
-fn trusting(authority: &Authority) -> String {
+fn trusting(authority: &Ca) -> String {
     format!("server_name = \"{NAME}\", ca = {}", quoted(&authority.file()))
 }
 
@@ -33,7 +33,7 @@ fn lines_with(evener: &Evener, phrase: &str) -> usize {
 
 #[test]
 fn requests_go_over_tls_to_an_upstream_of_the_right_name_and_ca() {
-    let (authority, origin) = (Authority::new(), Origin::answering("secret"));
+    let (authority, origin) = (Ca::new(), Origin::answering("secret"));
     let front = behind_tls(&origin, &authority.certificate(NAME));
     let evener = Evener::start(&pool("app", &[&front.address()], &trusting(&authority)));
 
@@ -49,7 +49,7 @@ fn requests_go_over_tls_to_an_upstream_of_the_right_name_and_ca() {
 /// More than one CA may be trusted, and intermediate certificates in the chain of an upstream count.
 #[test]
 fn a_ca_file_may_hold_several() {
-    let (one, other, origin) = (Authority::new(), Authority::new(), Origin::answering("ok"));
+    let (one, other, origin) = (Ca::new(), Ca::new(), Origin::answering("ok"));
     let fronts = [behind_tls(&origin, &one.certificate(NAME)), behind_tls(&origin, &other.certificate(NAME))];
     let both = one.write("both", &format!("# two of them\n{}\n{}", one.pem(), other.pem()), "");
     let tls = format!("server_name = \"{NAME}\", ca = {}", quoted(&both.certificate));
@@ -61,9 +61,12 @@ fn a_ca_file_may_hold_several() {
 /// Each with the words that an operator gets, once.
 #[test]
 fn whoever_cannot_be_believed_gets_nothing_and_the_log_says_why_once() {
-    let (authority, stranger, origin) = (Authority::new(), Authority::new(), Origin::answering("ok"));
+    let (authority, stranger, origin) = (Ca::new(), Ca::new(), Origin::answering("ok"));
     let bad = [
-        (behind_tls(&origin, &stranger.certificate(NAME)).into_kept(), "signed by nobody that `tls.ca` names"),
+        (
+            behind_tls(&origin, &stranger.certificate(NAME)).into_kept(),
+            "signed by nobody that `tls.ca` names",
+        ),
         (behind_tls(&origin, &authority.certificate("other.internal")).into_kept(), "not valid for name"),
         (behind_tls(&origin, &authority.expired_certificate(NAME)).into_kept(), "has expired"),
         ((origin.address(), None), "does not speak TLS on this port"),
@@ -86,7 +89,7 @@ fn whoever_cannot_be_believed_gets_nothing_and_the_log_says_why_once() {
 
 #[test]
 fn a_request_goes_to_another_upstream_when_one_cannot_be_believed() {
-    let (authority, stranger, origin) = (Authority::new(), Authority::new(), Origin::answering("ok"));
+    let (authority, stranger, origin) = (Ca::new(), Ca::new(), Origin::answering("ok"));
     let bad = behind_tls(&origin, &stranger.certificate(NAME));
     let good = behind_tls(&origin, &authority.certificate(NAME));
     let evener = Evener::start(&pool("app", &[&bad.address(), &good.address()], &trusting(&authority)));
@@ -99,7 +102,7 @@ fn a_request_goes_to_another_upstream_when_one_cannot_be_believed() {
 
 #[test]
 fn a_handshake_that_hangs_is_a_connect_timeout() {
-    let (authority, origin) = (Authority::new(), Origin::answering("ok"));
+    let (authority, origin) = (Ca::new(), Origin::answering("ok"));
     let mute = mute_server(b"").to_string();
     let evener = Evener::start(&pool("app", &[&mute], &trusting(&authority)));
     let answer = evener.get_with("/", "Accept: application/json\r\n").expect_status(504);
@@ -114,13 +117,18 @@ fn a_handshake_that_hangs_is_a_connect_timeout() {
 
 #[test]
 fn an_upstream_that_asks_who_we_are_is_shown_our_certificate() {
-    let (authority, origin) = (Authority::new(), Origin::answering("ok"));
+    let (authority, origin) = (Ca::new(), Origin::answering("ok"));
     let server = authority.server_for_clients_of(&authority.certificate(NAME), &["http/1.1"]);
     let front = Setup { http1: Some(origin.address()), ..Setup::default() }.over(server).start();
     let client = authority.certificate("evener.internal");
-    let stranger = Authority::new().certificate("evener.internal");
+    let stranger = Ca::new().certificate("evener.internal");
     let shown = |pair: &Pair| {
-        format!("{}, certificate = {}, key = {}", trusting(&authority), quoted(&pair.certificate), quoted(&pair.key))
+        format!(
+            "{}, certificate = {}, key = {}",
+            trusting(&authority),
+            quoted(&pair.certificate),
+            quoted(&pair.key)
+        )
     };
 
     let evener = Evener::start(&pool("app", &[&front.address()], &shown(&client)));
@@ -137,7 +145,7 @@ fn an_upstream_that_asks_who_we_are_is_shown_our_certificate() {
 /// PINGORA.md, rule 12: by itself, Pingora would share the connection.
 #[test]
 fn pools_of_one_address_share_no_connection_across_trust() {
-    let (authority, stranger, origin) = (Authority::new(), Authority::new(), Origin::answering("ok"));
+    let (authority, stranger, origin) = (Ca::new(), Ca::new(), Origin::answering("ok"));
     let front = behind_tls(&origin, &authority.certificate(NAME));
     let address = front.address();
     let evener = Evener::start(&format!(
@@ -156,7 +164,7 @@ fn pools_of_one_address_share_no_connection_across_trust() {
 
 #[test]
 fn another_certificate_under_the_same_name_takes_effect_with_a_reload() {
-    let (authority, stranger, origin) = (Authority::new(), Authority::new(), Origin::answering("ok"));
+    let (authority, stranger, origin) = (Ca::new(), Ca::new(), Origin::answering("ok"));
     let front = behind_tls(&origin, &authority.certificate(NAME));
     let tls = trusting(&authority);
     let evener = Evener::start(&pool("app", &[&front.address()], &tls));
@@ -180,7 +188,7 @@ fn another_certificate_under_the_same_name_takes_effect_with_a_reload() {
 /// PINGORA.md, 3.1: Pingora loads the system's CAs at the start and panics; and makes a verifier of none.
 #[test]
 fn a_machine_without_any_ca_is_good_enough() {
-    let (authority, origin) = (Authority::new(), Origin::answering("ok"));
+    let (authority, origin) = (Ca::new(), Origin::answering("ok"));
     let front = behind_tls(&origin, &authority.certificate(NAME));
     let address = front.address();
     let route = |name: &str| format!("[routes.{name}]\npath_prefix = \"/{name}\"\npool = \"{name}\"\n");
@@ -208,7 +216,7 @@ fn a_machine_without_any_ca_is_good_enough() {
 #[test]
 fn without_verification_whoever_answers_is_believed() {
     let origin = Origin::answering("ok");
-    let front = behind_tls(&origin, &Authority::new().expired_certificate("somebody.else"));
+    let front = behind_tls(&origin, &Ca::new().expired_certificate("somebody.else"));
     let evener = Evener::start(&pool("app", &[&front.address()], "verify = false"));
     evener.get("/").expect_status(200);
     assert_eq!(front.names()[0], None, "no name, no SNI");
@@ -216,12 +224,10 @@ fn without_verification_whoever_answers_is_believed() {
 
 #[test]
 fn health_checks_go_the_same_way() {
-    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (authority, stranger) = (Ca::new(), Ca::new());
     let (well, sick) = (Origin::answering("ok"), Origin::answering("ok"));
-    let fronts = [
-        behind_tls(&well, &authority.certificate(NAME)),
-        behind_tls(&sick, &stranger.certificate(NAME)),
-    ];
+    let fronts =
+        [behind_tls(&well, &authority.certificate(NAME)), behind_tls(&sick, &stranger.certificate(NAME))];
     let evener = Evener::start(&format!(
         "[pools.app]\nupstreams = [\"{}\", \"{}\"]\ntls = {{ {} }}\n\
          health_check = {{ path = \"/healthz\", interval = \"200ms\", fast_interval = \"100ms\" }}",
@@ -229,7 +235,8 @@ fn health_checks_go_the_same_way() {
         fronts[1].address(),
         trusting(&authority),
     ));
-    let upstream = |front: &Modern| evener.admin().json(&format!("/v1/pools/app/upstreams/{}", front.address()));
+    let upstream =
+        |front: &Modern| evener.admin().json(&format!("/v1/pools/app/upstreams/{}", front.address()));
     wait_until(SOON, || upstream(&fronts[0])["health"] == "up" && upstream(&fronts[1])["health"] == "down");
     let error = upstream(&fronts[1])["last_check"]["error"].to_string();
     assert!(error.contains("TLS: its certificate is signed by nobody"), "{error}");
@@ -239,7 +246,7 @@ fn health_checks_go_the_same_way() {
 
 #[test]
 fn a_tcp_check_asks_for_no_certificate() {
-    let authority = Authority::new();
+    let authority = Ca::new();
     let mute = mute_server(b"").to_string();
     let evener = Evener::start(&format!(
         "[pools.app]\nupstreams = [\"{mute}\"]\ntls = {{ {} }}\nhealth_check = {{ interval = \"200ms\" }}",
@@ -250,14 +257,17 @@ fn a_tcp_check_asks_for_no_certificate() {
 
 #[test]
 fn connections_over_tls_are_used_again() {
-    let (authority, origin) = (Authority::new(), Origin::answering("ok"));
+    let (authority, origin) = (Ca::new(), Origin::answering("ok"));
     let front = behind_tls(&origin, &authority.certificate(NAME));
     let evener = Evener::start(&pool("app", &[&front.address()], &trusting(&authority)));
     let mut client = evener.connect();
     (0..50).for_each(|_| drop(client.get("/").expect_status(200)));
     assert!(front.handshakes() < 50, "{} handshakes", front.handshakes());
 
-    let none = format!("{}keepalive = {{ max_idle = 0 }}\n", pool("app", &[&front.address()], &trusting(&authority)));
+    let none = format!(
+        "{}keepalive = {{ max_idle = 0 }}\n",
+        pool("app", &[&front.address()], &trusting(&authority))
+    );
     let evener = Evener::start(&none);
     let before = front.handshakes();
     let mut client = evener.connect();
@@ -267,7 +277,7 @@ fn connections_over_tls_are_used_again() {
 
 #[test]
 fn a_websocket_goes_over_tls() {
-    let (authority, origin) = (Authority::new(), Origin::serving(Reply::echo_web_socket));
+    let (authority, origin) = (Ca::new(), Origin::serving(Reply::echo_web_socket));
     let front = behind_tls(&origin, &authority.certificate(NAME));
     let evener = Evener::start(&pool("app", &[&front.address()], &trusting(&authority)));
     let mut socket = crate::websocket::open(&evener);
@@ -285,7 +295,7 @@ fn an_upstream_on_a_unix_socket_has_no_name_of_its_own() {
 
 #[test]
 fn bad_material_is_refused_at_check_with_its_place() {
-    let (authority, other) = (Authority::new(), Authority::new());
+    let (authority, other) = (Ca::new(), Ca::new());
     let (pair, foreign) = (authority.certificate(NAME), other.certificate("foreign"));
     let old = authority.expired_certificate(NAME);
     let ours = |certificate: &Path, key: &Path| {
@@ -300,11 +310,15 @@ fn bad_material_is_refused_at_check_with_its_place() {
         (format!("server_name = \"{NAME}\", ca = {}", quoted(&old.certificate)), "expired on 2020-12-31"),
     ];
     for (tls, reason) in wrong {
-        let text = format!("[listeners.http]\naddress = \"127.0.0.1:1\"\n{}", pool("app", &["127.0.0.1:2"], &tls));
+        let text =
+            format!("[listeners.http]\naddress = \"127.0.0.1:1\"\n{}", pool("app", &["127.0.0.1:2"], &tls));
         let finished = run_to_end(&["check", "evener.toml"], &[("evener.toml", &text)]);
         assert_eq!(finished.code, Some(1), "{reason}");
         let told = &finished.stderr;
-        assert!(told.contains(reason) && told.contains("evener.toml:5:") && told.contains("= help:"), "{told}");
+        assert!(
+            told.contains(reason) && told.contains("evener.toml:5:") && told.contains("= help:"),
+            "{told}"
+        );
     }
 }
 

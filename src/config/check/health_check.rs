@@ -125,7 +125,11 @@ fn only_if<'t, T>(
         let message = format!("`{key}` has no meaning without `{needed}`");
         let example = if needed == "grpc" { "grpc = true" } else { "path = \"/healthz\"" };
         let help = format!("add {example}, or remove `{key}`");
-        let wrong = Wrong::new(message, if needed == "grpc" { "for gRPC only" } else { "a TCP connect has no such thing" }, help);
+        let wrong = Wrong::new(
+            message,
+            if needed == "grpc" { "for gRPC only" } else { "a TCP connect has no such thing" },
+            help,
+        );
         value.desk.miss(Some(value.span.clone()), wrong);
     }
     read(&value)

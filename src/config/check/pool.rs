@@ -13,6 +13,7 @@ use crate::config::{
     UpstreamConfig, UpstreamProtocol, defaults, values,
 };
 use crate::health::EjectionPolicy;
+use crate::proxy_header::Version;
 
 /// Reads the pools; the names include those of pools that could not be read.
 pub(super) fn all<'t>(file: &Fields<'t>, listeners: &[ListenerConfig]) -> (Vec<PoolConfig>, PoolNames<'t>) {
@@ -43,6 +44,7 @@ pub(in crate::config) fn with_defaults(name: String, upstreams: Vec<UpstreamConf
         ejection: Some(defaults::EJECTION),
         queue: defaults::QUEUE,
         health_check: Some(HealthCheckConfig::default()),
+        proxy_protocol: None,
     }
 }
 
@@ -63,6 +65,8 @@ fn one(name: String, fields: &Fields<'_>, listeners: &[ListenerConfig]) -> PoolC
     pool.queue = fields.read("queue", |value| queue(value, &pool.upstreams)).unwrap_or(pool.queue);
     let health_check = fields.read("health_check", |value| health_check::read(value, protocol));
     pool.health_check = health_check.unwrap_or(pool.health_check);
+    let versions = [Version::V1, Version::V2].map(|version| (version.word(), version));
+    pool.proxy_protocol = fields.read("proxy_protocol", |value| value.word("version", &versions));
     pool
 }
 
@@ -73,7 +77,8 @@ fn protocol(fields: &Fields<'_>) -> Option<UpstreamProtocol> {
     let protocol = value.word("protocol", &words)?;
     if protocol == UpstreamProtocol::Auto && fields.is_absent("tls") {
         let help = "add tls = { server_name = \"…\" }; in clear, write \"http1\" or \"http2\"";
-        let wrong = Wrong::new("`auto` needs `tls`: the handshake settles the protocol", "no `tls` beside it", help);
+        let wrong =
+            Wrong::new("`auto` needs `tls`: the handshake settles the protocol", "no `tls` beside it", help);
         value.desk.miss(Some(value.span), wrong);
     }
     Some(protocol)
@@ -157,6 +162,7 @@ fn timeouts(value: &Value<'_>) -> Option<TimeoutsConfig> {
             connect: timeout("connect", defaults::TIMEOUTS.connect),
             read: timeout("read", defaults::TIMEOUTS.read),
             write: timeout("write", defaults::TIMEOUTS.write),
+            tunnel: timeout("tunnel", defaults::TIMEOUTS.tunnel),
         }
     })
 }

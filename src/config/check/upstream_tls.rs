@@ -100,7 +100,8 @@ fn authorities(text: &str, value: &Value<'_>) -> Result<Certificates, Wrong> {
     let mut store = RootCertStore::empty();
     for (index, der) in certificates.ders.iter().enumerate() {
         store.add(der.clone()).map_err(|error| {
-            let what = format!("certificate {} of `{}` cannot be trusted: {error}", index + 1, certificates.file);
+            let what =
+                format!("certificate {} of `{}` cannot be trusted: {error}", index + 1, certificates.file);
             Wrong::new(what, "no CA certificate", "name a PEM file with the CA certificates of the upstreams")
         })?;
     }
@@ -205,8 +206,9 @@ fn private_key(file: &str, desk: &Desk<'_>) -> Result<PrivateKeyDer<'static>, Wr
     let encrypted: &[u8] = b"-----BEGIN ENCRYPTED PRIVATE KEY-----";
     match PrivateKeyDer::from_pem_slice(&pem) {
         // By way of its bytes, as whoever uses it later has nothing else.
-        Ok(key) => PrivateKeyDer::try_from(key.secret_der().to_vec())
-            .or_else(|_| wrong("is no private key that we know", "convert it: `openssl pkcs8 -topk8 -nocrypt`")),
+        Ok(key) => PrivateKeyDer::try_from(key.secret_der().to_vec()).or_else(|_| {
+            wrong("is no private key that we know", "convert it: `openssl pkcs8 -topk8 -nocrypt`")
+        }),
         Err(_) if pem.windows(encrypted.len()).any(|part| part == encrypted) => wrong(
             "is encrypted",
             "decrypt it with `openssl pkey -in KEY -out PLAIN`, and let nobody but Evener's user read it",
@@ -229,10 +231,9 @@ fn read_file(file: &str, desk: &Desk<'_>) -> Result<Vec<u8>, Wrong> {
         io::ErrorKind::PermissionDenied => {
             wrong("may not be read", "let the user that runs Evener read it: `chown` or `chmod`")
         }
-        io::ErrorKind::FileTooLarge => wrong(
-            "is too large",
-            &format!("name a file of at most {} bytes", limits::UPSTREAM_PEM_BYTES_MAX),
-        ),
+        io::ErrorKind::FileTooLarge => {
+            wrong("is too large", &format!("name a file of at most {} bytes", limits::UPSTREAM_PEM_BYTES_MAX))
+        }
         kind => wrong(&format!("cannot be read: {kind}"), there),
     })
 }
@@ -244,7 +245,8 @@ fn out_of_date(der: &CertificateDer<'_>, now: i64) -> Option<String> {
     if now > validity.not_after.timestamp() {
         return Some(format!("expired on {}", day(validity.not_after)));
     }
-    (now < validity.not_before.timestamp()).then(|| format!("is not valid before {}", day(validity.not_before)))
+    (now < validity.not_before.timestamp())
+        .then(|| format!("is not valid before {}", day(validity.not_before)))
 }
 
 fn day(time: ASN1Time) -> String {

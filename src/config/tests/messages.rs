@@ -155,7 +155,7 @@ max_fails = 3
     15 | max_fails = 3
        | ^^^^^^^^^ not a key of a pool
        |
-       = help: did you mean `ejection`? Keys of a pool: strategy, hash, upstreams, protocol, tls, timeouts, keepalive, slow_start, ejection, queue, health_check
+       = help: did you mean `ejection`? Keys of a pool: strategy, hash, upstreams, protocol, tls, timeouts, keepalive, slow_start, ejection, queue, health_check, proxy_protocol
 
     5 mistakes in evener.toml; nothing was applied
     "#);
@@ -226,7 +226,7 @@ port = 3
     9 | retries = 3
       | ^^^^^^^ not a key of a pool
       |
-      = help: Keys of a pool: strategy, hash, upstreams, protocol, tls, timeouts, keepalive, slow_start, ejection, queue, health_check
+      = help: Keys of a pool: strategy, hash, upstreams, protocol, tls, timeouts, keepalive, slow_start, ejection, queue, health_check, proxy_protocol
 
     error: not valid TOML: duplicate key
       --> evener.toml:10:8
@@ -292,7 +292,7 @@ pool = "other"
     3 | tiemout = 1
       | ^^^^^^^ not a key of a listener
       |
-      = help: Keys of a listener: address, trusted_proxies, header_timeout, keepalive_timeout, max_connections, max_header_size, max_body_size, http2_cleartext, http2, tls
+      = help: Keys of a listener: address, trusted_proxies, header_timeout, keepalive_timeout, max_connections, max_header_size, max_body_size, http2_cleartext, http2, tls, proxy_protocol
 
     error: a value is not closed; nothing below it could be read
      --> evener.toml:6:13
@@ -1022,19 +1022,32 @@ max_body_size = 0"#), @r#"
 }
 
 #[test]
-fn keys_of_later_versions_of_a_listener_say_so() {
+fn proxy_headers_are_believed_from_somebody() {
     assert_snapshot!(in_listener(r#"address = "127.0.0.1:80"
-proxy_protocol = true"#), @r"
-    error: `proxy_protocol` is not available in this version
-     --> evener.toml:3:1
+proxy_protocol = true"#), @r#"
+    error: `proxy_protocol` without `trusted_proxies`: nobody may send PROXY headers
+     --> evener.toml:3:18
       |
     3 | proxy_protocol = true
-      | ^^^^^^^^^^^^^^ not available yet
+      |                  ^^^^ whose headers are believed?
       |
-      = help: leave it out, and use X-Forwarded-For with `trusted_proxies`
+      = help: name the proxies in front: trusted_proxies = ["10.0.0.0/8"]
 
     1 mistake in evener.toml; nothing was applied
-    ");
+    "#);
+    assert_snapshot!(in_listener(r#"address = "127.0.0.1:80"
+trusted_proxies = []
+proxy_protocol = "v2""#), @r#"
+    error: expected true or false, found text
+     --> evener.toml:4:18
+      |
+    4 | proxy_protocol = "v2"
+      |                  ^^^^ not true or false
+      |
+      = help: write it like this: proxy_protocol = true
+
+    1 mistake in evener.toml; nothing was applied
+    "#);
 }
 
 #[test]
@@ -1942,7 +1955,7 @@ servers = []"#), @r#"
     3 | timeouts = { connect = "0s", read = 60, send = "1s" }
       |                                         ^^^^ not a key of `timeouts`
       |
-      = help: did you mean `write`? Keys of `timeouts`: connect, read, write
+      = help: did you mean `write`? Keys of `timeouts`: connect, read, write, tunnel
 
     error: `x` is no duration
      --> evener.toml:4:22
@@ -2022,7 +2035,7 @@ servers = []"#), @r#"
     8 | servers = []
       | ^^^^^^^ not a key of a pool
       |
-      = help: did you mean `upstreams`? Keys of a pool: strategy, hash, upstreams, protocol, tls, timeouts, keepalive, slow_start, ejection, queue, health_check
+      = help: did you mean `upstreams`? Keys of a pool: strategy, hash, upstreams, protocol, tls, timeouts, keepalive, slow_start, ejection, queue, health_check, proxy_protocol
 
     13 mistakes in evener.toml; nothing was applied
     "#);
@@ -2408,7 +2421,7 @@ fn a_word_of_a_sub_table_leads_to_it() {
     3 | max_fails = 3
       | ^^^^^^^^^ not a key of a pool
       |
-      = help: did you mean `ejection`? Keys of a pool: strategy, hash, upstreams, protocol, tls, timeouts, keepalive, slow_start, ejection, queue, health_check
+      = help: did you mean `ejection`? Keys of a pool: strategy, hash, upstreams, protocol, tls, timeouts, keepalive, slow_start, ejection, queue, health_check, proxy_protocol
 
     error: unknown key `interval`
      --> evener.toml:4:1
@@ -2416,7 +2429,7 @@ fn a_word_of_a_sub_table_leads_to_it() {
     4 | interval = "5s"
       | ^^^^^^^^ not a key of a pool
       |
-      = help: did you mean `health_check`? Keys of a pool: strategy, hash, upstreams, protocol, tls, timeouts, keepalive, slow_start, ejection, queue, health_check
+      = help: did you mean `health_check`? Keys of a pool: strategy, hash, upstreams, protocol, tls, timeouts, keepalive, slow_start, ejection, queue, health_check, proxy_protocol
 
     2 mistakes in evener.toml; nothing was applied
     "#);

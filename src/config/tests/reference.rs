@@ -28,20 +28,20 @@ fn with_files() -> (tempfile::TempDir, String) {
     authority.issue_for(&["example.com"], Kind::Rsa).write(folder.path(), "site-rsa");
     authority.issue(&["example.com"]).write(folder.path(), "site");
     authority.write(folder.path(), "clients");
-    let text = super::upstream_tls::with_files(&uncommented(), folder.path());
-    let text = text.replace("/etc/evener", &folder.path().display().to_string());
+    let text = uncommented().replace("/etc/evener", &folder.path().display().to_string());
+    let text = super::upstream_tls::with_files(&text, folder.path());
     (folder, text)
 }
 
 /// Which lines belong to a commented table.
 fn in_commented_tables() -> Vec<bool> {
     let mut is_in = false;
-    let mut note = |line: &str| {
+    let note = |line: &str| {
         let bare = line.strip_prefix("# ");
         is_in = bare.is_some_and(|bare| bare.starts_with('[') || is_in && bare.contains(" = "));
         is_in
     };
-    REFERENCE.lines().map(|line| note(line)).collect()
+    REFERENCE.lines().map(note).collect()
 }
 
 /// Each line `# [table]`, and the lines `# key = value` below it, without their `# `.

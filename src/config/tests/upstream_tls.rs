@@ -44,10 +44,14 @@ impl Folder {
         let folder = tempfile::tempdir().unwrap();
         write_material(folder.path());
         for (name, text) in [
-            ("empty.pem", "".to_owned()),
+            ("empty.pem", String::new()),
             ("broken.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned()),
             ("cut.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n".to_owned()),
-            ("locked.key", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n".to_owned()),
+            (
+                "locked.key",
+                "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n"
+                    .to_owned(),
+            ),
             ("large.pem", "x".repeat(1024 * 1024 + 1)),
         ] {
             fs::write(folder.path().join(name), text).unwrap();
@@ -185,7 +189,10 @@ fn files_that_hold_no_certificate_say_why() {
     let folder = Folder::new();
     let told = |file: &str| {
         let told = folder.told(&format!("server_name = \"a\", ca = \"{file}\""));
-        told.lines().filter(|line| line.contains("error: ") || line.contains("help: ")).collect::<Vec<_>>().join("\n")
+        told.lines()
+            .filter(|line| line.contains("error: ") || line.contains("help: "))
+            .collect::<Vec<_>>()
+            .join("\n")
     };
     assert_snapshot!(folder.told("server_name = \"a\", ca = \"nowhere.pem\""), @r#"
     error: the file `nowhere.pem` does not exist
@@ -198,7 +205,8 @@ fn files_that_hold_no_certificate_say_why() {
 
     1 mistake in evener.toml; nothing was applied
     "#);
-    let files = ["empty.pem", "broken.pem", "cut.pem", "client.key", "large.pem", ".", "old.crt", "future.crt"];
+    let files =
+        ["empty.pem", "broken.pem", "cut.pem", "client.key", "large.pem", ".", "old.crt", "future.crt"];
     assert_snapshot!(files.map(told).join("\n"), @r"
     error: the file `empty.pem` holds no certificate
       = help: name a PEM file: text with lines `-----BEGIN CERTIFICATE-----` (for DER: `openssl x509 -inform der`)
@@ -224,7 +232,10 @@ fn a_client_certificate_needs_its_own_key() {
     let folder = Folder::new();
     let told = |certificate: &str, key: &str| {
         let told = folder.told(&format!("{OURS}, certificate = \"{certificate}\", key = \"{key}\""));
-        told.lines().filter(|line| line.contains("error: ") || line.contains("help: ")).collect::<Vec<_>>().join("\n")
+        told.lines()
+            .filter(|line| line.contains("error: ") || line.contains("help: "))
+            .collect::<Vec<_>>()
+            .join("\n")
     };
     assert_snapshot!(folder.told(&format!("{OURS}, certificate = \"client.crt\", key = \"old.key\"")), @r#"
     error: the key `old.key` is not that of the certificate `client.crt`
@@ -248,7 +259,12 @@ fn a_client_certificate_needs_its_own_key() {
 
     1 mistake in evener.toml; nothing was applied
     "#);
-    let pairs = [("client.crt", "client.crt"), ("client.crt", "locked.key"), ("old.crt", "old.key"), ("future.crt", "future.key")];
+    let pairs = [
+        ("client.crt", "client.crt"),
+        ("client.crt", "locked.key"),
+        ("old.crt", "old.key"),
+        ("future.crt", "future.key"),
+    ];
     assert_snapshot!(pairs.map(|(certificate, key)| told(certificate, key)).join("\n"), @r"
     error: the file `client.crt` holds no private key
       = help: name a PEM file with a line `-----BEGIN PRIVATE KEY-----`

@@ -1,6 +1,7 @@
 //! The binary under test, as a child process.
 
 mod again;
+mod successors;
 
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -290,6 +291,7 @@ impl Drop for Evener {
                 let _ = self.process.wait();
             }
         }
+        self.end_successors();
         if thread::panicking() {
             eprintln!("--- log of Evener {} ---\n{}", self.process.id(), self.log());
         }

@@ -270,7 +270,12 @@ impl Shared {
         }
     }
 
-    async fn answer(self: Arc<Self>, request: Request<RecvStream>, respond: SendResponse<Bytes>, number: usize) {
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+        number: usize,
+    ) {
         let _under_way = UnderWay::new(&self, number);
         let (head, body) = request.into_parts();
         let call = Call {

@@ -16,7 +16,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
 
 /// A certificate authority, and a folder with what it has issued.
-pub(crate) struct Authority {
+pub(crate) struct Ca {
     folder: TempDir,
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
@@ -30,7 +30,7 @@ pub(crate) struct Pair {
 
 static NUMBER: AtomicUsize = AtomicUsize::new(1);
 
-impl Authority {
+impl Ca {
     pub(crate) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
