@@ -9,12 +9,12 @@ use std::sync::LazyLock;
 /// Floors 0 to 4, then the roof. A room may use rooms on lower floors only, not its neighbours.
 /// The roof assembles the house, so its rooms may use each other too.
 const FLOORS: [&[&str]; 6] = [
-    &["balance", "route", "health", "retry"],
+    &["balance", "route", "health", "retry", "proxy_header"],
     &["config", "observe"],
     &["runtime"],
     &["control"],
     &["proxy", "probe", "discovery", "admin", "dashboard"],
-    &["bench", "cli", "server", "signals", "main", "lib"],
+    &["bench", "cli", "server", "signals", "upgrade", "main", "lib"],
 ];
 
 const ROOF: usize = FLOORS.len() - 1;

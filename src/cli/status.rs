@@ -35,6 +35,8 @@ struct View {
     #[serde(default)]
     last_refusal: Option<Refusal>,
     #[serde(default)]
+    last_failed_upgrade: Option<Refusal>,
+    #[serde(default)]
     guard: Option<Guard>,
 }
 
@@ -43,6 +45,8 @@ struct Listener {
     name: String,
     address: String,
     connections: u64,
+    #[serde(default)]
+    upgraded_connections: u64,
 }
 
 #[derive(Deserialize)]
@@ -102,18 +106,25 @@ impl View {
         if let Some(guard) = &self.guard {
             let _ = writeln!(text, "  guard     {}", guard.headline());
         }
-        if let Some(Refusal { at, who, reason }) = &self.last_refusal {
-            let refused = paint.paint(Tone::Bad, "refused");
-            let reason = reason.trim_end().replace('\n', "\n            ");
-            let _ = writeln!(text, "  {refused}   the last change, {at} by {who}:\n            {reason}");
+        for (refusal, word, what) in [
+            (&self.last_refusal, "refused", "the last change"),
+            (&self.last_failed_upgrade, "failed ", "the last upgrade"),
+        ] {
+            if let Some(Refusal { at, who, reason }) = refusal {
+                let word = paint.paint(Tone::Bad, word);
+                let reason = reason.trim_end().replace('\n', "\n            ");
+                let _ = writeln!(text, "  {word}   {what}, {at} by {who}:\n            {reason}");
+            }
         }
         text + "\n" + &self.listeners(paint)
     }
 
     fn listeners(&self, paint: Paint) -> String {
-        let mut table = Table::new(&["LISTENER", "ADDRESS", "#CONNECTIONS"]);
-        for Listener { name, address, connections } in &self.listeners {
-            table.row([name.as_str().into(), address.as_str().into(), connections.to_string().into()]);
+        let mut table = Table::new(&["LISTENER", "ADDRESS", "#CONNECTIONS", "#UPGRADED"]);
+        for Listener { name, address, connections, upgraded_connections } in &self.listeners {
+            let counts = [connections, upgraded_connections].map(|count| count.to_string().into());
+            let [connections, upgraded] = counts;
+            table.row([name.as_str().into(), address.as_str().into(), connections, upgraded]);
         }
         table.render("", paint)
     }

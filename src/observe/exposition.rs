@@ -162,6 +162,18 @@ fn listener_families(view: &View<'_>) -> Vec<MetricFamily> {
             "When a certificate ends to be valid, in seconds since 1970.",
             view.certificates.iter().map(certificate),
         ),
+        gauges(
+            "evener_upgraded_connections",
+            "Client connections that are WebSockets now.",
+            listeners()
+                .map(|(name, metrics)| gauge(&[("listener", name)], metrics.upgraded_connections() as f64)),
+        ),
+        counters(
+            "evener_proxy_header_failures_total",
+            "Connections of trusted proxies that were closed for want of a PROXY header.",
+            listeners()
+                .map(|(name, metrics)| counter(&[("listener", name)], metrics.proxy_header_failures())),
+        ),
     ]
 }
 
@@ -501,6 +513,8 @@ mod tests {
             let house = Self::default();
             house.listener.connection_opened();
             house.listener.handshake(HandshakeResult::Resumed);
+            house.listener.connection_upgraded();
+            house.listener.proxy_header_failed();
             house.route.begin();
             house.route.finished(0, 200, Duration::from_millis(20), 7, 1_000);
             house.route.finished(0, 503, Duration::from_millis(2), 0, 40);
@@ -565,6 +579,8 @@ mod tests {
             r#"evener_tls_handshakes_total{listener="http",result="resumed"} 1"#,
             r#"evener_tls_handshakes_total{listener="http",result="timeout"} 0"#,
             r#"evener_certificate_not_after_timestamp_seconds{listener="http",name="site.crt"} 1800000000"#,
+            r#"evener_upgraded_connections{listener="http"} 1"#,
+            r#"evener_proxy_header_failures_total{listener="http"} 1"#,
             r#"evener_request_bytes_total{route="users"} 7"#,
             r#"evener_response_bytes_total{route="users"} 1040"#,
             r#"evener_refusals_total{route="users",reason="queue_full"} 1"#,

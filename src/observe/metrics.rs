@@ -4,9 +4,13 @@
 //! without a look-up, a reload keeps the figures, and what is removed takes its figures along. The
 //! names of the series stand in [`exposition`](super::exposition).
 
+mod tally;
+
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub use tally::Tally;
 
 use super::{Histogram, HistogramSnapshot, Reason, Recent, RecentTimes};
 
@@ -230,6 +234,8 @@ impl HandshakeResult {
 pub struct ListenerMetrics {
     connections: Gauge,
     handshakes: Counters<{ HandshakeResult::ALL.len() }>,
+    upgraded: Gauge,
+    proxy_header_failures: Counter,
 }
 
 impl ListenerMetrics {
@@ -261,6 +267,31 @@ impl ListenerMetrics {
     /// TLS handshakes that ended so.
     pub fn handshakes(&self, result: HandshakeResult) -> u64 {
         self.handshakes.get(result as usize)
+    }
+
+    /// A connection became a WebSocket.
+    pub fn connection_upgraded(&self) {
+        self.upgraded.up();
+    }
+
+    /// One that was counted by [`connection_upgraded`](Self::connection_upgraded) is over.
+    pub fn upgraded_closed(&self) {
+        self.upgraded.down();
+    }
+
+    /// Upgraded connections open now.
+    pub fn upgraded_connections(&self) -> u64 {
+        self.upgraded.now()
+    }
+
+    /// A proxy that has to announce its clients did not.
+    pub fn proxy_header_failed(&self) {
+        self.proxy_header_failures.add(1);
+    }
+
+    /// Connections that were closed because their PROXY header was missing or malformed.
+    pub fn proxy_header_failures(&self) -> u64 {
+        self.proxy_header_failures.get()
     }
 }
 
@@ -387,9 +418,25 @@ pub struct UpstreamMetrics {
     sent_bytes: Counter,
     received_bytes: Counter,
     recent: Recent,
+    upgraded: Gauge,
 }
 
 impl UpstreamMetrics {
+    /// A connection became a WebSocket.
+    pub fn connection_upgraded(&self) {
+        self.upgraded.up();
+    }
+
+    /// One that was counted by [`connection_upgraded`](Self::connection_upgraded) is over.
+    pub fn upgraded_closed(&self) {
+        self.upgraded.down();
+    }
+
+    /// Upgraded connections open now.
+    pub fn upgraded_connections(&self) -> u64 {
+        self.upgraded.now()
+    }
+
     /// An attempt was answered with this status, or failed without one.
     pub fn attempt_finished(&self, status: Option<u16>) {
         match status {

@@ -22,12 +22,13 @@ pub enum Reason {
     BadResponse,
     ConnectTimeout,
     UpstreamTimeout,
+    UpgradeUnsupported,
     ClientClosed,
 }
 
 impl Reason {
     /// All of them, in the order of the contract.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::NoRoute,
         Self::BadRequest,
         Self::HeadTooLarge,
@@ -44,6 +45,7 @@ impl Reason {
         Self::BadResponse,
         Self::ConnectTimeout,
         Self::UpstreamTimeout,
+        Self::UpgradeUnsupported,
         Self::ClientClosed,
     ];
 
@@ -166,6 +168,12 @@ impl Reason {
                 what: "the service did not answer in time",
                 next: "raise `timeout` of the route or `timeouts.read` of the pool, or look at evener_upstream_response_seconds",
             },
+            Self::UpgradeUnsupported => Row {
+                status: 501,
+                word: "upgrade_unsupported",
+                what: "the service does not switch protocols, so there are no WebSockets here",
+                next: "HTTP/2 has no upgrades: write protocol = \"auto\" or \"http1\" in the pool, or route WebSockets to a pool of their own",
+            },
             Self::ClientClosed => Row {
                 status: 499,
                 word: "client_closed",
@@ -213,6 +221,7 @@ mod tests {
                 (502, "bad_response"),
                 (504, "connect_timeout"),
                 (504, "upstream_timeout"),
+                (501, "upgrade_unsupported"),
                 (499, "client_closed"),
             ]
         );

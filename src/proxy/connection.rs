@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
+use super::announced::Client;
 use super::tls::ClientTls;
 use crate::runtime::{ConnectionGuard, Listener};
 
@@ -14,8 +15,12 @@ use crate::runtime::{ConnectionGuard, Listener};
 pub(super) struct Connection {
     /// Who accepted it.
     pub listener: Arc<Listener>,
-    /// The other end of the socket.
+    /// Who speaks to us: the other end of the socket, or whom a trusted proxy has announced there.
     pub peer: SocketAddr,
+    /// Where the peer connected to: our end of the socket, or the announcing proxy's.
+    pub local: SocketAddr,
+    /// A proxy speaks for somebody whom it could not name, so that `peer` is the proxy's.
+    pub is_peer_unknown: bool,
     /// The peer's address, ready to be sent as `X-Forwarded-For`.
     pub peer_header: HeaderValue,
     /// What is known of it if it is one over TLS; `None`: in clear.
@@ -24,9 +29,12 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(peer: SocketAddr, tls: Option<ClientTls>, counted: ConnectionGuard) -> Self {
+    pub(super) fn new(client: Client, tls: Option<ClientTls>, counted: ConnectionGuard) -> Self {
+        let peer = client.ends.source;
         Self {
             peer,
+            local: client.ends.destination,
+            is_peer_unknown: client.is_unknown,
             peer_header: HeaderValue::from_str(&peer.ip().to_canonical().to_string())
                 .unwrap_or(HeaderValue::from_static("unknown")),
             tls,

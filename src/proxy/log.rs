@@ -45,7 +45,13 @@ fn protocol(ctx: &RequestContext) -> &'static str {
 }
 
 /// Writes the access-log line of a request that was refused before it had a context.
-pub(super) fn write_early(reason: Reason, request_id: &str, connection: &Connection, runtime: &Runtime) {
+pub(super) fn write_early(
+    reason: Reason,
+    protocol: &str,
+    request_id: &str,
+    connection: &Connection,
+    runtime: &Runtime,
+) {
     let Some(log): &Option<AccessLog> = &runtime.access_log else { return };
     log.write(&AccessRecord {
         time: SystemTime::now(),
@@ -65,7 +71,7 @@ pub(super) fn write_early(reason: Reason, request_id: &str, connection: &Connect
         upstream_time: None,
         bytes_in: 0,
         bytes_out: 0,
-        protocol: "HTTP/1.1",
+        protocol,
         tls: connection.tls.as_ref().map(|tls| tls.version),
         generation: runtime.peek().generation,
     });

@@ -12,12 +12,17 @@
 
 mod accept;
 mod adapt;
+mod announced;
+mod announcing;
 mod chunked;
 mod client_stream;
 mod connection;
 mod context;
 mod deadline;
 mod exchange;
+mod frames;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod head;
 mod headers;
 mod http1;
@@ -28,6 +33,7 @@ mod refusal;
 mod steps;
 mod subject;
 mod tls;
+mod tunnel;
 mod wait;
 
 use std::sync::Arc;
@@ -35,7 +41,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::Version;
+use http::{HeaderMap, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -45,6 +51,7 @@ use pingora::{Error, Result};
 
 pub use accept::TrafficApp;
 pub use context::RequestContext;
+pub use peer::for_probe;
 
 use client_stream::Answer;
 use steps::{Finished, Way};
@@ -82,20 +89,24 @@ impl ProxyHttp for Proxy {
 
     /// ROUTE and ADMIT. `true` tells Pingora that we have answered.
     async fn request_filter(&self, session: &mut Session, ctx: &mut Box<RequestContext>) -> Result<bool> {
-        session.set_write_timeout(Some(CLIENT_STALL));
         session.set_read_timeout(Some(CLIENT_STALL));
         adapt::identify(session, ctx);
+        if ctx.exchange.as_ref().is_some_and(|exchange| exchange.is_stream) {
+            // Of HTTP/1.1 we see for ourselves what the client takes; see `deadline.rs`.
+            session.set_write_timeout(Some(CLIENT_STALL));
+        }
         session.set_ignore_info_resp(ctx.is_http_1_0);
         let request = session.req_header();
         let host = adapt::host(request);
         let head = adapt::head(request, &host);
         let is_https = adapt::is_https(request, ctx);
-        let verdict = steps::route(&head, is_https, fastrand::u64(..), ctx)
+        let verdict = adapt::within_size(request, ctx)
+            .and_then(|()| steps::route(&head, is_https, fastrand::u64(..), ctx))
             .and_then(|way| steps::admit(&head, ctx).map(|()| way));
         drop(host);
         match verdict {
             Ok(Way::ToPool) => {
-                let timeout = ctx.route().map_or(CLIENT_STALL, |route| route.config.timeout);
+                let timeout = ctx.route().and_then(|route| route.config.timeout).unwrap_or(CLIENT_STALL);
                 session.set_read_timeout(Some(CLIENT_STALL.min(timeout)));
                 Ok(false)
             }
@@ -122,9 +133,10 @@ impl ProxyHttp for Proxy {
             // Zero would mean no timeout at all.
             (Some(pool), Some(upstream), Some(client)) => {
                 let left = left.max(Duration::from_millis(1));
+                client.begin_attempt();
                 let mut peer = peer::for_upstream(pool, upstream, left, client)?;
                 if ctx.needs_fresh_connection {
-                    peer::connect_afresh(&mut peer);
+                    peer::connect_afresh(&mut peer, pool);
                 }
                 Ok(peer)
             }
@@ -145,13 +157,17 @@ impl ProxyHttp for Proxy {
         let Some(upstream) = ctx.upstream() else { return Ok(()) };
         if is_reused {
             upstream.state.metrics.reused();
-            return Ok(());
+        } else {
+            upstream.state.metrics.connected(ConnectResult::Ok);
+            if ctx.pool().is_some_and(|pool| pool.config.tls.is_some()) {
+                upstream.state.note_no_trouble();
+            }
+            let now = self.runtime.now();
+            if let Some(attempt) = &mut ctx.attempt {
+                attempt.sent_at = now;
+            }
         }
-        upstream.state.metrics.connected(ConnectResult::Ok);
-        let now = self.runtime.now();
-        if let Some(attempt) = &mut ctx.attempt {
-            attempt.sent_at = now;
-        }
+        ctx.begin_to_listen();
         Ok(())
     }
 
@@ -164,11 +180,12 @@ impl ProxyHttp for Proxy {
         mut error: Box<Error>,
     ) -> Box<Error> {
         let (outcome, now) = (adapt::connect_outcome(&error), self.runtime.now());
-        if let Some(upstream) = ctx.upstream() {
+        if let Some(upstream) = ctx.upstream().filter(|_| outcome != steps::Outcome::GoneAway) {
             let is_timeout = outcome == steps::Outcome::ConnectTimeout;
             let result = if is_timeout { ConnectResult::TimedOut } else { ConnectResult::Failed };
             upstream.state.metrics.connected(result);
         }
+        adapt::tell_tls_failure(outcome, &error, now, ctx);
         steps::failed(outcome, now, ctx);
         error.set_retry(steps::may_try_another(outcome, adapt::sent(session), now, ctx));
         error
@@ -177,19 +194,30 @@ impl ProxyHttp for Proxy {
     /// FORWARD, outbound: what the upstream should know about the client.
     async fn upstream_request_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         ctx: &mut Box<RequestContext>,
     ) -> Result<()> {
+        let is_http2 = request.version == Version::HTTP_2;
+        if !is_http2 && ctx.speaks_only_http2() {
+            return Err(adapt::not_http2());
+        }
+        if is_http2 {
+            adapt::name_host(request)?;
+            if request.remove_header(&http::header::EXPECT).is_some() {
+                // Pingora does not see the upstream's 100, so the client would wait for it in vain.
+                adapt::invite_body(session).await?;
+            }
+        }
         let Some(exchange) = &ctx.exchange else { return Ok(()) };
         let origin = headers::Origin {
             peer: &exchange.connection.peer_header,
-            is_trusted: ctx.is_trusted(exchange.connection.peer.ip().to_canonical()),
+            is_trusted: ctx.trusts_peer(),
             claims_nothing: exchange.claims_nothing(),
             tls: exchange.connection.tls.as_ref(),
             request_id: &ctx.request_id,
         };
-        if exchange.is_end_to_end() {
+        if exchange.is_end_to_end() && !is_http2 {
             // All that Pingora left for us to strip; see `peer.rs`.
             request.remove_header(&http::header::CONNECTION);
         }
@@ -217,6 +245,7 @@ impl ProxyHttp for Proxy {
             return Ok(());
         }
         let now = self.runtime.now();
+        ctx.note_heard(now);
         steps::admit_body(bytes, now, ctx).map_err(adapt::error)?;
         // The end of a chunked body comes without bytes.
         if let Some(attempt) = ctx.attempt.as_mut().filter(|_| is_end) {
@@ -251,10 +280,14 @@ impl ProxyHttp for Proxy {
         if adapt::has_no_body(session, response) {
             steps::upstream_is_done(ctx);
         }
-        if status == 101 {
-            ctx.cut_at(None);
-            session.set_read_timeout(Some(peer::UPGRADED_IDLE));
+        if status == 101 || steps::is_event_stream(response.headers.get(http::header::CONTENT_TYPE)) {
+            ctx.become_endless(now);
         }
+        if status == 101 {
+            ctx.become_tunnel();
+            session.set_read_timeout(None);
+        }
+        ctx.note_heard(now);
         ctx.answer_handshake(if status == 101 { Answer::Accepted } else { Answer::Refused });
         Ok(())
     }
@@ -269,8 +302,21 @@ impl ProxyHttp for Proxy {
     ) -> Result<Option<Duration>> {
         if is_end {
             steps::upstream_is_done(ctx);
+        } else if ctx.exchange.as_ref().is_some_and(|exchange| exchange.listens()) {
+            ctx.note_heard(self.runtime.now());
         }
         Ok(None)
+    }
+
+    /// FORWARD, inbound: trailers are the end, too.
+    fn upstream_response_trailer_filter(
+        &self,
+        _: &mut Session,
+        _: &mut HeaderMap,
+        ctx: &mut Box<RequestContext>,
+    ) -> Result<()> {
+        steps::upstream_is_done(ctx);
+        Ok(())
     }
 
     /// FORWARD, inbound: what the client should see.
@@ -329,10 +375,15 @@ impl ProxyHttp for Proxy {
         if is_discarded_answer || is_refused_body {
             return error;
         }
-        if adapt::waits_for_the_client(&error, session) {
+        if !ctx.is_handshake() && adapt::waits_for_the_client(&error, session) {
             ctx.refusal = Some(Reason::RequestTimeout);
             error.set_retry(false);
             return error;
+        }
+        if let (pingora::ErrorType::H2Downgrade, Some(pool), Some(upstream)) =
+            (error.etype(), ctx.pool(), ctx.upstream())
+        {
+            upstream.state.demand_http1(pool.key);
         }
         let now = self.runtime.now();
         let is_stale_possible = is_reused && !adapt::is_answered(session) && !ctx.needs_fresh_connection;
@@ -341,6 +392,7 @@ impl ProxyHttp for Proxy {
             error.set_retry(false);
             return error;
         }
+        adapt::tell_tls_failure(outcome, &error, now, ctx);
         steps::failed(outcome, now, ctx);
         let may = steps::may_try_another(outcome, adapt::sent(session), now, ctx);
         error.set_retry(may);

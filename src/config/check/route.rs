@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::time::Duration;
 
 use http::Method;
 
 use super::headers::{self, Direction};
 use super::{miss_section, named};
 use crate::config::fields::{Fields, Value};
-use crate::config::limits::{self, DURATION_MIN};
+use crate::config::limits;
 use crate::config::report::Wrong;
 use crate::config::values::shown;
 use crate::config::words::did_you_mean;
@@ -38,7 +39,7 @@ pub(in crate::config) fn for_everything() -> RouteConfig {
         matcher: Matcher::default(),
         split: vec![SplitConfig { pool: 0, weight: defaults::WEIGHT }],
         redirect_https: None,
-        timeout: defaults::ROUTE_TIMEOUT,
+        timeout: Some(defaults::ROUTE_TIMEOUT),
         strip_prefix: false,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
@@ -94,7 +95,7 @@ fn one(name: String, fields: &Fields<'_>, pools: &PoolNames<'_>) -> Option<Route
     let certain = before == fields.desk.found_so_far();
     let edits =
         |key, direction| fields.read(key, |value| headers::edits(value, direction)).unwrap_or_default();
-    let timeout = fields.read("timeout", |value| value.duration(DURATION_MIN));
+    let timeout = fields.read("timeout", |value| value.duration(Duration::ZERO));
     let strip_prefix = fields.get("strip_prefix");
     warn_of_nothing_to_strip(strip_prefix.as_ref(), &matcher);
     let redirect_https = redirect_https(fields);
@@ -103,7 +104,7 @@ fn one(name: String, fields: &Fields<'_>, pools: &PoolNames<'_>) -> Option<Route
         matcher,
         split: split(fields, pools, redirect_https.is_some()).unwrap_or_default(),
         redirect_https,
-        timeout: timeout.unwrap_or(defaults::ROUTE_TIMEOUT),
+        timeout: Some(timeout.unwrap_or(defaults::ROUTE_TIMEOUT)).filter(|timeout| !timeout.is_zero()),
         strip_prefix: strip_prefix.and_then(|value| value.boolean()).unwrap_or(false),
         request_headers: edits("request_headers", Direction::ToUpstream),
         response_headers: edits("response_headers", Direction::ToClient),

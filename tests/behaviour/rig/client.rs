@@ -54,6 +54,11 @@ impl Client {
         Self { wire: Wire::new(socket), address }
     }
 
+    /// Our end of the connection.
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        self.wire.socket.local_address()
+    }
+
     /// Sends these bytes and nothing else.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.wire.socket.write_all(bytes.as_ref()).expect("send");
@@ -114,6 +119,27 @@ impl Client {
     /// Exactly `count` bytes of whatever comes.
     pub(crate) fn read_bytes(&mut self, count: usize) -> Vec<u8> {
         self.wire.exactly(count).expect("bytes")
+    }
+
+    /// Up to `count` bytes of whatever comes, if something comes at once.
+    pub(crate) fn try_read_bytes(&mut self, count: usize) -> Option<Vec<u8>> {
+        self.has_bytes_within(Duration::from_millis(1)).then(|| self.wire.exactly(count).ok()).flatten()
+    }
+
+    /// Whether Evener has answered, or hung up.
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.wire.socket.set_read_timeout(Some(Duration::from_millis(1)));
+        let is_waiting = self
+            .wire
+            .has_a_byte()
+            .is_err_and(|error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut));
+        self.wire.socket.set_read_timeout(Some(PATIENCE));
+        !is_waiting
+    }
+
+    /// The same socket once more, for somebody who sends while this one reads.
+    pub(crate) fn another_sender(&self) -> Socket {
+        self.wire.socket.try_clone().expect("a socket")
     }
 
     /// Whether Evener hangs up within `time`. Bytes that come instead are a no.

@@ -1,7 +1,7 @@
 //! A socket of either family, and a reader that remembers every byte it was given.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -22,6 +22,15 @@ impl Socket {
             Self::Unix(stream) => Self::Unix(stream.try_clone()?),
             Self::Tls(_) => return Err(io::ErrorKind::Unsupported.into()),
         })
+    }
+
+    /// Our end of a TCP connection.
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().expect("an address"),
+            Self::Unix(_) => panic!("a Unix socket has no such address"),
+            Self::Tls(stream) => stream.sock.local_addr().expect("an address"),
+        }
     }
 
     /// How long a read may take; `None`: for ever.
