@@ -24,7 +24,8 @@ pub fn run(bytes: &[u8]) {
 }
 
 fn parse(text: &str) -> Result<(Config, Report), Report> {
-    let source = Source { name: "fuzz.toml".into(), text: text.into(), folder: PathBuf::from("/nonexistent") };
+    let source =
+        Source { name: "fuzz.toml".into(), text: text.into(), folder: PathBuf::from("/nonexistent") };
     parse_with_warnings(&source, &|name| name.starts_with('E').then(|| "0123456789abcdef".to_owned()))
 }
 
@@ -58,7 +59,8 @@ fn spelled_out(config: &Config) -> Option<String> {
     let mut text = lines(&Description::of_process(config))?;
     // Their order is that of the file, and a split tells pools by their places.
     for listener in &config.listeners {
-        text += &format!("[listeners.\"{}\"]\n{}", listener.name, lines(&Description::of_listener(listener))?);
+        text +=
+            &format!("[listeners.\"{}\"]\n{}", listener.name, lines(&Description::of_listener(listener))?);
     }
     for pool in &config.pools {
         text += &format!("[pools.\"{}\"]\n{}upstreams = [\n", pool.name, lines(&Description::of_pool(pool))?);

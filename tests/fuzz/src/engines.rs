@@ -58,7 +58,8 @@ pub fn by_pingora(bytes: &[u8]) -> Option<Read> {
         session.read_request().await.ok().flatten()?;
         let head = session.req_header();
         let fields = head.headers.iter();
-        let fields = fields.map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect();
+        let fields =
+            fields.map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect();
         let (method, target) = (head.method.as_str().to_owned(), head.raw_path().to_vec());
         let mut body = Vec::new();
         let body = loop {

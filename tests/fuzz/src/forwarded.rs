@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use evener::fuzzing::proxy::{
-    RequestHeader, Verdict, bare_host, client_behind, cookie, forward, origin_form, read_head, request_id_from,
+    RequestHeader, Verdict, bare_host, client_behind, cookie, forward, origin_form, read_head,
+    request_id_from,
 };
 use http::HeaderValue;
 
@@ -28,11 +29,17 @@ pub fn run(bytes: &[u8]) {
     let Ok(lines) = std::str::from_utf8(lines) else { return };
     let head: String = lines.lines().map(|line| format!("{line}\r\n")).collect();
     let head = format!("GET /path HTTP/1.1\r\n{head}\r\n");
-    let Verdict::Complete(read) = read_head(head.as_bytes(), &cuts(head.len(), flags), 1 << 16) else { return };
+    let Verdict::Complete(read) = read_head(head.as_bytes(), &cuts(head.len(), flags), 1 << 16) else {
+        return;
+    };
     let Some(request) = parsed(&head) else { return };
     let is_trusted = flags & 1 == 1;
     let told = told(&request, is_trusted, read.claims_nothing);
-    assert_eq!(fields(&told), fields(&self::told(&request, is_trusted, false)), "the shortcut changes nothing");
+    assert_eq!(
+        fields(&told),
+        fields(&self::told(&request, is_trusted, false)),
+        "the shortcut changes nothing"
+    );
     check_names(&told);
     if is_trusted {
         check_chain(&request, &told);
@@ -119,7 +126,8 @@ fn check_wire(told: &RequestHeader) {
 fn check_client(request: &RequestHeader) {
     let peer: IpAddr = PEER.parse().unwrap();
     assert_eq!(client_behind(peer, &request.headers, |_| false), peer, "a stranger speaks for nobody");
-    let is_private = |address: IpAddr| matches!(address, IpAddr::V4(v4) if v4.is_private()) || address == peer;
+    let is_private =
+        |address: IpAddr| matches!(address, IpAddr::V4(v4) if v4.is_private()) || address == peer;
     let client = client_behind(peer, &request.headers, is_private);
     let _ = client_behind(peer, &request.headers, |_| true);
     let chain = values(request, "x-forwarded-for").join(&b","[..]);

@@ -7,7 +7,8 @@ use evener::fuzzing::proxy::{
 use evener::route::PathPrefix;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
-const OF_THE_CONNECTION: [&str; 6] = ["connection", "keep-alive", "upgrade", "proxy-connection", "te", "trailer"];
+const OF_THE_CONNECTION: [&str; 6] =
+    ["connection", "keep-alive", "upgrade", "proxy-connection", "te", "trailer"];
 
 /// Lines: `+name: value` is set, `-name` is removed, `name: value` is there, `/path /prefix` is stripped.
 pub fn run(bytes: &[u8]) {
@@ -101,8 +102,12 @@ fn check_stripped(there: &[(HeaderName, HeaderValue)]) {
         if name == "connection" {
             // One that says no more than `close` is replaced by Pingora.
             let stays = response.headers.get_all(name).iter();
-            assert!(stays.map(HeaderValue::as_bytes).all(|value| [&b"keep-alive"[..], b"close"].contains(&value)));
-        } else if !response.headers.contains_key("connection") || !nominated.iter().any(|nominated| nominated == name) {
+            assert!(
+                stays.map(HeaderValue::as_bytes).all(|value| [&b"keep-alive"[..], b"close"].contains(&value))
+            );
+        } else if !response.headers.contains_key("connection")
+            || !nominated.iter().any(|nominated| nominated == name)
+        {
             assert_eq!(response.headers.contains_key(name), !goes, "{name}");
         }
     }

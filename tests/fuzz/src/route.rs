@@ -65,8 +65,10 @@ fn field(word: &str) -> Option<(HeaderName, HeaderValue)> {
 
 fn route(line: &str) -> Option<Matcher> {
     let mut words = line.split(' ');
-    let listed = |word: &str| if word == "-" { Vec::new() } else { word.split(',').map(str::to_owned).collect() };
-    let hosts = listed(words.next()?).iter().map(|host| HostPattern::parse(host).ok()).collect::<Option<_>>()?;
+    let listed =
+        |word: &str| if word == "-" { Vec::new() } else { word.split(',').map(str::to_owned).collect() };
+    let hosts =
+        listed(words.next()?).iter().map(|host| HostPattern::parse(host).ok()).collect::<Option<_>>()?;
     let path_prefix = PathPrefix::parse(words.next()?).ok()?;
     let methods = listed(words.next()?).iter().map(|method| method.parse().ok()).collect::<Option<_>>()?;
     let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();

@@ -19,7 +19,11 @@ static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
 pub fn run(bytes: &[u8]) {
     let Some((value, rest)) = crate::first_line(bytes) else { return };
     let rest = String::from_utf8_lossy(rest);
-    if value.contains("hunter2") || rest.contains("hunter2") || value.contains("/dev") || rest.contains("/dev") {
+    if value.contains("hunter2")
+        || rest.contains("hunter2")
+        || value.contains("/dev")
+        || rest.contains("/dev")
+    {
         return;
     }
     let value = toml::Value::String(value.to_owned());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evener::config::{read_address, read_duration, read_size, resolved_address, addresses_in, limits};
+use evener::config::{addresses_in, limits, read_address, read_duration, read_size, resolved_address};
 use evener::fuzzing::config as read;
 use evener::route::{HostPattern, PathPrefix};
 
