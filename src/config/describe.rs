@@ -81,6 +81,7 @@ impl Description {
         all.tell("max_body_size", listener.max_body_size.map_or_else(|| "0".to_owned(), size_text));
         all.tell("http2_cleartext", listener.http2_cleartext);
         all.tell("http2.max_streams", listener.http2.max_streams);
+        all.tell_duration("http2.ping_interval", listener.http2.ping_interval);
         all.tell_tls(listener.tls.as_deref());
         all.tell("proxy_protocol", listener.proxy_protocol);
         all

@@ -26,6 +26,8 @@ mod edit;
 mod fields;
 mod file;
 mod files;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod limits;
 mod report;
 mod source;
@@ -198,6 +200,8 @@ pub struct ListenerConfig {
 pub struct Http2Config {
     /// Requests under way at a time on one connection.
     pub max_streams: u32,
+    /// How long a client with requests under way may be silent before it is asked whether it is there.
+    pub ping_interval: Duration,
 }
 
 /// `[routes.<name>]`

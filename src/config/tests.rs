@@ -107,7 +107,7 @@ fn the_smallest_file_gets_the_defaults_of_the_contract() {
             max_header_size: 64 * 1024,
             max_body_size: None,
             http2_cleartext: false,
-            http2: Http2Config { max_streams: 100 },
+            http2: Http2Config { max_streams: 100, ping_interval: seconds(30) },
             tls: None,
             proxy_protocol: false,
         }]
@@ -238,7 +238,7 @@ fn the_keys_of_a_listener_arrive() {
             max_header_size: 8 * 1024,
             max_body_size: Some(1024 * 1024),
             http2_cleartext: false,
-            http2: Http2Config { max_streams: 100 },
+            http2: Http2Config { max_streams: 100, ping_interval: seconds(30) },
             tls: None,
             proxy_protocol: true,
         }]

@@ -15,6 +15,8 @@
 mod change;
 mod events;
 mod expiry;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod guard;
 mod history;
 mod judge;

@@ -31,8 +31,8 @@ pub use access_log::{AccessLog, Target};
 pub use access_record::AccessRecord;
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use metrics::{
-    AdminRefusal, ChangeOrigin, ChangeResult, Class, ConnectResult, HandshakeResult, ListenerMetrics,
-    PoolMetrics, ProcessMetrics, RetryReason, RouteMetrics, Tally, UpstreamMetrics,
+    AdminRefusal, ChangeOrigin, ChangeResult, Class, ConnectResult, GRPC_CODES, HandshakeResult,
+    ListenerMetrics, PoolMetrics, ProcessMetrics, RetryReason, RouteMetrics, Tally, UpstreamMetrics,
 };
 pub use process_log::{Format, init_log};
 pub use reason::Reason;

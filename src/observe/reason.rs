@@ -23,12 +23,13 @@ pub enum Reason {
     ConnectTimeout,
     UpstreamTimeout,
     UpgradeUnsupported,
+    GrpcNeedsHttp2,
     ClientClosed,
 }
 
 impl Reason {
     /// All of them, in the order of the contract.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::NoRoute,
         Self::BadRequest,
         Self::HeadTooLarge,
@@ -46,6 +47,7 @@ impl Reason {
         Self::ConnectTimeout,
         Self::UpstreamTimeout,
         Self::UpgradeUnsupported,
+        Self::GrpcNeedsHttp2,
         Self::ClientClosed,
     ];
 
@@ -174,6 +176,12 @@ impl Reason {
                 what: "the service does not switch protocols, so there are no WebSockets here",
                 next: "HTTP/2 has no upgrades: write protocol = \"auto\" or \"http1\" in the pool, or route WebSockets to a pool of their own",
             },
+            Self::GrpcNeedsHttp2 => Row {
+                status: 501,
+                word: "grpc_needs_http2",
+                what: "gRPC needs HTTP/2 all the way, which is not spoken here",
+                next: "write protocol = \"http2\" in the pool, and http2_cleartext = true in a listener without TLS; a proxy in front of Evener has to pass gRPC on in HTTP/2, too",
+            },
             Self::ClientClosed => Row {
                 status: 499,
                 word: "client_closed",
@@ -222,6 +230,7 @@ mod tests {
                 (504, "connect_timeout"),
                 (504, "upstream_timeout"),
                 (501, "upgrade_unsupported"),
+                (501, "grpc_needs_http2"),
                 (499, "client_closed"),
             ]
         );

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Version, header};
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::HttpTask;
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
 
@@ -14,7 +15,7 @@ use super::client_stream::{Answer, ClientStream};
 use super::context::{RequestContext, Told};
 use super::exchange::Exchange;
 use super::steps::{self, Outcome, Sent};
-use super::{headers, http2, refusal};
+use super::{grpc, headers, http2, refusal};
 use crate::config::UpstreamProtocol;
 use crate::observe::{Reason, tls_failure};
 use crate::retry::is_idempotent;
@@ -44,10 +45,28 @@ pub(super) fn head<'a>(request: &'a RequestHeader, host: &'a str) -> RequestHead
     RequestHead { host, method: &request.method, path: request.uri.path(), headers: &request.headers }
 }
 
+/// Whether a head of HTTP/2 is within `max_header_size`, counted as RFC 9113 §6.5.2 does; one of HTTP/1.1 was
+/// measured as it was read.
+pub(super) fn within_size(request: &RequestHeader, ctx: &RequestContext) -> Result<(), Reason> {
+    let Some(max) = ctx.exchange.as_ref().filter(|exchange| exchange.is_stream).and(ctx.header_bytes_max())
+    else {
+        return Ok(());
+    };
+    let target = request.uri.authority().map_or(0, |authority| authority.as_str().len())
+        + request.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let fields =
+        request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD);
+    if target + fields.sum::<usize>() > max { Err(Reason::HeadTooLarge) } else { Ok(()) }
+}
+
+/// What a field of a header list counts beside its name and value (RFC 9113 §6.5.2).
+const FIELD_OVERHEAD: usize = 32;
+
 /// Who asks, by which connection, and under which id.
 pub(super) fn identify(session: &Session, ctx: &mut RequestContext) {
     let request = session.req_header();
     ctx.exchange = exchange(session);
+    ctx.grpc = grpc::Call::of(request, ctx.started);
     ctx.is_http_1_0 = request.version == Version::HTTP_10;
     if let Some(exchange) = ctx.exchange.as_ref().filter(|exchange| exchange.is_stream)
         && steps::is_event_stream(request.headers.get(header::ACCEPT))
@@ -80,6 +99,12 @@ pub(super) fn sent(session: &Session) -> Sent {
         is_replayable: !session.as_ref().retry_buffer_truncated(),
         is_answered: is_answered(session),
     }
+}
+
+/// Whether this is a gRPC call whose client may still have something to say: then the time to the head of the
+/// answer is its affair, too.
+pub(super) fn is_open_call(session: &mut Session, ctx: &RequestContext) -> bool {
+    ctx.grpc.is_some() && !session.as_mut().is_body_done()
 }
 
 /// Whether the client has seen the head of a final response.
@@ -270,6 +295,8 @@ pub(super) fn reason(error: &Error, ctx: &RequestContext) -> Reason {
             | ErrorType::WriteError
             | ErrorType::ConnectionClosed
             | ErrorType::WriteTimedout
+            // What Pingora calls a stream that was reset, or whose connection is gone.
+            | ErrorType::H2Error
             | ErrorType::ConnectError => Reason::ClientClosed,
             _ => ctx.refusal.unwrap_or(Reason::BadRequest),
         };
@@ -316,6 +343,25 @@ pub(super) async fn redirect(port: u16, session: &mut Session, ctx: &mut Request
     }
 }
 
+/// The code with which the upstream has ended a stream, where the client is to see the same: when it has seen
+/// part of the answer, and in gRPC always, where each code has a meaning.
+pub(super) fn reset_to_pass_on(error: &Error, session: &Session, ctx: &RequestContext) -> Option<h2::Reason> {
+    let cause = error.root_cause().downcast_ref::<h2::Error>()?;
+    let is_meant = cause.is_reset() && cause.is_remote() && *error.esource() == ErrorSource::Upstream;
+    cause.reason().filter(|_| is_meant && (is_answered(session) || ctx.is_grpc_stream()))
+}
+
+/// Whether a client has ended its stream when it had its answer in full: as it may, if it has no more to say.
+pub(super) fn has_its_answer(error: &Error, session: &Session, ctx: &RequestContext) -> bool {
+    let is_stream = ctx.exchange.as_ref().is_some_and(|exchange| exchange.is_stream);
+    let is_from_reading = matches!(error.etype(), ErrorType::ReadError | ErrorType::H2Error);
+    is_stream
+        && ctx.attempt.as_ref().is_some_and(|attempt| attempt.lease.is_none())
+        && is_answered(session)
+        && is_from_reading
+        && *error.esource() == ErrorSource::Downstream
+}
+
 /// Tells the client, unless it is gone or has seen part of another answer.
 pub(super) async fn refuse(reason: Reason, session: &mut Session, ctx: &mut RequestContext) -> FailToProxy {
     ctx.refusal = Some(reason);
@@ -323,6 +369,10 @@ pub(super) async fn refuse(reason: Reason, session: &mut Session, ctx: &mut Requ
     let status = reason.status();
     if reason == Reason::ClientClosed || is_answered(session) {
         ctx.status.get_or_insert(status);
+        if ctx.is_grpc_stream() && reason != Reason::ClientClosed {
+            // An answer that just breaks off leaves the client to guess.
+            let _ = session.write_response_trailers(grpc::trailers(reason)).await;
+        }
         return FailToProxy { error_code: 0, can_reuse_downstream: false };
     }
     ctx.status = Some(status);
@@ -333,14 +383,29 @@ pub(super) async fn refuse(reason: Reason, session: &mut Session, ctx: &mut Requ
     if !is_whole || reason == Reason::BadRequest {
         session.set_keepalive(None);
     }
-    let answer = refusal::answer(reason, &session.req_header().headers, &ctx.request_id);
-    if write_answer(answer, session, ctx).await.is_err() {
+    let written = if ctx.is_grpc_stream() {
+        write_grpc_refusal(reason, session, ctx).await
+    } else {
+        let answer = refusal::answer(reason, &session.req_header().headers, &ctx.request_id);
+        write_answer(answer, session, ctx).await
+    };
+    if written.is_err() {
         return FailToProxy { error_code: 0, can_reuse_downstream: false };
     }
     if !is_whole && !session.is_http2() {
         linger(session).await;
     }
     FailToProxy { error_code: status, can_reuse_downstream: is_whole }
+}
+
+/// In one frame: clients take the end of a stream in a frame of its own for an end without trailers.
+async fn write_grpc_refusal(
+    reason: Reason,
+    session: &mut Session,
+    ctx: &RequestContext,
+) -> pingora::Result<()> {
+    let head = HttpTask::Header(Box::new(grpc::refusal(reason, &ctx.request_id)?), true);
+    session.as_mut().response_duplex_vec(vec![head]).await.map(drop)
 }
 
 async fn write_answer(

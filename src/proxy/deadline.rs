@@ -18,9 +18,9 @@ use crate::runtime::Runtime;
 /// and finds nothing out, so that it is answered by whoever carries it.
 const CUT_GRACE: Duration = Duration::from_millis(250);
 
-/// How long before the end of a drain both ends of a tunnel are told, if the drain is twice as long: time
-/// enough to answer, and to close in good order.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// How long before the end of a drain both ends of a tunnel are told, if the drain is at least twice as long:
+/// time enough to answer, and to close in good order.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What Pingora makes of one request.
 type Request<'a, T> = Pin<Box<dyn Future<Output = Option<T>> + Send + 'a>>;

@@ -20,6 +20,10 @@ mod connection;
 mod context;
 mod deadline;
 mod exchange;
+mod frames;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+mod grpc;
 mod head;
 mod headers;
 mod http1;
@@ -97,7 +101,8 @@ impl ProxyHttp for Proxy {
         let host = adapt::host(request);
         let head = adapt::head(request, &host);
         let is_https = adapt::is_https(request, ctx);
-        let verdict = steps::route(&head, is_https, fastrand::u64(..), ctx)
+        let verdict = adapt::within_size(request, ctx)
+            .and_then(|()| steps::route(&head, is_https, fastrand::u64(..), ctx))
             .and_then(|way| steps::admit(&head, ctx).map(|()| way));
         drop(host);
         match verdict {
@@ -130,7 +135,7 @@ impl ProxyHttp for Proxy {
             (Some(pool), Some(upstream), Some(client)) => {
                 let left = left.max(Duration::from_millis(1));
                 client.begin_attempt();
-                let mut peer = peer::for_upstream(pool, upstream, left, client)?;
+                let mut peer = peer::for_upstream(pool, upstream, left, client, ctx.grpc.is_some())?;
                 if ctx.needs_fresh_connection {
                     peer::connect_afresh(&mut peer, pool);
                 }
@@ -198,6 +203,11 @@ impl ProxyHttp for Proxy {
         if !is_http2 && ctx.speaks_only_http2() {
             return Err(adapt::not_http2());
         }
+        if !is_http2 && ctx.grpc.is_some() {
+            ctx.refusal = Some(Reason::GrpcNeedsHttp2);
+            grpc::tell_obstacle(ctx);
+            return Err(adapt::error(Reason::GrpcNeedsHttp2));
+        }
         if is_http2 {
             adapt::name_host(request)?;
             if request.remove_header(&http::header::EXPECT).is_some() {
@@ -218,6 +228,9 @@ impl ProxyHttp for Proxy {
             request.remove_header(&http::header::CONNECTION);
         }
         headers::forward(&origin, request)?;
+        if let Some(call) = &ctx.grpc {
+            call.tell_deadline(self.runtime.now(), request)?;
+        }
         if let Some(route) = ctx.route() {
             let prefix = Some(&route.config.matcher.path_prefix).filter(|_| route.config.strip_prefix);
             if let Some(target) = prefix.and_then(|prefix| headers::without_prefix(&request.uri, prefix)) {
@@ -242,7 +255,8 @@ impl ProxyHttp for Proxy {
         }
         let now = self.runtime.now();
         ctx.note_heard(now);
-        steps::admit_body(bytes, now, ctx).map_err(adapt::error)?;
+        // Of the client's making: with any other blame Pingora would wait on for an answer of an HTTP/2 upstream.
+        steps::admit_body(bytes, now, ctx).map_err(|reason| adapt::error(reason).into_down())?;
         // The end of a chunked body comes without bytes.
         if let Some(attempt) = ctx.attempt.as_mut().filter(|_| is_end) {
             attempt.sent_at = now;
@@ -266,14 +280,19 @@ impl ProxyHttp for Proxy {
             return Ok(());
         }
         let now = self.runtime.now();
-        steps::answered(status, steps::tells_speed(status, &response.headers), now, ctx);
-        if steps::may_retry_status(status, adapt::sent(session), now, ctx) {
+        let is_latency = steps::tells_speed(status, &response.headers) && !adapt::is_open_call(session, ctx);
+        let judged = ctx.grpc.as_mut().map_or(status, |call| {
+            call.note_status(&response.headers);
+            call.judged(status)
+        });
+        steps::answered(judged, is_latency, now, ctx);
+        if steps::may_retry_status(judged, adapt::sent(session), now, ctx) {
             return Err(adapt::discarded(status));
         }
         if let Some(exchange) = &ctx.exchange {
             exchange.note_answer();
         }
-        if adapt::has_no_body(session, response) {
+        if adapt::has_no_body(session, response) || ctx.grpc.is_some_and(|call| call.status.is_some()) {
             steps::upstream_is_done(ctx);
         }
         if status == 101 || steps::is_event_stream(response.headers.get(http::header::CONTENT_TYPE)) {
@@ -308,9 +327,12 @@ impl ProxyHttp for Proxy {
     fn upstream_response_trailer_filter(
         &self,
         _: &mut Session,
-        _: &mut HeaderMap,
+        trailers: &mut HeaderMap,
         ctx: &mut Box<RequestContext>,
     ) -> Result<()> {
+        if let Some(call) = &mut ctx.grpc {
+            call.note_status(trailers);
+        }
         steps::upstream_is_done(ctx);
         Ok(())
     }
@@ -367,7 +389,10 @@ impl ProxyHttp for Proxy {
         }
         error.retry.decide_reuse(is_reused);
         let is_discarded_answer = error.retry() && matches!(error.etype(), pingora::ErrorType::HTTPStatus(_));
-        let is_refused_body = matches!(ctx.refusal, Some(Reason::BodyTooLarge | Reason::RequestTimeout));
+        let is_refused_body = matches!(
+            ctx.refusal,
+            Some(Reason::BodyTooLarge | Reason::RequestTimeout | Reason::GrpcNeedsHttp2)
+        );
         if is_discarded_answer || is_refused_body {
             return error;
         }
@@ -402,6 +427,12 @@ impl ProxyHttp for Proxy {
         error: &Error,
         ctx: &mut Box<RequestContext>,
     ) -> FailToProxy {
+        if adapt::has_its_answer(error, session, ctx) {
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        }
+        if let Some(code) = adapt::reset_to_pass_on(error, session, ctx) {
+            session.shutdown_with_reason(code);
+        }
         let reason = adapt::reason(error, ctx);
         tracing::debug!(reason = reason.word(), %error, "request failed");
         // After a failure Pingora closes the client's connection, whatever we answer here: so we say it.

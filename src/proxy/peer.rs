@@ -22,6 +22,7 @@ pub(super) fn for_upstream(
     upstream: &Upstream,
     left: Duration,
     exchange: &Exchange,
+    is_grpc: bool,
 ) -> pingora::Result<Box<HttpPeer>> {
     let is_upgrade = exchange.is_handshake();
     let mut peer = peer_of(pool, upstream)?;
@@ -33,8 +34,9 @@ pub(super) fn for_upstream(
     let options = &mut peer.options;
     options.connection_timeout = Some(timeouts.connect.min(left));
     options.total_connection_timeout = Some(timeouts.connect.min(left));
-    // Others are timed by `deadline.rs`.
-    options.read_timeout = Some(timeouts.read.min(left)).filter(|_| exchange.is_timed_by_pingora());
+    // Others are timed by `deadline.rs`. A gRPC stream may have nothing to say for long, before its first message, too.
+    let patience = if is_grpc { timeouts.tunnel } else { timeouts.read };
+    options.read_timeout = Some(patience.min(left)).filter(|_| exchange.is_timed_by_pingora());
     options.write_timeout = if is_upgrade {
         Some(timeouts.write)
     } else {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use super::context::{Attempt, RequestContext};
-use super::headers;
+use super::{grpc, headers};
 use crate::balance::hash;
 use crate::config::HashKey;
 use crate::observe::{Class, Reason, RetryReason};
@@ -134,6 +134,9 @@ pub(super) fn admit(head: &RequestHead<'_>, ctx: &mut RequestContext) -> Result<
     if ctx.is_handshake() && ctx.speaks_only_http2() {
         return Err(Reason::UpgradeUnsupported);
     }
+    if let Some(reason) = grpc::obstacle(ctx) {
+        return Err(reason);
+    }
     if ctx.body_bytes_max().is_some_and(|max| headers::content_length(head.headers) > Some(max)) {
         return Err(Reason::BodyTooLarge);
     }
@@ -224,7 +227,9 @@ pub(super) fn failed(outcome: Outcome, now: Duration, ctx: &mut RequestContext) 
     }
     let Some(mut attempt) = ctx.attempt.take_if(|attempt| !attempt.is_recorded) else { return };
     attempt.is_recorded = true;
-    if outcome.is_the_upstreams_fault() {
+    // A client that gives its calls no time says nothing about the upstream.
+    let was_in_time = outcome != Outcome::Timeout || !ctx.is_past_the_clients_deadline(now);
+    if outcome.is_the_upstreams_fault() && was_in_time {
         record(&mut attempt, ctx, |pool, upstream, lease| {
             upstream.state.metrics.attempt_finished(None);
             pool.record_failure(upstream, lease, now);
@@ -349,6 +354,9 @@ pub(super) fn observe(finished: &Finished, now: Duration, ctx: &mut RequestConte
             if let Some(reason) = ctx.refusal {
                 route.metrics.refused(reason);
             }
+            if let Some(call) = &ctx.grpc {
+                route.metrics.grpc_finished(call.outcome(ctx.refusal));
+            }
         }
         None => ctx.runtime.metrics.refused(ctx.refusal.unwrap_or(Reason::BadRequest)),
     }
@@ -372,6 +380,12 @@ impl RequestContext {
     pub(super) fn body_bytes_max(&self) -> Option<u64> {
         let index = self.connection()?.listener.index;
         self.snapshot.config.listeners.get(index)?.max_body_size
+    }
+
+    /// Largest request head of the listener.
+    pub(super) fn header_bytes_max(&self) -> Option<usize> {
+        let index = self.connection()?.listener.index;
+        self.snapshot.config.listeners.get(index).map(|listener| listener.max_header_size)
     }
 
     fn forget_tried(&mut self, upstream: usize) {

@@ -14,7 +14,7 @@
 //! two speak over a socket pair, which the child gets as its standard input (`wire.rs`). Listening sockets
 //! go along, so connections that nobody has accepted yet wait for whoever accepts next.
 //!
-//! **To tell the other side something new**: a member of a [`Message`](wire::Message) with a default, for the
+//! **To tell the other side something new**: a member of a `Message` with a default, for the
 //! other side may be of another version; or a variant, which older ones pass over.
 
 mod attempt;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use crate::rig::{Client, Evener, Origin, Reply, reserve_port, wait_until};
+use crate::rig::{Authority, Client, Evener, Origin, Reply, Socket, TlsClient, reserve_port, wait_until};
 use crate::websocket;
 
 const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -238,6 +238,34 @@ fn a_reload_decides_for_new_connections() {
     before.get("/").expect_status(200);
 }
 
+#[test]
+fn a_header_comes_before_tls() {
+    let (origin, authority) = (Origin::answering("ok"), Authority::new("authority"));
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    authority.issue(&["example.com"]).write(folder.path(), "site");
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let tls = format!(
+        "tls = {{ certificates = [{{ certificate = \"{}\", key = \"{}\" }}] }}",
+        file("site.crt"),
+        file("site.key")
+    );
+    let evener = behind_a_proxy(&origin, &tls);
+    for header in [b"PROXY TCP4 192.0.2.7 203.0.113.1 4711 443\r\n".to_vec(), v2_over_ipv4()] {
+        let client = TlsClient::trusting(&authority);
+        let stream = client.try_connect_after(&header, evener.address(), "example.com").expect("a handshake");
+        let mut client = Client::over(Socket::Tls(Box::new(stream)), evener.address());
+        client.get("/").expect_status(200);
+        client.get("/").expect_status(200);
+    }
+    for request in origin.requests() {
+        assert_eq!(request.values("x-forwarded-for"), ["192.0.2.7"]);
+        assert_eq!(request.values("x-forwarded-proto"), ["https"]);
+    }
+    assert_eq!(origin.requests_seen(), 4);
+    assert!(TlsClient::trusting(&authority).try_connect(evener.address(), "example.com").is_err(), "without");
+    evener.admin().expect_metric("evener_proxy_header_failures_total", &[], 1.0);
+}
+
 // To upstreams.
 
 /// Evener before an upstream that expects headers of this version.
@@ -371,7 +399,7 @@ fn an_announced_request_fails_over_to_an_upstream_that_is_there() {
 
 // With programs that nobody here wrote.
 
-/// HAProxy in front, nginx behind, and the example's configuration in between.
+/// `HAProxy` in front, nginx behind, and the example's configuration in between.
 #[test]
 fn the_example_tells_nginx_what_haproxy_told() {
     let (Some(haproxy), Some(nginx)) = (find("haproxy"), find("nginx")) else { return };
@@ -421,6 +449,8 @@ fn nginx_configuration(port: u16) -> String {
     format!(
         r#"
         daemon off;
+        # One process, which ends with the play.
+        master_process off;
         pid nginx.pid;
         error_log stderr crit;
         events {{}}

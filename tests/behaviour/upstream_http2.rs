@@ -486,8 +486,8 @@ fn from_http2_to_http2_authority_and_trailers_are_kept() {
     });
     assert_eq!(body, b"message");
     assert_eq!(
-        (trailers["grpc-status"].as_bytes(), trailers["grpc-message"].as_bytes()),
-        (&b"0"[..], &b"fine"[..])
+        (&trailers["grpc-status"], &trailers["grpc-message"]),
+        (&"0".parse().unwrap(), &"fine".parse().unwrap())
     );
     let call = &origin.calls()[0];
     assert_eq!(call.uri, "http://api.example/orders.Orders/List");

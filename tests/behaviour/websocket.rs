@@ -199,10 +199,10 @@ fn a_tunnel_that_is_silent_for_too_long_is_closed() {
 /// Silence is silence in both directions: whoever only listens, or only talks, is not cut.
 #[test]
 fn traffic_in_one_direction_keeps_a_tunnel_open() {
-    let (often, long) = (Duration::from_millis(500), Duration::from_secs(8));
+    let (often, long) = (Duration::from_millis(500), Duration::from_secs(10));
     let talking = Origin::serving(move |request| Reply::accept_web_socket(request).then_repeat(FRAME, often));
     let listening = Origin::serving(|request| Reply::accept_web_socket(request).then_hang());
-    let settings = "timeouts = { read = \"1s\", tunnel = \"4s\" }";
+    let settings = "timeouts = { read = \"1s\", tunnel = \"6s\" }";
     let (behind, before) = (in_front_of(&talking, settings), in_front_of(&listening, settings));
     let (mut listener, mut talker) = (open_raw(&behind), open_raw(&before));
     let started = Instant::now();
@@ -266,7 +266,7 @@ fn a_reset_of_either_side_ends_the_other() {
     evener.admin().expect_metric("evener_upgraded_connections", &[], 0.0);
 }
 
-/// An end of sending is an end: WebSockets say goodbye in frames.
+/// An end of sending is an end: `WebSocket`s say goodbye in frames.
 #[test]
 fn a_half_closed_tunnel_is_closed() {
     let origin = Origin::serving(|request| Reply::accept_web_socket(request).then_hang());
@@ -340,11 +340,11 @@ fn a_drained_upstream_is_not_safe_to_stop_while_it_has_a_tunnel() {
     assert_eq!(drain("30s")["safe_to_stop"], true);
 }
 
-/// A drain lets WebSockets be until shortly before its end, then tells both sides why it goes.
+/// A drain lets `WebSocket`s be until shortly before its end, then tells both sides why it goes.
 #[test]
 fn both_sides_hear_of_the_end_of_a_drain() {
     let origin = Origin::serving(|request| Reply::accept_web_socket(request).then_send(FRAME).then_hang());
-    let mut evener = in_front_of(&origin, "[server]\ndrain_timeout = \"8s\"");
+    let mut evener = in_front_of(&origin, "[server]\ndrain_timeout = \"15s\"");
     let (mut quiet, mut busy) = (open_raw(&evener), open_raw(&evener));
     assert_eq!(quiet.read_bytes(FRAME.len()), FRAME);
     evener.signal("TERM");
@@ -373,7 +373,7 @@ fn both_sides_hear_of_the_end_of_a_drain() {
 #[test]
 fn a_real_client_and_a_real_server_close_in_good_order() {
     let origin = echoing();
-    let mut evener = in_front_of(&origin, "[server]\ndrain_timeout = \"5s\"");
+    let mut evener = in_front_of(&origin, "[server]\ndrain_timeout = \"15s\"");
     let mut socket = open(&evener);
     echo(&mut socket, "before");
     evener.signal("TERM");
@@ -410,17 +410,29 @@ fn nobody_is_told_in_the_middle_of_a_frame() {
 /// The frame under way is finished, the Close frame follows it, and what comes behind is dropped.
 #[test]
 fn a_frame_under_way_is_finished_first() {
+    const REST: usize = MASKED_FRAME.len() - 8;
     let origin = Origin::serving(|request| {
-        let half = Reply::accept_web_socket(request).then_send(&FRAME[..4]);
-        half.then_sleep(Duration::from_secs(7)).then_send([&FRAME[4..], FRAME].concat()).then_hang()
+        let accepted = Reply::accept_web_socket(request);
+        if request.target == "/quiet" {
+            return accepted.then_hang();
+        }
+        let half = accepted.then_send(&FRAME[..4]).then_wait_for(8 + REST);
+        half.then_send([&FRAME[4..], FRAME].concat()).then_hang()
     });
-    let mut evener = in_front_of(&origin, "[server]\ndrain_timeout = \"8s\"");
-    let mut client = open_raw(&evener);
+    let mut evener = in_front_of(&origin, "[server]\ndrain_timeout = \"12s\"");
+    let (mut quiet, mut client) = (evener.connect(), open_raw(&evener));
+    quiet.request("GET", "/quiet", HANDSHAKE, b"").expect_status(101);
+    assert_eq!(client.read_bytes(4), FRAME[..4]);
     client.send(&MASKED_FRAME[..8]);
     evener.signal("TERM");
-    assert_eq!(client.read_bytes(FRAME.len() + GOING_AWAY.len()), [FRAME, GOING_AWAY].concat());
+    // Now it is time; the other tunnel will know it in a moment.
+    assert_eq!(quiet.read_bytes(GOING_AWAY.len()), GOING_AWAY);
+    thread::sleep(Duration::from_millis(300));
     client.send([&MASKED_FRAME[8..], MASKED_FRAME].concat());
+    assert_eq!(client.read_bytes(FRAME.len() - 4 + GOING_AWAY.len()), [&FRAME[4..], GOING_AWAY].concat());
+    client.finish_sending();
     assert!(client.is_closed_within(SOON));
+    drop(quiet);
     assert!(evener.ends_within(SOON).is_some());
     origin.wait_until_all_are_closed();
     let received = origin.bytes_received();
@@ -429,7 +441,7 @@ fn a_frame_under_way_is_finished_first() {
     assert!(rest.len() == 8 && rest.starts_with(b"\x88\x82"), "{rest:?}");
 }
 
-/// By `websockets` from PyPI, on both sides: large messages, fragments, pings, compression, subprotocols, and
+/// By `websockets` from `PyPI`, on both sides: large messages, fragments, pings, compression, subprotocols, and
 /// close codes, through Evener.
 #[test]
 fn clients_and_servers_that_nobody_here_wrote_understand_each_other() {

@@ -26,6 +26,12 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
     ("listeners.*.max_body_size", "listeners.http.max_body_size", "'1MiB'", "http.max_body_size"),
     ("listeners.*.http2_cleartext", "listeners.http.http2_cleartext", "true", "http.http2_cleartext"),
     ("listeners.*.http2.max_streams", "listeners.http.http2.max_streams", "9", "http.http2.max_streams"),
+    (
+        "listeners.*.http2.ping_interval",
+        "listeners.http.http2.ping_interval",
+        "'9s'",
+        "http.http2.ping_interval",
+    ),
     ("listeners.*.proxy_protocol", "listeners.http.proxy_protocol", "true", "http.proxy_protocol"),
     ("routes.*.hosts", "routes.users.hosts", "['api.example.com']", "users.hosts"),
     ("routes.*.path_prefix", "routes.users.path_prefix", "'/v2'", "users.path_prefix"),

@@ -66,7 +66,13 @@ impl Authority {
 
     /// For a client of this name.
     pub(crate) fn issue_to_client(&self, name: &str) -> Issued {
+        self.issue_to_client_for(name, Duration::from_secs(24 * 60 * 60))
+    }
+
+    /// As [`Self::issue_to_client`], for this time.
+    pub(crate) fn issue_to_client_for(&self, name: &str, time: Duration) -> Issued {
         let mut params = params(&[], name);
+        params.not_after = (SystemTime::now() + time).into();
         params.distinguished_name.push(DnType::OrganizationName, "Example, Inc.");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.sign(&params, Kind::Ecdsa)

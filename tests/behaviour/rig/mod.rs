@@ -6,12 +6,15 @@
 //!     └── message.rs: the HTTP/1.1 reader that both ends share, strict about framing and line ends
 //! ```
 //!
-//! Nothing here uses an HTTP library: a library would repair, or hide, what the plays want to see.
+//! Nothing of HTTP/1.1 here uses a library: it would repair, or hide, what the plays want to see. HTTP/2 has both:
+//! `h2.rs` is a client by the h2 crate, `frames.rs` sends and reads frames byte by byte.
 
 mod certificates;
 mod client;
 mod default_ports;
 mod evener;
+pub(crate) mod frames;
+pub(crate) mod h2;
 mod message;
 mod modern;
 mod origin;

@@ -69,6 +69,8 @@ enum Step {
     Hang,
     EchoWebSocket,
     EchoBytes,
+    /// Takes in so many bytes.
+    WaitFor(usize),
     /// Sends these bytes again and again, with pauses, until the other end goes.
     Repeat(Vec<u8>, Duration),
 }
@@ -127,6 +129,11 @@ impl Reply {
         let key = request.header("sec-websocket-key").unwrap_or_default();
         let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
         Self::switch_to("websocket", &format!("Sec-WebSocket-Accept: {accept}\r\n"))
+    }
+
+    /// Then takes in so many bytes.
+    pub(crate) fn then_wait_for(self, bytes: usize) -> Self {
+        self.and(Step::WaitFor(bytes))
     }
 
     /// Then sends these bytes again and again, with pauses, until the other end goes.
@@ -764,6 +771,7 @@ impl Conversation {
             Step::Hang => self.linger().map(Some),
             Step::EchoWebSocket => self.echo_web_socket().map(Some),
             Step::EchoBytes => self.echo_bytes().map(Some),
+            Step::WaitFor(bytes) => self.wire.exactly(*bytes).map(|_| None),
             Step::Repeat(bytes, pause) => loop {
                 self.write(bytes)?;
                 thread::sleep(*pause);

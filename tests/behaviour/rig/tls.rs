@@ -1,6 +1,6 @@
 //! Clients that speak TLS: rustls on a blocking socket.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
@@ -70,11 +70,24 @@ impl TlsClient {
     ///
     /// With TLS 1.3 a server may still refuse afterwards, which the first read will tell.
     pub(crate) fn try_connect(&self, address: SocketAddr, host: &str) -> io::Result<TlsStream> {
+        self.try_connect_after(b"", address, host)
+    }
+
+    /// As [`Self::try_connect`], with these bytes before the handshake, and in one piece with its beginning.
+    pub(crate) fn try_connect_after(
+        &self,
+        before: &[u8],
+        address: SocketAddr,
+        host: &str,
+    ) -> io::Result<TlsStream> {
         let mut socket = TcpStream::connect_timeout(&address, PATIENCE)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         let name = ServerName::try_from(host.to_owned()).expect("a name");
         let mut connection = ClientConnection::new(self.0.clone(), name).map_err(io::Error::other)?;
+        let mut first = before.to_vec();
+        connection.write_tls(&mut first)?;
+        socket.write_all(&first)?;
         while connection.is_handshaking() {
             connection.complete_io(&mut socket)?;
         }

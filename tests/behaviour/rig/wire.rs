@@ -28,8 +28,8 @@ impl Socket {
     pub(crate) fn local_address(&self) -> SocketAddr {
         match self {
             Self::Tcp(stream) => stream.local_addr().expect("an address"),
-            Self::Unix(_) => panic!("a Unix socket has no such address"),
             Self::Tls(stream) => stream.sock.local_addr().expect("an address"),
+            Self::Unix(_) => panic!("a Unix socket has no such address"),
         }
     }
 
