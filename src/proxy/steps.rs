@@ -283,11 +283,14 @@ fn record(attempt: &mut Attempt, ctx: &RequestContext, tell: impl FnOnce(&Pool, 
 
 /// FORWARD, again: whether this failed attempt may be followed by another one elsewhere.
 pub(super) fn may_try_another(outcome: Outcome, sent: Sent, now: Duration, ctx: &mut RequestContext) -> bool {
-    let sent = Sent { is_harmless: sent.is_harmless || outcome.is_unprocessed(), ..sent };
+    let is_harmless = sent.is_harmless || outcome.is_unprocessed();
+    let sent = Sent { is_harmless, ..sent };
     if matches!(outcome, Outcome::StaleConnection | Outcome::GoneAway) {
         return may_reconnect(sent, ctx);
     }
-    outcome.failure().is_some_and(|failure| may_retry(failure, sent, now, ctx))
+    // The upstream has put no work into what it has refused, so that a retry adds none.
+    let is_free = outcome.is_unprocessed();
+    outcome.failure().is_some_and(|failure| may_retry(failure, is_free, sent, now, ctx))
 }
 
 /// A connection that has ended costs the upstream nothing, so neither budget nor `max_retries` counts it;
@@ -302,10 +305,10 @@ fn may_reconnect(sent: Sent, ctx: &RequestContext) -> bool {
 
 /// Whether this response is to be discarded in favour of another attempt.
 pub(super) fn may_retry_status(status: u16, sent: Sent, now: Duration, ctx: &mut RequestContext) -> bool {
-    may_retry(Failure::Status(status), sent, now, ctx)
+    may_retry(Failure::Status(status), false, sent, now, ctx)
 }
 
-fn may_retry(failure: Failure, sent: Sent, now: Duration, ctx: &RequestContext) -> bool {
+fn may_retry(failure: Failure, is_free: bool, sent: Sent, now: Duration, ctx: &RequestContext) -> bool {
     let (Some(pool), Some(route)) = (ctx.pool(), ctx.route()) else { return false };
     let progress = Progress {
         attempts: ctx.attempts,
@@ -323,7 +326,7 @@ fn may_retry(failure: Failure, sent: Sent, now: Duration, ctx: &RequestContext) 
     if matches!(failure, Failure::Status(_)) && !pool.has_untried(now, &ctx.tried) {
         return false;
     }
-    if !pool.state.budget.pays_for(failure, now) {
+    if !is_free && !pool.state.budget.pays_for(failure, now) {
         pool.state.metrics.budget_exhausted();
         return false;
     }

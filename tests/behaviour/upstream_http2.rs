@@ -348,12 +348,15 @@ fn a_client_that_does_not_read_holds_up_nobody() {
         _ => Act::ok("ok"),
     });
     let origin = origin.start();
-    let evener = unchecked(&[&origin], "");
+    // Those who do not read are cut off after a minute; nobody else waits for that.
+    let routes = "[routes.slow]\npath_prefix = \"/large\"\npool = \"app\"\n[routes.quick]\npool = \"app\"\ntimeout = \"20s\"";
+    let evener = unchecked(&[&origin], routes);
     let mut slow: Vec<Client> = (0..20).map(|_| evener.connect()).collect();
     for client in &mut slow {
         client.start("GET", "/large", "", b"");
         assert!(client.has_bytes_within(SOON), "its answer has begun");
     }
+    origin.wait_until_it_stalls();
     (0..50).for_each(|_| drop(evener.get("/").expect_status(200)));
     assert!(origin.connections_seen() < 20, "they share");
     drop(slow);

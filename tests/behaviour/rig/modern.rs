@@ -95,6 +95,7 @@ impl Setup {
             names: Mutex::default(),
             under_way: Mutex::default(),
             most: AtomicUsize::new(0),
+            sent: AtomicUsize::new(0),
             order: watch::Sender::new(Order::Serve),
             gate: watch::Sender::new(true),
         });
@@ -125,6 +126,7 @@ struct Shared {
     /// Streams by connection.
     under_way: Mutex<BTreeMap<usize, usize>>,
     most: AtomicUsize,
+    sent: AtomicUsize,
     order: watch::Sender<Order>,
     gate: watch::Sender<bool>,
 }
@@ -176,6 +178,17 @@ impl Modern {
     /// The most streams that one connection had at a time.
     pub(crate) fn most_streams(&self) -> usize {
         self.shared.most.load(Ordering::SeqCst)
+    }
+
+    /// Waits until everybody who is being answered has what it takes for now.
+    #[track_caller]
+    pub(crate) fn wait_until_it_stalls(&self) {
+        let mut before = usize::MAX;
+        wait_until(PATIENCE, || {
+            std::thread::sleep(Duration::from_secs(1));
+            let sent = self.shared.sent.load(Ordering::SeqCst);
+            std::mem::replace(&mut before, sent) == sent
+        });
     }
 
     /// HTTP/2 requests are read, and not answered until [`Self::release`].
@@ -289,7 +302,7 @@ impl Shared {
         self.calls.lock().expect("no panic").push(call);
         let mut gate = self.gate.subscribe();
         let _ = gate.wait_for(|is_open| *is_open).await;
-        act.perform(respond).await;
+        act.perform(respond, &self.sent).await;
     }
 }
 
@@ -318,7 +331,7 @@ impl Drop for UnderWay<'_> {
 }
 
 impl Act {
-    async fn perform(self, mut respond: SendResponse<Bytes>) {
+    async fn perform(self, mut respond: SendResponse<Bytes>, sent: &AtomicUsize) {
         match self {
             Self::Answer(status, headers, body) => {
                 let mut response = Response::builder().status(status);
@@ -328,7 +341,7 @@ impl Act {
                 let response = response.body(()).expect("a response");
                 let Ok(stream) = respond.send_response(response, body.is_empty()) else { return };
                 if !body.is_empty() {
-                    send(stream, body, None).await;
+                    send(stream, body, None, sent).await;
                 }
             }
             Self::Trailers(body, trailers) => {
@@ -336,7 +349,7 @@ impl Act {
                 let fields = trailers.into_iter().map(|(name, value)| {
                     (name.parse::<http::HeaderName>().expect("a name"), http::HeaderValue::from_static(value))
                 });
-                send(stream, body, Some(fields.collect())).await;
+                send(stream, body, Some(fields.collect()), sent).await;
             }
             Self::Reset(reason) => respond.send_reset(reason),
             Self::Begin => {
@@ -349,11 +362,17 @@ impl Act {
 }
 
 /// Sends as fast as the other end takes it.
-async fn send(mut stream: SendStream<Bytes>, mut body: Bytes, trailers: Option<HeaderMap>) {
+async fn send(
+    mut stream: SendStream<Bytes>,
+    mut body: Bytes,
+    trailers: Option<HeaderMap>,
+    sent: &AtomicUsize,
+) {
     while !body.is_empty() {
         stream.reserve_capacity(body.len().min(64 * 1024));
         let Some(Ok(room)) = poll_fn(|context| stream.poll_capacity(context)).await else { return };
         let piece = body.split_to(room.min(body.len()));
+        sent.fetch_add(piece.len(), Ordering::SeqCst);
         let is_last = body.is_empty() && trailers.is_none();
         if stream.send_data(piece, is_last).is_err() {
             return;
