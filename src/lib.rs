@@ -3,6 +3,7 @@
 // Floor 0: domain. No clock, no randomness, no I/O, no locks.
 pub mod balance;
 pub mod health;
+pub mod proxy_header;
 pub mod retry;
 pub mod route;
 
@@ -27,3 +28,13 @@ pub mod cli;
 pub mod server;
 pub mod signals;
 pub mod upgrade;
+
+/// What the targets of `tests/fuzz` reach, and nobody else.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::{
+        admin::fuzzing as admin, config::fuzzing as config, control::fuzzing as control,
+        proxy::fuzzing as proxy,
+    };
+}

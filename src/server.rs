@@ -17,12 +17,12 @@ use tokio::sync::watch;
 
 use crate::admin;
 use crate::balance::TICK;
-use crate::config::Config;
 use crate::config::limits::DURATION_MAX;
+use crate::config::{Config, has_system_roots};
 use crate::control::{self, Control, Start};
 use crate::observe::{AccessLog, SAMPLE};
 use crate::probe::Prober;
-use crate::proxy::{Proxy, TrafficApp};
+use crate::proxy::{Proxy, TrafficApp, for_probe};
 use crate::retry::ATTEMPTS_MAX;
 use crate::runtime::{Listener, Phase, Runtime};
 use crate::signals::Signals;
@@ -96,8 +96,9 @@ pub fn run(
     ] {
         listens.add_dependency(&entrance);
     }
-    server.add_service(background_service("health checks", Prober::new(control.clone())));
+    server.add_service(background_service("health checks", Prober::new(control.clone(), for_probe)));
     server.add_service(background_service("learning", Learner(runtime.clone())));
+    server.add_service(background_service("certificates", ExpiryTeller(runtime.clone())));
     if follows_file {
         server.add_service(background_service("file watch", FileFollower(control.clone())));
     }
@@ -143,12 +144,21 @@ fn server_conf(config: &Config) -> ServerConf {
         upstream_keepalive_pool_size: idle.div_ceil(config.server.threads.max(1)).max(1),
         // Attempts, the first one included, never 0: each request's `retry` decides within it.
         max_retries: ATTEMPTS_MAX as usize,
+        ca_file: ca_file(),
         // `signals.rs` ends the process in time; this is only the net below it. Pingora takes it once, at the
         // start, so it has to do for every `drain_timeout` that a reload may bring.
         grace_period_seconds: Some(DURATION_MAX.as_secs() + 5),
         graceful_shutdown_timeout_seconds: Some(1),
         ..ServerConf::default()
     }
+}
+
+/// Where Pingora finds whom it trusts by default; `None`: where this machine keeps it.
+///
+/// It takes that in hand at the start, whether or not anybody needs it, and panics at a certificate that it
+/// cannot read. A machine without any is a good one, too: pools may name their own CA.
+fn ca_file() -> Option<String> {
+    (!has_system_roots()).then(|| "/dev/null".to_owned())
 }
 
 /// Folds what was measured into what the strategies go by, remembers the last five minutes, and clears away
@@ -199,6 +209,19 @@ impl BackgroundService for FileFollower {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         tokio::select! {
             () = control::follow_file(self.0.clone()) => {}
+            _ = shutdown.wait_for(|is_stopping| *is_stopping) => {}
+        }
+    }
+}
+
+/// Tells of certificates that end soon.
+struct ExpiryTeller(Arc<Runtime>);
+
+#[async_trait]
+impl BackgroundService for ExpiryTeller {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        tokio::select! {
+            () = control::tell_of_expiry(self.0.clone()) => {}
             _ = shutdown.wait_for(|is_stopping| *is_stopping) => {}
         }
     }

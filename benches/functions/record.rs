@@ -159,7 +159,7 @@ fn request(world: &World, number: u64) {
     let route = snapshot.find_route(&head).and_then(|route| snapshot.route(route));
     let answered = route.is_some_and(|route| {
         self::route(&route.metrics, number);
-        snapshot.pool(route.pool_for(number)).is_some_and(|pool| {
+        route.pool_for(number).and_then(|pool| snapshot.pool(pool)).is_some_and(|pool| {
             pool.state.budget.earn(route.config.retry.budget);
             pool.state.metrics.finished(200, snapshot.generation);
             pool.upstreams().iter().for_each(|member| upstream(&member.state.metrics, number));

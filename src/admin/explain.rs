@@ -60,8 +60,10 @@ pub(super) struct Explanation {
 struct Chosen {
     name: String,
     why: Vec<String>,
-    timeout_ms: f64,
+    /// Null: no limit.
+    timeout_ms: Option<f64>,
     strip_prefix: bool,
+    redirect_https_port: Option<u16>,
 }
 
 #[derive(Serialize)]
@@ -138,8 +140,9 @@ impl Chosen {
         Self {
             name: route.config.name.clone(),
             why: why(&route.config.matcher, head),
-            timeout_ms: super::views::milliseconds(route.config.timeout),
+            timeout_ms: route.config.timeout.map(super::views::milliseconds),
             strip_prefix: route.config.strip_prefix,
+            redirect_https_port: route.config.redirect_https,
         }
     }
 }

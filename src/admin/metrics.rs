@@ -8,9 +8,10 @@ use axum::response::IntoResponse;
 use http::header::CONTENT_TYPE;
 
 use super::views::{Standing, standings};
+use crate::config::ListenerConfig;
 use crate::control::Control;
 use crate::health::Health;
-use crate::observe::exposition::{self, PoolView, UpstreamView, View};
+use crate::observe::exposition::{self, CertificateView, PoolView, UpstreamView, View};
 use crate::runtime::{Pool, Runtime, Snapshot};
 
 /// `GET /metrics`
@@ -26,10 +27,20 @@ fn view<'a>(runtime: &'a Runtime, snapshot: &'a Snapshot) -> View<'a> {
     let routes = snapshot.routes();
     View {
         listeners: listeners.map(|listener| (listener.name.as_str(), &listener.metrics)).collect(),
+        certificates: snapshot.config.listeners.iter().flat_map(view_certificates).collect(),
         routes: routes.map(|route| (route.config.name.as_str(), &*route.metrics)).collect(),
         pools: snapshot.pools().map(|pool| view_pool(pool, now)).collect(),
         process: &runtime.metrics,
     }
+}
+
+fn view_certificates(listener: &ListenerConfig) -> impl Iterator<Item = CertificateView<'_>> {
+    let certificates = listener.tls.iter().flat_map(|tls| &tls.certificates);
+    certificates.map(|certificate| CertificateView {
+        listener: &listener.name,
+        file: &certificate.certificate,
+        not_after: certificate.not_after,
+    })
 }
 
 fn view_pool(pool: &Pool, now: Duration) -> PoolView<'_> {

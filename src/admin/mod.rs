@@ -40,6 +40,8 @@ mod drain;
 mod events;
 mod explain;
 mod extract;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod guard;
 mod guarded;
 mod health_check;
@@ -54,6 +56,7 @@ mod next;
 mod openapi;
 mod overrides;
 mod pieces;
+mod places;
 mod plan;
 mod pool_edit;
 mod pools;

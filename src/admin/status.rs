@@ -8,7 +8,10 @@ use serde::Serialize;
 use super::answer::Json;
 use super::config::path_of;
 use super::views::{Condition, Figures, HealthView, ListenerFigures};
+use crate::config::CertificateConfig;
 use crate::control::{Control, Guard, Outcome, Refusal};
+use crate::observe::utc;
+use crate::runtime::{Listener, Snapshot};
 
 /// `GET /v1/status`
 pub(super) async fn show(State(control): State<Arc<Control>>) -> Json<StatusView> {
@@ -64,6 +67,38 @@ struct ListenerView {
     name: String,
     address: String,
     connections: u64,
+    /// Those that it shows to clients; empty: it speaks no TLS.
+    certificates: Vec<CertificateView>,
+    /// Connections that are a WebSocket.
+    upgraded_connections: u64,
+}
+
+#[derive(Serialize)]
+struct CertificateView {
+    file: String,
+    names: Vec<String>,
+    not_after: String,
+}
+
+impl From<&CertificateConfig> for CertificateView {
+    fn from(certificate: &CertificateConfig) -> Self {
+        let CertificateConfig { certificate: file, names, not_after, .. } = certificate;
+        Self { file: file.clone(), names: names.clone(), not_after: utc(*not_after) }
+    }
+}
+
+impl ListenerView {
+    fn of(listener: &Listener, snapshot: &Snapshot) -> Self {
+        let tls = snapshot.config.listeners.get(listener.index).and_then(|config| config.tls.as_ref());
+        let certificates = tls.iter().flat_map(|tls| &tls.certificates);
+        Self {
+            name: listener.name.clone(),
+            address: listener.address.to_string(),
+            connections: ListenerFigures::of(listener, snapshot).connections,
+            certificates: certificates.map(CertificateView::from).collect(),
+            upgraded_connections: listener.metrics.upgraded_connections(),
+        }
+    }
 }
 
 impl StatusView {
@@ -86,11 +121,7 @@ impl StatusView {
             listeners: runtime
                 .listeners()
                 .iter()
-                .map(|listener| ListenerView {
-                    name: listener.name.clone(),
-                    address: listener.address.to_string(),
-                    connections: ListenerFigures::of(listener, &snapshot).connections,
-                })
+                .map(|listener| ListenerView::of(listener, &snapshot))
                 .collect(),
             routes: snapshot.routes().len(),
             pools: snapshot.pools().len(),

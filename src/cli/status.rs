@@ -45,6 +45,8 @@ struct Listener {
     name: String,
     address: String,
     connections: u64,
+    #[serde(default)]
+    upgraded_connections: u64,
 }
 
 #[derive(Deserialize)]
@@ -118,9 +120,11 @@ impl View {
     }
 
     fn listeners(&self, paint: Paint) -> String {
-        let mut table = Table::new(&["LISTENER", "ADDRESS", "#CONNECTIONS"]);
-        for Listener { name, address, connections } in &self.listeners {
-            table.row([name.as_str().into(), address.as_str().into(), connections.to_string().into()]);
+        let mut table = Table::new(&["LISTENER", "ADDRESS", "#CONNECTIONS", "#UPGRADED"]);
+        for Listener { name, address, connections, upgraded_connections } in &self.listeners {
+            let counts = [connections, upgraded_connections].map(|count| count.to_string().into());
+            let [connections, upgraded] = counts;
+            table.row([name.as_str().into(), address.as_str().into(), connections, upgraded]);
         }
         table.render("", paint)
     }

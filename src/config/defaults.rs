@@ -32,17 +32,25 @@ pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer than the pauses of a person who clicks, shorter than most NAT tables.
 pub(super) const CLIENT_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// A handshake is two or three packets each way; ten seconds are enough for a slow phone, too.
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// At 12 KiB of memory each, about 120 MiB when all are idle.
 pub(super) const MAX_CONNECTIONS: usize = 10_000;
 
 /// Eight times what Node and nginx accept by default, so the upstream decides first.
 pub(super) const MAX_HEADER_SIZE: usize = 64 * 1024;
 
-/// The least that RFC 9113 §6.5.2 recommends.
-pub(super) const HTTP2: Http2Config = Http2Config { max_streams: 100 };
+/// Streams: the least that RFC 9113 §6.5.2 recommends. A client that is gone without a word is found within three
+/// times the interval.
+pub(super) const HTTP2: Http2Config =
+    Http2Config { max_streams: 100, ping_interval: Duration::from_secs(30) };
 
 /// Request head to complete response.
 pub(super) const ROUTE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Where browsers look for https.
+pub(super) const HTTPS_PORT: u16 = 443;
 
 /// All weights are relative; without one, upstreams are equal.
 pub(super) const WEIGHT: u16 = 1;
@@ -50,11 +58,13 @@ pub(super) const WEIGHT: u16 = 1;
 /// Turns are right until something is known about load.
 pub(super) const STRATEGY: StrategyKind = StrategyKind::RoundRobin;
 
-/// A connection is quick or it fails; an answer may take as long as a route's.
+/// A connection is quick or it fails; an answer may take as long as a route's; a WebSocket without as much as
+/// a ping for an hour has nobody at its other end.
 pub(super) const TIMEOUTS: TimeoutsConfig = TimeoutsConfig {
     connect: Duration::from_secs(1),
     read: Duration::from_secs(60),
     write: Duration::from_secs(60),
+    tunnel: Duration::from_secs(3600),
 };
 
 /// Idle connections to upstreams.
@@ -146,6 +156,8 @@ impl ListenerConfig {
             max_body_size: None,
             http2_cleartext: false,
             http2: HTTP2,
+            tls: None,
+            proxy_protocol: false,
         }
     }
 }

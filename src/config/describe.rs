@@ -21,8 +21,8 @@ use serde_json::{Value, json};
 use super::check::is_sensitive;
 use super::values::{duration_text, size_text};
 use super::{
-    AccessLog, Config, HeaderEdits, HealthCheckConfig, ListenerConfig, LogFormat, LogLevel, PoolConfig,
-    ProbeConfig, RouteConfig, UpstreamConfig, defaults,
+    AccessLog, CertificateConfig, Config, HeaderEdits, HealthCheckConfig, ListenerConfig, ListenerTlsConfig,
+    LogFormat, LogLevel, PoolConfig, ProbeConfig, RouteConfig, UpstreamConfig, UpstreamTls, defaults,
 };
 use crate::health::EjectionPolicy;
 use crate::retry::Policy;
@@ -81,6 +81,9 @@ impl Description {
         all.tell("max_body_size", listener.max_body_size.map_or_else(|| "0".to_owned(), size_text));
         all.tell("http2_cleartext", listener.http2_cleartext);
         all.tell("http2.max_streams", listener.http2.max_streams);
+        all.tell_duration("http2.ping_interval", listener.http2.ping_interval);
+        all.tell_tls(listener.tls.as_deref());
+        all.tell("proxy_protocol", listener.proxy_protocol);
         all
     }
 
@@ -93,7 +96,11 @@ impl Description {
         all.tell("methods", matcher.methods.iter().map(ToString::to_string).collect::<Vec<_>>());
         all.tell_headers("headers", &matcher.headers);
         all.tell_split(route, config);
-        all.tell_duration("timeout", route.timeout);
+        all.tell("redirect_https", route.redirect_https.is_some());
+        if let Some(port) = route.redirect_https.filter(|&port| port != defaults::HTTPS_PORT) {
+            all.tell("redirect_https_port", port);
+        }
+        all.tell_duration("timeout", route.timeout.unwrap_or_default());
         all.tell("strip_prefix", route.strip_prefix);
         all.tell_edits("request_headers", &route.request_headers);
         all.tell_edits("response_headers", &route.response_headers);
@@ -110,9 +117,12 @@ impl Description {
         if let Some(key) = &pool.hash {
             all.tell("hash", key.to_json());
         }
+        all.tell("protocol", pool.protocol.word());
+        all.tell_upstream_tls(pool.tls.as_deref());
         all.tell_duration("timeouts.connect", pool.timeouts.connect);
         all.tell_duration("timeouts.read", pool.timeouts.read);
         all.tell_duration("timeouts.write", pool.timeouts.write);
+        all.tell_duration("timeouts.tunnel", pool.timeouts.tunnel);
         all.tell_duration("keepalive.idle", pool.keepalive.idle);
         all.tell("keepalive.max_idle", pool.keepalive.max_idle);
         all.tell_duration("slow_start", pool.slow_start);
@@ -120,6 +130,9 @@ impl Description {
         all.tell("queue.max", pool.queue.max);
         all.tell_duration("queue.timeout", pool.queue.timeout);
         all.tell_health_check(pool.health_check.as_ref());
+        if let Some(version) = pool.proxy_protocol {
+            all.tell("proxy_protocol", version.word());
+        }
         all
     }
 
@@ -160,9 +173,26 @@ impl Description {
         self.tell(&format!("{key}.remove"), removed);
     }
 
+    /// With what the files hold: the same name may lead to another certificate.
+    fn tell_tls(&mut self, tls: Option<&ListenerTlsConfig>) {
+        self.tell("tls.enabled", tls.is_some());
+        let Some(tls) = tls else { return };
+        let certificate = |it: &CertificateConfig| json!({ "certificate": it.certificate, "key": it.key, "sha256": it.sha256 });
+        let protocols = tls.protocols.iter().map(|protocol| protocol.word());
+        self.tell("tls.certificates", tls.certificates.iter().map(certificate).collect::<Vec<_>>());
+        self.tell("tls.protocols", protocols.collect::<Vec<_>>());
+        self.tell("tls.min_version", tls.min_version.word());
+        self.tell_duration("tls.handshake_timeout", tls.handshake_timeout);
+        if let Some(ca) = &tls.client_ca {
+            self.tell("tls.client_ca", json!({ "file": ca.file, "sha256": ca.sha256 }));
+            self.tell("tls.client_auth", ca.auth.word());
+        }
+    }
+
     fn tell_split(&mut self, route: &RouteConfig, config: &Config) {
         let name = |pool: usize| config.pools.get(pool).map_or("", |pool| pool.name.as_str());
         match route.split.as_slice() {
+            [] => {}
             [only] if only.weight == defaults::WEIGHT => self.tell("pool", name(only.pool)),
             parts => {
                 let part =
@@ -188,13 +218,39 @@ impl Description {
         self.tell_duration("health_check.timeout", check.timeout);
         self.tell("health_check.rise", check.rise);
         self.tell("health_check.fall", check.fall);
-        let ProbeConfig::Http { path, host, status, headers } = &check.probe else { return };
-        self.tell("health_check.path", path.as_str());
+        let (host, headers) = match &check.probe {
+            ProbeConfig::Tcp => return,
+            ProbeConfig::Http { path, host, status, headers } => {
+                self.tell("health_check.path", path.as_str());
+                self.tell("health_check.status", status.clone());
+                (host, headers)
+            }
+            ProbeConfig::Grpc { service, host, headers } => {
+                self.tell("health_check.grpc", true);
+                self.tell("health_check.service", service.as_str());
+                (host, headers)
+            }
+        };
         if let Some(host) = host {
             self.tell("health_check.host", host.as_str());
         }
-        self.tell("health_check.status", status.clone());
         self.tell_headers("health_check.headers", headers);
+    }
+
+    /// Files with what is in them now: the same name may stand for another certificate.
+    fn tell_upstream_tls(&mut self, tls: Option<&UpstreamTls>) {
+        let Some(tls) = tls else { return };
+        if let Some(name) = &tls.server_name {
+            self.tell("tls.server_name", name.as_str());
+        }
+        self.tell("tls.verify", tls.verify);
+        if let Some(ca) = &tls.ca {
+            self.tell("tls.ca", ca.to_string());
+        }
+        if let Some(client) = &tls.client {
+            self.tell("tls.certificate", client.chain.to_string());
+            self.tell("tls.key", client.key_file.as_str());
+        }
     }
 
     fn get(&self, key: &str) -> Value {

@@ -19,6 +19,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+use super::files::Files;
 use super::report::{Diagnostic, Severity, Wrong, line_of, line_starts};
 use super::values::{self, shown};
 use super::words::did_you_mean;
@@ -37,6 +38,8 @@ pub(super) struct Desk<'t> {
     /// Parts of the text that say nothing reliable; mistakes there were already said.
     pub unreliable: &'t [Range<usize>],
     pub found: RefCell<Vec<Diagnostic>>,
+    /// Files that were read and that matter to those who follow the configuration.
+    pub files: RefCell<Files>,
     /// Parts of the text that must not be shown.
     pub hidden: RefCell<Vec<Range<usize>>>,
     /// Every key that was asked for, such as `pools.*.strategy`.
@@ -88,6 +91,17 @@ impl Desk<'_> {
         self.found.borrow().len()
     }
 
+    /// How many mistakes were found so far; oddities do not count.
+    pub(super) fn mistakes_so_far(&self) -> usize {
+        let is_mistake = |diagnostic: &&Diagnostic| diagnostic.severity == Severity::Error;
+        self.found.borrow().iter().filter(is_mistake).count()
+    }
+
+    /// A file is about to be read of which those who follow the configuration should know when it changes.
+    pub(super) fn reads(&self, path: &Path) {
+        self.files.borrow_mut().note(path);
+    }
+
     fn note(&self, severity: Severity, span: Option<Range<usize>>, wrong: Wrong) {
         self.found.borrow_mut().push(Diagnostic { severity, span, wrong });
     }
@@ -136,6 +150,12 @@ impl<'t> Value<'t> {
     pub(super) fn as_text(&self) -> Option<&'t str> {
         let inner: &'t DeValue<'t> = self.inner;
         inner.as_str()
+    }
+
+    /// The first address in a list of upstreams, for advice: text, or `address` of a table.
+    pub(super) fn first_address(&self) -> Option<&'t str> {
+        let first = self.inner.as_array()?.first()?.get_ref();
+        first.as_str().or_else(|| first.as_table()?.get("address")?.get_ref().as_str())
     }
 
     /// The text, whatever it says.
@@ -360,7 +380,6 @@ pub(super) struct Fields<'t> {
     /// The table in messages: `a pool`, `timeouts`.
     what: &'static str,
     known: RefCell<Vec<&'static str>>,
-    later: RefCell<Vec<&'static str>>,
 }
 
 impl<'t> Fields<'t> {
@@ -379,8 +398,7 @@ impl<'t> Fields<'t> {
         path: KeyPath,
         what: &'static str,
     ) -> Self {
-        let (known, later) = (RefCell::default(), RefCell::default());
-        Self { desk, span, table, path, what, known, later }
+        Self { desk, span, table, path, what, known: RefCell::default() }
     }
 
     /// The value of this key, as `read` understands it; `None` when the key is not given.
@@ -427,20 +445,11 @@ impl<'t> Fields<'t> {
         }
     }
 
-    /// Refuses a key that has a meaning, but not yet.
-    pub(super) fn not_yet(&self, key: &'static str, instead: &str) {
-        self.later.borrow_mut().push(key);
-        if let Some((spanned, _)) = self.table.get_key_value(key) {
-            let message = format!("`{key}` is not available in this version");
-            self.desk.refuse(spanned.span(), Wrong::new(message, "not available yet", instead));
-        }
-    }
-
     fn refuse_unknown_keys(&self) {
-        let (known, later) = (self.known.borrow(), self.later.borrow());
+        let known = self.known.borrow();
         let strange = |key: &&Spanned<DeString<'_>>| {
             let key: &str = key.get_ref();
-            !known.contains(&key) && !later.contains(&key)
+            !known.contains(&key)
         };
         for key in self.table.keys().filter(strange) {
             let help = did_you_mean(key.get_ref(), &known, &format!("Keys of {}", self.what));

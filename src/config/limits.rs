@@ -78,6 +78,15 @@ pub const RETRIES_MAX: u64 = 15;
 /// `rise`, `fall` and `consecutive_failures`: beyond two thousand in a row, nothing would ever change.
 pub const IN_A_ROW_MAX: u64 = 2_000;
 
+/// Certificates of one listener: each has two files, which are looked at every few seconds.
+pub const CERTIFICATES_MAX: usize = 1_024;
+
+/// Names of one certificate; authorities sign no more than a few hundred.
+pub const CERTIFICATE_NAMES_MAX: usize = 1_024;
+
+/// Bytes of a file in PEM: the authorities of the whole web take a quarter of it.
+pub const PEM_BYTES_MAX: u64 = 1024 * 1024;
+
 /// Bytes of a secret read from a file: tokens are shorter, and header values have to be.
 pub const SECRET_BYTES_MAX: u64 = 8 * 1024;
 
@@ -92,3 +101,9 @@ pub const TOKENS_MAX: usize = 64;
 
 /// Bytes of a Unix socket's path: `sun_path` on Linux, without its closing zero.
 pub const UNIX_PATH_BYTES_MAX: usize = 107;
+
+/// Bytes of a file with certificates or a key for upstreams: the CA bundle of Debian has a quarter of it.
+pub const UPSTREAM_PEM_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Bytes of the name of a gRPC service in a health check: longer than any path, within one frame.
+pub const GRPC_SERVICE_BYTES_MAX: usize = 1_024;

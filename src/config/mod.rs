@@ -13,7 +13,8 @@
 //! **To add a key**: a field below, one line where its table is read (`check/<table>.rs`), a default in
 //! `defaults.rs`, and its entry in `config/evener.toml`; a test fails while the entry is missing.
 //!
-//! This room uses floor 0, and asks the world for three things only: files, host names, environment.
+//! This room uses floor 0, and asks the world for four things only: files, host names, environment, and
+//! today's date, which certificates are compared with.
 //!
 //! Parse, don't validate: reading and checking can fail, and say everything that is wrong in one go;
 //! what comes out is complete, so that building the running state cannot fail.
@@ -24,12 +25,17 @@ mod describe;
 mod edit;
 mod fields;
 mod file;
+mod files;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod limits;
 mod report;
 mod source;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod token;
+mod upstream_tls;
 mod values;
 mod without_file;
 mod words;
@@ -48,9 +54,14 @@ pub use edit::{
     CannotEdit, NewUpstream, PoolEdit, check_circle, check_members, edit, read_address, read_duration,
     read_size, resolved_address,
 };
+pub use files::Files;
 pub use report::{Mistake, Report};
 pub use source::{LoadError, Loaded, Source, Unreadable};
+pub use tls::{
+    AlpnProtocol, CertificateConfig, ClientAuth, ClientCaConfig, EXPIRES_SOON, ListenerTlsConfig, TlsVersion,
+};
 pub use token::{Scope, TokenConfig, TokenSecret};
+pub use upstream_tls::{Certificates, ClientCertificate, PrivateKey, UpstreamTls, has_system_roots};
 pub use without_file::{addresses_in, from_addresses, text_of_addresses};
 
 /// Reads and checks a file, with the environment of this process.
@@ -174,10 +185,14 @@ pub struct ListenerConfig {
     pub max_header_size: usize,
     /// Bytes of a request body; `None`: no limit.
     pub max_body_size: Option<u64>,
+    /// Whether `trusted_proxies` begin each connection with a PROXY header.
+    pub proxy_protocol: bool,
     /// Whether clients may begin with HTTP/2 in clear, without asking (prior knowledge).
     pub http2_cleartext: bool,
     /// What bounds HTTP/2 connections.
     pub http2: Http2Config,
+    /// How it speaks TLS; `None`: it speaks none.
+    pub tls: Option<Arc<ListenerTlsConfig>>,
 }
 
 /// `http2` of a listener.
@@ -185,6 +200,8 @@ pub struct ListenerConfig {
 pub struct Http2Config {
     /// Requests under way at a time on one connection.
     pub max_streams: u32,
+    /// How long a client with requests under way may be silent before it is asked whether it is there.
+    pub ping_interval: Duration,
 }
 
 /// `[routes.<name>]`
@@ -194,10 +211,14 @@ pub struct RouteConfig {
     pub name: String,
     /// Which requests it takes (floor 0 decides).
     pub matcher: crate::route::Matcher,
-    /// Where they go: indexes into `Config::pools` with their weights; one entry for `pool = "…"`.
+    /// Where they go: indexes into `Config::pools` with their weights; one entry for `pool = "…"`. Empty only
+    /// beside `redirect_https`.
     pub split: Vec<SplitConfig>,
-    /// Request head received to response complete; upgraded connections exempt.
-    pub timeout: Duration,
+    /// Those that came without TLS are told to come again with it, at this port; `None`: they are not.
+    pub redirect_https: Option<u16>,
+    /// Request head received to response complete; `None`: no limit. Upgraded connections are exempt, and
+    /// event streams from the end of the response's head on.
+    pub timeout: Option<Duration>,
     /// Whether the matched `path_prefix` is cut off before forwarding.
     pub strip_prefix: bool,
     /// What is set and removed on the way to the upstream.
@@ -237,6 +258,10 @@ pub struct PoolConfig {
     pub hash: Option<HashKey>,
     /// The members, in file order.
     pub upstreams: Vec<UpstreamConfig>,
+    /// What upstreams are spoken to in.
+    pub protocol: UpstreamProtocol,
+    /// TLS to upstreams, with what was in the files; `None`: in clear.
+    pub tls: Option<Arc<UpstreamTls>>,
     /// Connect, read and write.
     pub timeouts: TimeoutsConfig,
     /// Reuse of idle connections to upstreams.
@@ -249,6 +274,8 @@ pub struct PoolConfig {
     pub queue: QueueConfig,
     /// Asking upstreams how they are; `None`: off.
     pub health_check: Option<HealthCheckConfig>,
+    /// The PROXY header that each connection to an upstream begins with; `None`: none.
+    pub proxy_protocol: Option<crate::proxy_header::Version>,
 }
 
 /// `hash` of a pool.
@@ -280,6 +307,31 @@ pub struct UpstreamConfig {
     pub mode: crate::health::Mode,
 }
 
+/// `protocol` of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2: agreed on by ALPN over TLS, by prior knowledge in clear.
+    Http2,
+    /// Whichever of them the upstream prefers, by ALPN; only with `tls`.
+    Auto,
+}
+
+impl UpstreamProtocol {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Http1, Self::Http2, Self::Auto];
+
+    /// The word in the file.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+            Self::Auto => "auto",
+        }
+    }
+}
+
 /// Where an upstream listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum UpstreamAddress {
@@ -305,6 +357,8 @@ pub struct TimeoutsConfig {
     pub connect: Duration,
     pub read: Duration,
     pub write: Duration,
+    /// Silence in both directions of an upgraded connection or an event stream.
+    pub tunnel: Duration,
 }
 
 /// `keepalive` of a pool.
@@ -356,6 +410,15 @@ pub enum ProbeConfig {
         /// Accepted answers.
         status: Vec<u16>,
         /// Further request headers, secrets already read.
+        headers: Vec<(HeaderName, HeaderValue)>,
+    },
+    /// `grpc.health.v1.Health/Check`; the answer must be `SERVING`.
+    Grpc {
+        /// The service that is asked about; empty: the server as a whole.
+        service: String,
+        /// `:authority` of the call; `None`: the upstream's address.
+        host: Option<String>,
+        /// Further metadata, secrets already read.
         headers: Vec<(HeaderName, HeaderValue)>,
     },
 }

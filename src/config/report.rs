@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::files::Files;
 use super::limits::MISTAKES_MAX;
 
 /// What is wrong with a configuration, ordered by position.
@@ -19,6 +20,7 @@ pub struct Report {
     unseen: usize,
     /// What a mistake leads to.
     consequence: &'static str,
+    files: Files,
 }
 
 /// One mistake, for the `errors[]` of the admin API.
@@ -55,6 +57,15 @@ impl Report {
         self.len() == 0
     }
 
+    /// Files that the text names and that were read to check it.
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    pub(super) fn having_read(self, files: Files) -> Self {
+        Self { files, ..self }
+    }
+
     pub(super) fn new(
         file: &str,
         text: &str,
@@ -68,7 +79,8 @@ impl Report {
         found.truncate(MISTAKES_MAX);
         let page = Page::new(text, &hidden);
         let entries = found.into_iter().map(|diagnostic| page.entry(diagnostic)).collect();
-        Self { file: file.to_owned(), entries, mistakes, unseen, consequence: NOTHING_APPLIED }
+        let (file, files) = (file.to_owned(), Files::default());
+        Self { file, entries, mistakes, unseen, consequence: NOTHING_APPLIED, files }
     }
 
     /// Mistakes in a file that is no configuration: where each stands, what is wrong, a few words beside the

@@ -1,9 +1,14 @@
 //! What the configuration room promises: files to values, and values to words.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../../tests/behaviour/rig/certificates.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod certificates;
 mod describe;
 mod messages;
 mod reference;
+mod tls;
+mod upstream_tls;
 
 use std::io;
 
@@ -14,6 +19,7 @@ use super::without_file::from_resolved_addresses;
 use super::*;
 use crate::balance::StrategyKind;
 use crate::health::EjectionPolicy;
+use crate::proxy_header::Version;
 use crate::retry::{Conditions, Policy};
 
 const MINIMAL: &str = include_str!("../../config/minimal.toml");
@@ -101,7 +107,9 @@ fn the_smallest_file_gets_the_defaults_of_the_contract() {
             max_header_size: 64 * 1024,
             max_body_size: None,
             http2_cleartext: false,
-            http2: Http2Config { max_streams: 100 },
+            http2: Http2Config { max_streams: 100, ping_interval: seconds(30) },
+            tls: None,
+            proxy_protocol: false,
         }]
     );
     assert_eq!(
@@ -110,7 +118,8 @@ fn the_smallest_file_gets_the_defaults_of_the_contract() {
             name: "default".to_owned(),
             matcher: crate::route::Matcher::default(),
             split: vec![SplitConfig { pool: 0, weight: 1 }],
-            timeout: seconds(60),
+            redirect_https: None,
+            timeout: Some(seconds(60)),
             strip_prefix: false,
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),
@@ -129,7 +138,14 @@ fn the_smallest_file_gets_the_defaults_of_the_contract() {
             strategy: StrategyKind::RoundRobin,
             hash: None,
             upstreams: vec![upstream("127.0.0.1:9001"), upstream("127.0.0.1:9002")],
-            timeouts: TimeoutsConfig { connect: seconds(1), read: seconds(60), write: seconds(60) },
+            protocol: UpstreamProtocol::Http1,
+            tls: None,
+            timeouts: TimeoutsConfig {
+                connect: seconds(1),
+                read: seconds(60),
+                write: seconds(60),
+                tunnel: seconds(3600),
+            },
             keepalive: KeepaliveConfig { idle: seconds(60), max_idle: 512 },
             slow_start: Duration::ZERO,
             ejection: Some(EjectionPolicy {
@@ -146,6 +162,7 @@ fn the_smallest_file_gets_the_defaults_of_the_contract() {
                 rise: 2,
                 fall: 3,
             }),
+            proxy_protocol: None,
         }]
     );
 }
@@ -207,7 +224,7 @@ fn the_keys_of_a_listener_arrive() {
     let config = valid(
         "[listeners.edge]\naddress = \"[::]:80\"\ntrusted_proxies = [\"10.1.2.3/8\", \"192.0.2.7\"]\n\
          header_timeout = \"3s\"\nkeepalive_timeout = \"4s\"\nmax_connections = 5\n\
-         max_header_size = \"8KiB\"\nmax_body_size = \"1MiB\"\n[pools.app]\nupstreams = []\n",
+         max_header_size = \"8KiB\"\nmax_body_size = \"1MiB\"\nproxy_protocol = true\n[pools.app]\nupstreams = []\n",
     );
     assert_eq!(
         config.listeners,
@@ -221,7 +238,9 @@ fn the_keys_of_a_listener_arrive() {
             max_header_size: 8 * 1024,
             max_body_size: Some(1024 * 1024),
             http2_cleartext: false,
-            http2: Http2Config { max_streams: 100 },
+            http2: Http2Config { max_streams: 100, ping_interval: seconds(30) },
+            tls: None,
+            proxy_protocol: true,
         }]
     );
 }
@@ -260,7 +279,7 @@ fn the_keys_of_a_route_arrive() {
     // File order, though `a` comes before `b` in the alphabet.
     assert_eq!(config.pools[0].name, "b");
     assert_eq!(route.split, [SplitConfig { pool: 0, weight: 95 }, SplitConfig { pool: 1, weight: 0 }]);
-    assert_eq!(route.timeout, seconds(7));
+    assert_eq!(route.timeout, Some(seconds(7)));
     assert!(route.strip_prefix);
     let set: Vec<_> =
         route.request_headers.set.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
@@ -283,11 +302,12 @@ fn the_keys_of_a_pool_arrive() {
           { address = "[::1]:9001", weight = 0, max_connections = 7 },
           { address = "127.0.0.1:9002", backup = true },
         ]
-        timeouts = { connect = "2s", read = "3s", write = "4s" }
+        timeouts = { connect = "2s", read = "3s", write = "4s", tunnel = "5m" }
         keepalive = { idle = "5s", max_idle = 0 }
         slow_start = "6s"
         ejection = { consecutive_failures = 7, base_duration = "8s", max_ejected = 0.9 }
         queue = { max = 10, timeout = "11s" }
+        proxy_protocol = "v1"
         [pools.app.health_check]
         path = "/ready?full=1"
         interval = "12s"
@@ -306,7 +326,10 @@ fn the_keys_of_a_pool_arrive() {
     assert_eq!(socket.address, UpstreamAddress::Unix(PathBuf::from("/run/app.sock")));
     assert_eq!((light.weight, light.max_connections, light.backup), (0, Some(7), false));
     assert!(backup.backup);
-    assert_eq!(pool.timeouts, TimeoutsConfig { connect: seconds(2), read: seconds(3), write: seconds(4) });
+    let tunnel = seconds(300);
+    let timeouts = TimeoutsConfig { connect: seconds(2), read: seconds(3), write: seconds(4), tunnel };
+    assert_eq!(pool.timeouts, timeouts);
+    assert_eq!(pool.proxy_protocol, Some(Version::V1));
     assert_eq!(pool.keepalive, KeepaliveConfig { idle: seconds(5), max_idle: 0 });
     assert_eq!(pool.slow_start, seconds(6));
     let ejection = EjectionPolicy { consecutive_failures: 7, base_duration: seconds(8), max_ejected: 0.9 };
@@ -320,6 +343,15 @@ fn the_keys_of_a_pool_arrive() {
     assert_eq!((path.as_str(), host.as_deref()), ("/ready?full=1", Some("app.internal:81")));
     assert_eq!(status, [200, 204]);
     assert_eq!(headers[0].1, "Bearer s3cret");
+}
+
+#[test]
+fn a_route_may_have_no_timeout() {
+    let route = |timeout: &str| {
+        let text = format!("[routes.all]\npool = \"app\"\n{timeout}\n{MINIMAL}");
+        valid(&text).routes[0].timeout
+    };
+    assert_eq!((route("timeout = \"0s\""), route("")), (None, Some(seconds(60))));
 }
 
 #[test]
@@ -499,8 +531,8 @@ fn a_start_without_a_file_says_everything_that_is_wrong_with_its_addresses() {
         from_resolved_addresses(listen.parse().unwrap(), &addresses_in(to), strategy, &names).unwrap_err()
     };
     insta::assert_snapshot!(told("0.0.0.0:8080", "https://a:1,ftp://b,127.0.0.1:8080,127.0.0.1:1,127.0.0.1:1,10.1:80,nowhere:80", None), @r#"
-    error: TLS to upstreams is not available in this version
-      = help: name its port without TLS for now, such as "10.0.1.10:8080"
+    error: an upstream is an address, not a URL
+      = help: write "a:1", and tls = { server_name = "…" } in the pool
     error: `ftp://` is no kind of upstream
       = help: write "host:port", "[::1]:port" or "unix:/path"
     error: 127.0.0.1:8080 is the address to listen on

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::prepare::describe;
-use crate::config::{CannotEdit, LoadError, PoolEdit, UpstreamAddress};
+use crate::config::{CannotEdit, Files, LoadError, PoolEdit, UpstreamAddress};
 use crate::observe::ChangeOrigin;
 
 /// Everything that can change the running state.
@@ -14,7 +14,8 @@ use crate::observe::ChangeOrigin;
 pub enum Change {
     /// Read the configuration file again.
     Reload,
-    /// The same, if its text is another than the one that runs; for those who watch the file.
+    /// The same, if its text, or a certificate that it names, is another than what runs; for those who watch
+    /// the files.
     ReloadIfEdited,
     /// Make this the text of the configuration file, and run it.
     Replace(String),
@@ -191,6 +192,14 @@ pub enum Rejected {
 }
 
 impl Rejected {
+    /// The files that were read to find this out.
+    pub(super) fn files(&self) -> Files {
+        match self {
+            Self::Invalid(LoadError::Invalid(report)) => report.files().clone(),
+            _ => Files::default(),
+        }
+    }
+
     /// What to do next.
     pub fn help(&self) -> String {
         match self {

@@ -397,6 +397,7 @@ impl Control {
             file: previous.file.clone(),
             config: (*guarded.previous_snapshot.config).clone(),
             overrides: previous.overrides.clone(),
+            files: previous.files.clone(),
             dropped: Vec::new(),
             warnings: Vec::new(),
             what: format!("roll back to generation {}", previous.generation),

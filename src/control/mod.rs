@@ -9,11 +9,14 @@
 //! `overrides.rs` decides between file and operator, `store.rs` and `history.rs` keep both on the disk.
 //! `events.rs` tells those who listen what came of it, and what else happens. `plan.rs` tells what a change
 //! would do, `guard.rs` takes one back that does harm, as `judge.rs` sees it. `start.rs` is the same for the
-//! first configuration; `watch.rs` asks for a reload when the file is saved; `succession.rs` holds everything back
-//! while another process takes our place.
+//! first configuration; `watch.rs` asks for a reload when the file is saved, `expiry.rs` tells of certificates that
+//! should be renewed, and `succession.rs` holds everything back while another process takes our place.
 
 mod change;
 mod events;
+mod expiry;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod guard;
 mod history;
 mod judge;
@@ -38,6 +41,7 @@ pub use change::{Applied, Author, Change, Condition, Dropped, Rejected, Reset};
 pub use events::{
     ConfigEvent, Counts, EVENTS_MAX, Event, Events, Happening, HealthEvent, Subscription, Told,
 };
+pub use expiry::tell_of_expiry;
 pub use guard::{Bounds, Guard, Outcome, Why};
 pub use history::{ENTRIES_MAX as HISTORY_ENTRIES_MAX, Entry as HistoryEntry};
 pub use judge::Figures;
@@ -50,7 +54,7 @@ pub use succession::{
 };
 pub use watch::follow_file;
 
-use crate::config::Config;
+use crate::config::{Config, Files};
 use crate::observe::{ChangeOrigin, ChangeResult, utc};
 use crate::runtime::{Pool, Runtime, Snapshot};
 use guard::Guarded;
@@ -78,6 +82,8 @@ pub struct Running {
     pub file: Arc<Config>,
     /// What was changed at run time and differs from the file.
     pub overrides: Arc<[Override]>,
+    /// Files that the text names, as they were when they were read.
+    pub files: Files,
 }
 
 /// The latest change that was refused, if none was applied since.
@@ -118,6 +124,24 @@ pub struct Control {
     succession: Succession,
 }
 
+/// A text that was refused, with the files that it names as they were then.
+#[derive(Debug)]
+struct Refused {
+    text: String,
+    files: Files,
+}
+
+impl Refused {
+    fn new(text: String, why: &Rejected) -> Self {
+        Self { text, files: why.files() }
+    }
+
+    /// Whether it would be refused again: it is the same text, and nobody has touched its files.
+    fn is_still(&self, text: &str) -> bool {
+        self.text == text && !self.files.have_changed()
+    }
+}
+
 /// What only the writer needs, under the lock that makes changes come one at a time.
 struct Writer {
     /// `None`: there is no file, so nothing survives the process.
@@ -125,8 +149,8 @@ struct Writer {
     history: History,
     /// What the overrides file holds, as far as we know.
     stored_overrides: Arc<[Override]>,
-    /// A text that was refused, so that a watcher does not have it refused again and again.
-    refused_text: Option<String>,
+    /// What was refused, so that a watcher does not have it refused again and again.
+    refused: Option<Refused>,
     /// The guarded change under way. As long as there is one, nothing is written to the disk.
     guarded: Option<Guarded>,
 }
@@ -197,6 +221,14 @@ impl Control {
     /// What happens, for those who listen.
     pub fn events(&self) -> &Events {
         &self.events
+    }
+
+    /// The files of what runs were touched, and hold what they held.
+    fn note_files(&self, files: Files) {
+        let Running { generation, text, file, overrides, .. } = &*self.running();
+        let (text, file, overrides) = (text.clone(), file.clone(), overrides.clone());
+        self.running.store(Arc::new(Running { generation: *generation, text, file, overrides, files }));
+        self.forget_refusal();
     }
 
     /// What was refused is not in the file any more.
@@ -394,6 +426,7 @@ impl Control {
             text: next.text.clone(),
             file: next.file,
             overrides: next.overrides.clone(),
+            files: next.files,
         }));
         self.generation.send_replace(generation);
         writer.history.push(NewEntry {
@@ -408,7 +441,7 @@ impl Control {
             text: next.text,
         });
         writer.history.save();
-        writer.refused_text = None;
+        writer.refused = None;
         applied.tag = self.tag_of(generation);
         applied.dropped = next.dropped;
         applied.warnings = next.warnings;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::overrides::{self, Override};
 use super::store::Store;
-use super::{Applied, Author, Change, Control, Dropped, Rejected, Reset, Running, Writer};
-use crate::config::{self, CannotEdit, Config, LoadError, PoolConfig, PoolEdit, Report};
+use super::{Applied, Author, Change, Control, Dropped, Refused, Rejected, Reset, Running, Writer};
+use crate::config::{self, CannotEdit, Config, Files, LoadError, PoolConfig, PoolEdit, Report};
 use crate::health::Mode;
 use crate::runtime::{Pool, Snapshot, Upstream};
 
@@ -20,6 +20,7 @@ pub(super) struct Next {
     /// What runs: the file's word, and the overrides on top.
     pub(super) config: Config,
     pub(super) overrides: Arc<[Override]>,
+    pub(super) files: Files,
     pub(super) dropped: Vec<Dropped>,
     pub(super) warnings: Vec<String>,
     /// For the history.
@@ -47,10 +48,17 @@ impl Control {
                 let store = writer.store.as_ref().ok_or(Rejected::NoFile)?;
                 // A file that is gone for a moment, while an editor replaces it, is no edit.
                 let Ok(source) = config::Source::read_again(&store.file) else { return Ok(None) };
-                if *source.text == *running.text || Some(&source.text) == writer.refused_text.as_ref() {
+                let says_the_same = *source.text == *running.text;
+                let runs = says_the_same && !running.files.have_changed();
+                if runs || writer.refused.as_ref().is_some_and(|refused| refused.is_still(&source.text)) {
                     return Ok(None);
                 }
-                self.reload(writer, &running, source.text).map(Some)
+                let next = self.reload(writer, &running, source.text)?;
+                if says_the_same && next.file == running.file {
+                    self.note_files(next.files);
+                    return Ok(None);
+                }
+                Ok(Some(next))
             }
             Change::Replace(text) => {
                 let store = writer.store.as_ref().ok_or(Rejected::NoFile)?;
@@ -66,6 +74,7 @@ impl Control {
                 file: running.file.clone(),
                 config: (*running.file).clone(),
                 overrides: Arc::default(),
+                files: running.files.clone(),
                 dropped: Vec::new(),
                 warnings: Vec::new(),
                 what: "drop overrides".to_owned(),
@@ -77,7 +86,7 @@ impl Control {
     fn reload(&self, writer: &mut Writer, running: &Running, text: String) -> Result<Next, Rejected> {
         let store = writer.store.as_ref().ok_or(Rejected::NoFile)?;
         let next = self.with_text(store, &text, &running.overrides, "reload".to_owned());
-        writer.refused_text = next.is_err().then_some(text);
+        writer.refused = next.as_ref().err().map(|why| Refused::new(text, why));
         next
     }
 
@@ -121,12 +130,13 @@ impl Control {
         let snapshot = self.runtime.snapshot();
         let running = self.running.load();
         share_what_is_same(&mut file, &running.file);
+        keep_sessions(&mut file, &running.file);
         let (mut config, overrides, dropped) = overrides::reconcile(&file, known);
         share_what_is_same(&mut config, &snapshot.config);
         let text = if *text == *running.text { running.text.clone() } else { Arc::from(text) };
-        let warnings = said(warnings);
+        let (warnings, files) = (said(warnings), warnings.files().clone());
         let (file, overrides) = (Arc::new(file), overrides.into());
-        Next { text, file, config, overrides, dropped, warnings, what, back_to: None }
+        Next { text, file, config, overrides, files, dropped, warnings, what, back_to: None }
     }
 
     pub(super) fn roll_back(
@@ -149,7 +159,8 @@ impl Control {
         // Without a file the text is always the same.
         let (config, overrides, dropped) = overrides::reconcile(&running.file, &entry.overrides);
         let (text, file, overrides) = (running.text.clone(), running.file.clone(), overrides.into());
-        Ok(Next { text, file, config, overrides, dropped, warnings: Vec::new(), what, back_to })
+        let files = running.files.clone();
+        Ok(Next { text, file, config, overrides, files, dropped, warnings: Vec::new(), what, back_to })
     }
 
     fn edit(
@@ -182,7 +193,8 @@ impl Control {
         config.listeners = listeners;
         let (text, file) = (running.text.clone(), running.file.clone());
         let (dropped, warnings) = (Vec::new(), Vec::new());
-        Ok(Some(Next { text, file, config, overrides, dropped, warnings, what, back_to: None }))
+        let files = running.files.clone();
+        Ok(Some(Next { text, file, config, overrides, files, dropped, warnings, what, back_to: None }))
     }
 }
 
@@ -230,6 +242,16 @@ pub(super) fn fixed_at_start(running: &Config, next: &Config) -> Vec<&'static st
 fn share_what_is_same(next: &mut Config, before: &Config) {
     share(&mut next.pools, &before.pools, |pool| &pool.name);
     share(&mut next.routes, &before.routes, |route| &route.name);
+}
+
+/// A listener whose TLS says the same as before goes on with it, so that clients can resume their sessions.
+fn keep_sessions(next: &mut Config, before: &Config) {
+    for listener in &mut next.listeners {
+        let old = before.listeners.iter().find(|old| old.name == listener.name);
+        if let Some(same) = old.filter(|old| old.tls == listener.tls) {
+            listener.tls.clone_from(&same.tls);
+        }
+    }
 }
 
 fn share<T: PartialEq>(next: &mut [Arc<T>], before: &[Arc<T>], name: impl Fn(&T) -> &str) {

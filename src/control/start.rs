@@ -8,7 +8,7 @@ use super::history::{History, NewEntry};
 use super::overrides;
 use super::store::Store;
 use super::{Dropped, Running, Source, Writer};
-use crate::config::{self, Config, Loaded};
+use crate::config::{self, Config, Files, Loaded};
 use crate::observe::{ChangeOrigin, utc};
 
 /// A checked configuration with what was changed at run time before, ready to run.
@@ -38,15 +38,16 @@ impl Start {
         let (running, overrides, dropped) = overrides::reconcile(&loaded.config, &stored);
         let history = History::open(Some(store.history_folder()));
         let text = Arc::from(loaded.source.text);
+        let files = loaded.warnings.files().clone();
         let mut writer = Writer {
             store: Some(store),
             history,
             stored_overrides: stored.into(),
-            refused_text: None,
+            refused: None,
             guarded: None,
         };
         let file = Arc::new(loaded.config);
-        let running_now = first(&mut writer, text, file, overrides.into());
+        let running_now = Running { files, ..first(&mut writer, text, file, overrides.into()) };
         let generation = running_now.generation;
         Ok(Self {
             config: running,
@@ -75,13 +76,8 @@ impl Start {
     /// From the command line or the environment; nothing that is changed later outlives the process.
     pub fn from_arguments(config: Config) -> Self {
         let history = History::open(None);
-        let mut writer = Writer {
-            store: None,
-            history,
-            stored_overrides: Arc::default(),
-            refused_text: None,
-            guarded: None,
-        };
+        let mut writer =
+            Writer { store: None, history, stored_overrides: Arc::default(), refused: None, guarded: None };
         let text = config::text_of_addresses(&config).into();
         let running = first(&mut writer, text, Arc::new(config.clone()), Arc::default());
         let generation = running.generation;
@@ -123,5 +119,5 @@ fn first(
             text: text.clone(),
         });
     }
-    Running { generation, text, file, overrides }
+    Running { generation, text, file, overrides, files: Files::default() }
 }

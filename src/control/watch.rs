@@ -1,4 +1,5 @@
-//! Follows the configuration file: what is saved there runs, without anybody having to say so.
+//! Follows the configuration file, and the certificates that it names: what is saved there runs, without
+//! anybody having to say so.
 //!
 //! ```text
 //!   something happened in one of its folders ──┐
@@ -10,7 +11,9 @@
 //! is watched too, so that a swapped link (`..data` of a Kubernetes config map) is noticed.
 //!
 //! Events only say *look now*. What counts is the text: one that says what runs already, or was refused, is
-//! not applied again, whoever touched the file. So a missed event delays a change, and cannot lose it.
+//! not applied again, whoever touched the file. So a missed event delays a change, and cannot lose it. Of
+//! certificates, keys and authorities it counts how they look to `stat`; whether they hold anything new, the
+//! check finds out.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -25,8 +28,8 @@ use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
-use super::{Author, Change, Control, Rejected, Source};
-use crate::config::{self, LoadError};
+use super::{Author, Change, Control, Refused, Rejected, Source};
+use crate::config::{self, Files, LoadError};
 
 /// A text must have been the same for so long before it is applied: some editors empty the file first and
 /// write it in several steps.
@@ -93,10 +96,10 @@ struct FileWatch {
     control: Arc<Control>,
     file: PathBuf,
     folders: Folders,
-    /// A text that is new, until it is the same at two looks.
-    unsettled: Option<String>,
-    /// The text of the file, if it was refused.
-    refused: Option<String>,
+    /// A text that is new, or files that look new, until they are the same at two looks.
+    unsettled: Option<(String, Files)>,
+    /// What the file says, if it was refused.
+    refused: Option<Refused>,
     gone: Option<Gone>,
 }
 
@@ -120,7 +123,10 @@ impl FileWatch {
 
     fn look(&mut self) -> Next {
         // First, so that whatever happens after the reading is an event.
-        self.folders.follow(&self.file);
+        let running = self.control.running();
+        let refused = self.refused.iter().flat_map(|refused| refused.files.paths());
+        let all = [self.file.as_path()].into_iter().chain(running.files.paths()).chain(refused);
+        self.folders.follow(all);
         match self.read() {
             Ok(text) => self.found(text),
             Err(reason) => self.missed(&reason),
@@ -142,27 +148,31 @@ impl FileWatch {
         if self.gone.take().is_some_and(|gone| gone.is_told) {
             tracing::info!(file = %self.file.display(), "configuration file is back");
         }
-        let runs = *text == *self.control.running().text;
-        if self.refused.as_ref() != Some(&text) && self.refused.take().is_some() && runs {
+        let running = self.control.running();
+        let files = running.files.now();
+        let runs = *text == *running.text && files == running.files;
+        let is_refused = self.refused.as_ref().is_some_and(|refused| refused.is_still(&text));
+        if !is_refused && self.refused.take().is_some() && runs {
             self.control.forget_refusal();
         }
-        if self.refused.is_some() || runs {
+        if is_refused || runs {
             self.unsettled = None;
             return Next::Wait(LOOK_EVERY);
         }
-        if self.unsettled.as_ref() != Some(&text) {
-            self.unsettled = Some(text);
+        let found = (text, files);
+        if self.unsettled.as_ref() != Some(&found) {
+            self.unsettled = Some(found);
             return Next::Settle;
         }
         self.unsettled = None;
-        self.apply(text)
+        self.apply(found.0)
     }
 
     fn apply(&mut self, text: String) -> Next {
         match self.control.apply(&Change::ReloadIfEdited, None, &Author::file("file watch")) {
             Ok(_) | Err(Rejected::HandingOver) => {}
             Err(Rejected::Guarded) => return Next::Wait(WHILE_GUARDED),
-            Err(_) => self.refused = Some(text),
+            Err(why) => self.refused = Some(Refused::new(text, &why)),
         }
         Next::Wait(LOOK_EVERY)
     }
@@ -214,9 +224,9 @@ impl Folders {
     }
 
     /// Watches those folders that matter now.
-    fn follow(&mut self, file: &Path) {
+    fn follow<'a>(&mut self, files: impl Iterator<Item = &'a Path>) {
         let Some(watcher) = &mut self.watcher else { return };
-        let wanted = folders_of(file);
+        let wanted: BTreeMap<PathBuf, Identity> = files.flat_map(folders_of).collect();
         self.watched.retain(|folder, identity| {
             let stays = wanted.get(folder) == Some(identity);
             if !stays {

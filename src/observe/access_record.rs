@@ -44,8 +44,13 @@ pub struct AccessRecord<'a> {
     /// Bytes of the response's body.
     pub bytes_out: u64,
     pub protocol: &'a str,
+    /// Version of TLS, such as `TLSv1.3`; `None`: in clear.
+    pub tls: Option<&'a str>,
     /// Of the configuration that the request was answered by.
     pub generation: u64,
+    /// How a gRPC call ended; left out for all else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc_status: Option<u8>,
 }
 
 impl AccessRecord<'_> {
@@ -87,7 +92,10 @@ impl AccessRecord<'_> {
             Some(time) => write!(line, " upstream_ms={}", to_milliseconds(time))?,
             None => field(line, "upstream_ms", None),
         }
-        write!(line, " bytes_in={} generation={}", self.bytes_in, self.generation)
+        write!(line, " bytes_in={}", self.bytes_in)?;
+        field(line, "tls", self.tls);
+        write!(line, " generation={}", self.generation)?;
+        self.grpc_status.map_or(Ok(()), |code| write!(line, " grpc_status={code}"))
     }
 }
 
@@ -183,7 +191,9 @@ pub(super) mod tests {
             bytes_in: 0,
             bytes_out: 512,
             protocol: "HTTP/1.1",
+            tls: Some("TLSv1.3"),
             generation: 3,
+            grpc_status: None,
         }
     }
 
@@ -198,6 +208,7 @@ pub(super) mod tests {
             reason: Some(Reason::NoRoute),
             attempts: 0,
             upstream_time: None,
+            tls: None,
             ..record()
         }
     }
@@ -215,7 +226,7 @@ pub(super) mod tests {
                 r#""listener":"http","method":"GET","host":"api.example.com","path":"/v1/users","#,
                 r#""route":"users","pool":"app","upstream":"10.0.0.1:8080","status":200,"reason":null,"#,
                 r#""attempts":1,"duration_ms":12.345,"upstream_ms":11.0,"bytes_in":0,"bytes_out":512,"#,
-                r#""protocol":"HTTP/1.1","generation":3}"#,
+                r#""protocol":"HTTP/1.1","tls":"TLSv1.3","generation":3}"#,
                 "\n"
             )
         );
@@ -225,7 +236,7 @@ pub(super) mod tests {
     fn what_does_not_apply_is_null_in_json_and_a_dash_in_text() {
         let json: serde_json::Value = serde_json::from_str(&line(&refused(), Format::Json)).unwrap();
         assert_eq!(json["reason"], "no_route");
-        for name in ["client", "route", "pool", "upstream", "upstream_ms"] {
+        for name in ["client", "route", "pool", "upstream", "upstream_ms", "tls"] {
             assert!(json[name].is_null(), "{name}");
         }
         assert_eq!(
@@ -233,9 +244,16 @@ pub(super) mod tests {
             concat!(
                 r#"- - - [28/Feb/2000:23:59:59 +0000] "GET /v1/users HTTP/1.1" 404 512 host=- request_id=01HF "#,
                 "listener=http route=- pool=- upstream=- reason=no_route attempts=0 duration_ms=12.345 ",
-                "upstream_ms=- bytes_in=0 generation=3\n"
+                "upstream_ms=- bytes_in=0 tls=- generation=3\n"
             )
         );
+    }
+
+    #[test]
+    fn a_grpc_call_tells_its_status_too() {
+        let call = AccessRecord { grpc_status: Some(14), ..record() };
+        assert!(line(&call, Format::Json).ends_with(",\"generation\":3,\"grpc_status\":14}\n"));
+        assert!(line(&call, Format::Text).ends_with(" generation=3 grpc_status=14\n"));
     }
 
     #[test]
@@ -246,7 +264,7 @@ pub(super) mod tests {
                 r#"127.0.0.1 - - [28/Feb/2000:23:59:59 +0000] "GET /v1/users HTTP/1.1" 200 512 "#,
                 "host=api.example.com request_id=01HF listener=http route=users pool=app ",
                 "upstream=10.0.0.1:8080 reason=- attempts=1 duration_ms=12.345 upstream_ms=11 bytes_in=0 ",
-                "generation=3\n"
+                "tls=TLSv1.3 generation=3\n"
             )
         );
     }

@@ -10,15 +10,16 @@
 //! **To add a family**: one line in the list of its kind below. The linter of Prometheus
 //! (`promtool check metrics`) must stay silent.
 
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{TEXT_FORMAT, TextEncoder};
 
 use super::process::ProcessFigures;
 use super::{
-    AdminRefusal, ChangeOrigin, ChangeResult, Class, ConnectResult, HistogramSnapshot, ListenerMetrics,
-    PoolMetrics, ProcessMetrics, Reason, RetryReason, RouteMetrics, UpstreamMetrics,
+    AdminRefusal, ChangeOrigin, ChangeResult, Class, ConnectResult, GRPC_CODES, HandshakeResult,
+    HistogramSnapshot, ListenerMetrics, PoolMetrics, ProcessMetrics, Reason, RetryReason, RouteMetrics,
+    UpstreamMetrics,
 };
 
 /// `Content-Type` of what [`render`] returns.
@@ -29,12 +30,25 @@ pub const CONTENT_TYPE: &str = TEXT_FORMAT;
 pub struct View<'a> {
     /// Names and handles; a listener's place here is its index in [`RouteMetrics::requests`].
     pub listeners: Vec<(&'a str, &'a ListenerMetrics)>,
+    /// Those that speak TLS, by name.
+    pub certificates: Vec<CertificateView<'a>>,
     /// Names and handles.
     pub routes: Vec<(&'a str, &'a RouteMetrics)>,
     /// In any order.
     pub pools: Vec<PoolView<'a>>,
     /// What belongs to none of them.
     pub process: &'a ProcessMetrics,
+}
+
+/// One certificate of a listener.
+#[derive(Clone, Copy, Debug)]
+pub struct CertificateView<'a> {
+    /// Name of the listener.
+    pub listener: &'a str,
+    /// Its file, as the configuration names it.
+    pub file: &'a str,
+    /// When it ends to be valid.
+    pub not_after: SystemTime,
 }
 
 /// One pool.
@@ -137,7 +151,48 @@ fn listener_families(view: &View<'_>) -> Vec<MetricFamily> {
             "Client connections accepted.",
             listeners().map(|(name, metrics)| counter(&[("listener", name)], metrics.accepted())),
         ),
+        counters(
+            "evener_tls_handshakes_total",
+            "TLS handshakes with clients, by how they ended.",
+            listeners()
+                .filter(|(name, metrics)| speaks_tls(view, name, metrics))
+                .flat_map(|(name, metrics)| handshakes(name, metrics)),
+        ),
+        gauges(
+            "evener_certificate_not_after_timestamp_seconds",
+            "When a certificate ends to be valid, in seconds since 1970.",
+            view.certificates.iter().map(certificate),
+        ),
+        gauges(
+            "evener_upgraded_connections",
+            "Client connections that are WebSockets now.",
+            listeners()
+                .map(|(name, metrics)| gauge(&[("listener", name)], metrics.upgraded_connections() as f64)),
+        ),
+        counters(
+            "evener_proxy_header_failures_total",
+            "Connections of trusted proxies that were closed for want of a PROXY header.",
+            listeners()
+                .map(|(name, metrics)| counter(&[("listener", name)], metrics.proxy_header_failures())),
+        ),
     ]
+}
+
+/// It does, or did before a reload.
+fn speaks_tls(view: &View<'_>, listener: &str, metrics: &ListenerMetrics) -> bool {
+    view.certificates.iter().any(|certificate| certificate.listener == listener)
+        || HandshakeResult::ALL.iter().any(|&result| metrics.handshakes(result) > 0)
+}
+
+fn handshakes(listener: &str, metrics: &ListenerMetrics) -> impl Iterator<Item = Metric> {
+    HandshakeResult::ALL.into_iter().map(move |result| {
+        counter(&[("listener", listener), ("result", result.label())], metrics.handshakes(result))
+    })
+}
+
+fn certificate(view: &CertificateView<'_>) -> Metric {
+    let since_1970 = view.not_after.duration_since(UNIX_EPOCH).unwrap_or_default();
+    gauge(&[("listener", view.listener), ("name", view.file)], since_1970.as_secs_f64())
 }
 
 fn route_families(view: &View<'_>) -> Vec<MetricFamily> {
@@ -174,6 +229,11 @@ fn route_families(view: &View<'_>) -> Vec<MetricFamily> {
             unrouted_refusals(view.process)
                 .chain(routes().flat_map(|(name, metrics)| route_refusals(name, metrics))),
         ),
+        counters(
+            "evener_grpc_status_total",
+            "gRPC calls finished, by status code (0: OK); their HTTP status is 200 in any case.",
+            routes().flat_map(|(name, metrics)| grpc_calls(name, metrics)),
+        ),
     ]
 }
 
@@ -201,6 +261,14 @@ fn route_refusals(route: &str, metrics: &RouteMetrics) -> impl Iterator<Item = M
         .map(|&reason| (reason, metrics.refusals(reason)))
         .filter(|&(_, count)| count > 0)
         .map(move |(reason, count)| counter(&[("route", route), ("reason", reason.word())], count))
+}
+
+/// Only codes that occurred, see [`route_refusals`].
+fn grpc_calls(route: &str, metrics: &RouteMetrics) -> impl Iterator<Item = Metric> {
+    (0..GRPC_CODES)
+        .map(|code| (code, metrics.grpc_calls(code)))
+        .filter(|&(_, count)| count > 0)
+        .map(move |(code, count)| counter(&[("route", route), ("code", &code.to_string())], count))
 }
 
 fn pool_families(view: &View<'_>) -> Vec<MetricFamily> {
@@ -458,10 +526,14 @@ mod tests {
         fn busy() -> Self {
             let house = Self::default();
             house.listener.connection_opened();
+            house.listener.handshake(HandshakeResult::Resumed);
+            house.listener.connection_upgraded();
+            house.listener.proxy_header_failed();
             house.route.begin();
             house.route.finished(0, 200, Duration::from_millis(20), 7, 1_000);
             house.route.finished(0, 503, Duration::from_millis(2), 0, 40);
             house.route.refused(Reason::QueueFull);
+            house.route.grpc_finished(14);
             house.pool.retried(RetryReason::ConnectFailure);
             house.pool.budget_exhausted();
             house.upstream.attempt_finished(Some(200));
@@ -485,8 +557,10 @@ mod tests {
                 up: true,
                 eligible: false,
             };
+            let not_after = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
             View {
                 listeners: vec![("http", &self.listener)],
+                certificates: vec![CertificateView { listener: "http", file: "site.crt", not_after }],
                 routes: vec![(route, &self.route)],
                 pools: vec![PoolView { name: "app", metrics: &self.pool, upstreams: vec![upstream] }],
                 process: &self.process,
@@ -517,10 +591,16 @@ mod tests {
             r#"evener_requests_in_flight{route="users"} 1"#,
             r#"evener_connections{listener="http"} 1"#,
             r#"evener_connections_accepted_total{listener="http"} 1"#,
+            r#"evener_tls_handshakes_total{listener="http",result="resumed"} 1"#,
+            r#"evener_tls_handshakes_total{listener="http",result="timeout"} 0"#,
+            r#"evener_certificate_not_after_timestamp_seconds{listener="http",name="site.crt"} 1800000000"#,
+            r#"evener_upgraded_connections{listener="http"} 1"#,
+            r#"evener_proxy_header_failures_total{listener="http"} 1"#,
             r#"evener_request_bytes_total{route="users"} 7"#,
             r#"evener_response_bytes_total{route="users"} 1040"#,
             r#"evener_refusals_total{route="users",reason="queue_full"} 1"#,
             r#"evener_refusals_total{route="none",reason="no_route"} 1"#,
+            r#"evener_grpc_status_total{route="users",code="14"} 1"#,
             r#"evener_upstream_requests_total{pool="app",upstream="127.0.0.1:9001",class="2xx"} 1"#,
             r#"evener_upstream_requests_total{pool="app",upstream="127.0.0.1:9001",class="failed"} 1"#,
             r#"evener_upstream_response_seconds_count{pool="app",upstream="127.0.0.1:9001"} 1"#,
@@ -586,7 +666,8 @@ mod tests {
     #[test]
     fn nothing_running_leaves_no_empty_family() {
         let process = ProcessMetrics::default();
-        let text = render(&View { listeners: vec![], routes: vec![], pools: vec![], process: &process });
+        let (listeners, certificates, routes, pools) = (vec![], vec![], vec![], vec![]);
+        let text = render(&View { listeners, certificates, routes, pools, process: &process });
         assert!(!text.contains("evener_requests_total") && !text.contains("evener_upstream"), "{text}");
         assert!(!text.contains("evener_config_last_applied_timestamp_seconds"), "never applied is not 1970");
         assert_has(&text, "evener_config_generation 0");

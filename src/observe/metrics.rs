@@ -201,10 +201,41 @@ impl AdminRefusal {
     }
 }
 
+/// How a TLS handshake with a client ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HandshakeResult {
+    /// In full.
+    Ok,
+    /// With the keys of an earlier session.
+    Resumed,
+    /// Not within `handshake_timeout`.
+    TimedOut,
+    /// No TLS, no common ground, a client certificate that is missing or wrong, or the client went away.
+    Failed,
+}
+
+impl HandshakeResult {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Ok, Self::Resumed, Self::TimedOut, Self::Failed];
+
+    /// Value of the `result` label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Resumed => "resumed",
+            Self::TimedOut => "timeout",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// One listener's connections. Its requests are counted by the routes, see [`RouteMetrics::requests`].
 #[derive(Debug, Default)]
 pub struct ListenerMetrics {
     connections: Gauge,
+    handshakes: Counters<{ HandshakeResult::ALL.len() }>,
+    upgraded: Gauge,
+    proxy_header_failures: Counter,
 }
 
 impl ListenerMetrics {
@@ -227,7 +258,45 @@ impl ListenerMetrics {
     pub fn accepted(&self) -> u64 {
         self.connections.ups()
     }
+
+    /// A TLS handshake ended so.
+    pub fn handshake(&self, result: HandshakeResult) {
+        self.handshakes.add(result as usize, 1);
+    }
+
+    /// TLS handshakes that ended so.
+    pub fn handshakes(&self, result: HandshakeResult) -> u64 {
+        self.handshakes.get(result as usize)
+    }
+
+    /// A connection became a WebSocket.
+    pub fn connection_upgraded(&self) {
+        self.upgraded.up();
+    }
+
+    /// One that was counted by [`connection_upgraded`](Self::connection_upgraded) is over.
+    pub fn upgraded_closed(&self) {
+        self.upgraded.down();
+    }
+
+    /// Upgraded connections open now.
+    pub fn upgraded_connections(&self) -> u64 {
+        self.upgraded.now()
+    }
+
+    /// A proxy that has to announce its clients did not.
+    pub fn proxy_header_failed(&self) {
+        self.proxy_header_failures.add(1);
+    }
+
+    /// Connections that were closed because their PROXY header was missing or malformed.
+    pub fn proxy_header_failures(&self) -> u64 {
+        self.proxy_header_failures.get()
+    }
 }
+
+/// How many status codes gRPC has: OK (0) to UNAUTHENTICATED (16).
+pub const GRPC_CODES: usize = 17;
 
 /// One route's requests.
 #[derive(Debug, Default)]
@@ -238,6 +307,8 @@ pub struct RouteMetrics {
     request_bytes: Counter,
     response_bytes: Counter,
     refusals: Counters<{ Reason::ALL.len() }>,
+    /// Made with the first call: few routes have any.
+    grpc: OnceLock<Box<Counters<{ GRPC_CODES }>>>,
     recent: Recent,
 }
 
@@ -280,6 +351,17 @@ impl RouteMetrics {
     /// The request that [`finished`](Self::finished) counts got an answer of ours.
     pub fn refused(&self, reason: Reason) {
         self.refusals.add(reason as usize, 1);
+    }
+
+    /// The request that [`finished`](Self::finished) counts was a gRPC call, and ended with this code: below
+    /// [`GRPC_CODES`].
+    pub fn grpc_finished(&self, code: u8) {
+        self.grpc.get_or_init(Box::default).add(code.into(), 1);
+    }
+
+    /// gRPC calls that ended with this code.
+    pub fn grpc_calls(&self, code: usize) -> u64 {
+        self.grpc.get().map_or(0, |codes| codes.get(code))
     }
 
     /// Requests routed here and not over yet.
@@ -352,9 +434,25 @@ pub struct UpstreamMetrics {
     sent_bytes: Counter,
     received_bytes: Counter,
     recent: Recent,
+    upgraded: Gauge,
 }
 
 impl UpstreamMetrics {
+    /// A connection became a WebSocket.
+    pub fn connection_upgraded(&self) {
+        self.upgraded.up();
+    }
+
+    /// One that was counted by [`connection_upgraded`](Self::connection_upgraded) is over.
+    pub fn upgraded_closed(&self) {
+        self.upgraded.down();
+    }
+
+    /// Upgraded connections open now.
+    pub fn upgraded_connections(&self) -> u64 {
+        self.upgraded.now()
+    }
+
     /// An attempt was answered with this status, or failed without one.
     pub fn attempt_finished(&self, status: Option<u16>) {
         match status {

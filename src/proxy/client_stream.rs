@@ -28,6 +28,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::chunked::ChunkScanner;
 use super::exchange::Exchange;
 use super::head::Framing;
+use super::tunnel::{self, Tunnel};
 
 /// Bytes taken from the socket at a time while no request is under way: most heads come in one read.
 const READ_BYTES: usize = 8 * 1024;
@@ -44,6 +45,11 @@ pub(super) struct ClientStream {
     body: Body,
     /// The client has sent all that it will send.
     is_closed: bool,
+    /// Since the upstream agreed to a WebSocket.
+    tunnel: Option<Box<Tunnel>>,
+    /// The client takes nothing at the moment, for the so-manieth time.
+    stalls: u32,
+    is_stalled: bool,
 }
 
 /// What is left of the body of the request under way.
@@ -77,7 +83,16 @@ const END_OF_PRETENDED_BODY: &[u8] = b"0\r\n\r\n";
 
 impl ClientStream {
     pub(super) fn new(socket: Stream, exchange: Arc<Exchange>) -> Self {
-        Self { socket, exchange, ahead: BytesMut::new(), body: Body::Done, is_closed: false }
+        Self {
+            socket,
+            exchange,
+            ahead: BytesMut::new(),
+            body: Body::Done,
+            is_closed: false,
+            tunnel: None,
+            stalls: 0,
+            is_stalled: false,
+        }
     }
 
     /// Takes the stream back from Pingora; `None` if it never was one of ours.
@@ -136,10 +151,11 @@ impl ClientStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.exchange.handshake_answer(context.waker()) {
+            None if self.exchange.gives_up() => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             None => self.poll_closed(context),
             Some(Answer::Accepted) => {
                 self.body = Body::Open;
-                self.poll_body(context, buffer)
+                self.poll_tunnel_read(context, buffer)
             }
             // Whoever reads a body has room for more than its end.
             Some(Answer::Refused) if buffer.remaining() >= END_OF_PRETENDED_BODY.len() => {
@@ -192,6 +208,81 @@ impl ClientStream {
         Poll::Ready(Ok(()))
     }
 
+    /// What the client sends through a tunnel; after the farewell, a Close frame in place of it.
+    fn poll_tunnel_read(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let is_over = self.exchange.says_farewell();
+        if is_over {
+            // If the client cannot take it now, the socket wakes us, or who writes next says it.
+            let _ = self.poll_tell_client(context)?;
+        }
+        let tunnel = self.tunnel.get_or_insert_default();
+        if is_over && !tunnel.told_upstream && tunnel.to_upstream.is_between() && buffer.remaining() >= 8 {
+            buffer.put_slice(&tunnel::close_to_upstream(fastrand::u32(..).to_ne_bytes()));
+            tunnel.told_upstream = true;
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        loop {
+            ready!(self.poll_body(context, buffer))?;
+            let fresh = buffer.filled().get(before..).unwrap_or_default();
+            let tunnel = self.tunnel.get_or_insert_default();
+            let passing = match is_over {
+                _ if fresh.is_empty() => return Poll::Ready(Ok(())),
+                false => fresh.len(),
+                true if tunnel.told_upstream => 0,
+                true => tunnel.to_upstream.rest_of_frame(fresh),
+            };
+            tunnel.to_upstream.pass(fresh.get(..passing).unwrap_or_default());
+            buffer.set_filled(before + passing);
+            if passing > 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// What the upstream sends through a tunnel; after the farewell, nothing beyond the frame under way.
+    fn poll_tunnel_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let is_over = self.exchange.says_farewell();
+        if is_over && ready!(self.poll_tell_client(context))? {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let tunnel = self.tunnel.get_or_insert_default();
+        let welcome = if is_over { tunnel.welcome_to_client(bytes) } else { bytes.len() };
+        let passing = bytes.get(..welcome).unwrap_or_default();
+        let written = ready!(Pin::new(&mut self.socket).poll_write(context, passing))?;
+        tunnel.passed_to_client(passing.get(..written).unwrap_or_default());
+        Poll::Ready(Ok(written))
+    }
+
+    /// Sends the Close frame, if this is a place for it; `true` when it is out.
+    fn poll_tell_client(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let tunnel = self.tunnel.get_or_insert_default();
+        if tunnel.told_client == 0 && !tunnel.is_client_ready() {
+            return Poll::Ready(Ok(false));
+        }
+        while let Some(rest) =
+            tunnel::CLOSE_TO_CLIENT.get(tunnel.told_client..).filter(|rest| !rest.is_empty())
+        {
+            tunnel.told_client += ready!(Pin::new(&mut self.socket).poll_write(context, rest))?.max(1);
+        }
+        ready!(Pin::new(&mut self.socket).poll_flush(context))?;
+        Poll::Ready(Ok(true))
+    }
+
+    /// Notes whether the client takes what we have for it.
+    fn note_stall<T>(&mut self, poll: Poll<T>) -> Poll<T> {
+        if poll.is_pending() != self.is_stalled {
+            self.is_stalled = poll.is_pending();
+            self.stalls = self.stalls.wrapping_add(1).max(1);
+            self.exchange.note_stall(if self.is_stalled { self.stalls } else { 0 });
+        }
+        poll
+    }
+
     /// Puts back what stands in `buffer` behind the end of the body.
     fn keep_what_follows(&mut self, buffer: &mut ReadBuf<'_>, before: usize) -> io::Result<()> {
         let fresh = buffer.filled().get(before..).unwrap_or_default();
@@ -233,6 +324,16 @@ impl Body {
     }
 }
 
+impl Drop for ClientStream {
+    /// A request that is cut off takes its stream with it; but its client has not been told anything yet.
+    fn drop(&mut self) {
+        if self.exchange.was_cut_unanswered() {
+            let nothing = Box::new(io::Cursor::new(Vec::new()));
+            self.exchange.leave_socket(std::mem::replace(&mut self.socket, nothing));
+        }
+    }
+}
+
 impl AsyncRead for ClientStream {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -242,6 +343,7 @@ impl AsyncRead for ClientStream {
         let this = self.get_mut();
         match this.body {
             Body::Handshake => this.poll_handshake(context, buffer),
+            Body::Open if this.exchange.is_tunnel() => this.poll_tunnel_read(context, buffer),
             Body::Open => this.poll_body(context, buffer),
             _ if this.exchange.gives_up() => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Body::Done => this.poll_closed(context),
@@ -251,16 +353,20 @@ impl AsyncRead for ClientStream {
 }
 
 impl AsyncWrite for ClientStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(context, bytes)
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = if this.exchange.is_tunnel() {
+            this.poll_tunnel_write(context, bytes)
+        } else {
+            Pin::new(&mut this.socket).poll_write(context, bytes)
+        };
+        this.note_stall(written)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(context)
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.socket).poll_flush(context);
+        this.note_stall(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -268,11 +374,18 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(context, slices)
+        let this = self.get_mut();
+        let written = if this.exchange.is_tunnel() {
+            let first = slices.iter().find(|slice| !slice.is_empty());
+            this.poll_tunnel_write(context, first.map_or(&[], |slice| slice))
+        } else {
+            Pin::new(&mut this.socket).poll_write_vectored(context, slices)
+        };
+        this.note_stall(written)
     }
 
     fn is_write_vectored(&self) -> bool {

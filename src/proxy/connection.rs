@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
+use super::announced::Client;
+use super::tls::ClientTls;
 use crate::runtime::{ConnectionGuard, Listener};
 
 /// One socket of a client. It carries requests one after another (HTTP/1.1) or many at a time (HTTP/2); each
@@ -13,19 +15,29 @@ use crate::runtime::{ConnectionGuard, Listener};
 pub(super) struct Connection {
     /// Who accepted it.
     pub listener: Arc<Listener>,
-    /// The other end of the socket.
+    /// Who speaks to us: the other end of the socket, or whom a trusted proxy has announced there.
     pub peer: SocketAddr,
+    /// Where the peer connected to: our end of the socket, or the announcing proxy's.
+    pub local: SocketAddr,
+    /// A proxy speaks for somebody whom it could not name, so that `peer` is the proxy's.
+    pub is_peer_unknown: bool,
     /// The peer's address, ready to be sent as `X-Forwarded-For`.
     pub peer_header: HeaderValue,
+    /// What is known of it if it is one over TLS; `None`: in clear.
+    pub tls: Option<ClientTls>,
     _counted: ConnectionGuard,
 }
 
 impl Connection {
-    pub(super) fn new(peer: SocketAddr, counted: ConnectionGuard) -> Self {
+    pub(super) fn new(client: Client, tls: Option<ClientTls>, counted: ConnectionGuard) -> Self {
+        let peer = client.ends.source;
         Self {
             peer,
+            local: client.ends.destination,
+            is_peer_unknown: client.is_unknown,
             peer_header: HeaderValue::from_str(&peer.ip().to_canonical().to_string())
                 .unwrap_or(HeaderValue::from_static("unknown")),
+            tls,
             listener: counted.listener().clone(),
             _counted: counted,
         }

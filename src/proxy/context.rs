@@ -9,9 +9,11 @@ use http::HeaderValue;
 use super::client_stream::Answer;
 use super::connection::Connection;
 use super::exchange::Exchange;
+use super::grpc;
 use super::steps::{self, Finished};
+use crate::config::UpstreamProtocol;
 use crate::observe::Reason;
-use crate::runtime::{Lease, Pool, Route, Runtime, Snapshot, Tiers, Upstream};
+use crate::runtime::{Lease, Pool, Route, Runtime, Snapshot, Tiers, UpgradedGuard, Upstream};
 
 /// The state of one request. It ends in `steps::observe`, once, on every path: by the hook that
 /// Pingora calls at the end, or else, when the request is cut off in the middle, by `Drop`.
@@ -28,6 +30,8 @@ pub struct RequestContext {
     pub(super) route: Option<usize>,
     /// Index into the snapshot's pools.
     pub(super) pool: Option<usize>,
+    /// The gRPC call that this request makes, if it makes one.
+    pub(super) grpc: Option<grpc::Call>,
     /// What `consistent_hash` goes by.
     pub(super) hash: u64,
     pub(super) tried: Tiers,
@@ -49,6 +53,8 @@ pub struct RequestContext {
     /// What the access log wants to know and nobody else; empty while it is off.
     pub(super) told: Option<Box<Told>>,
     pub(super) is_finished: bool,
+    /// Counts the request among the upgraded connections.
+    pub(super) upgraded: Option<UpgradedGuard>,
 }
 
 /// Facts of the request head that only the access log needs.
@@ -84,6 +90,7 @@ impl RequestContext {
             request_id: HeaderValue::from_static(""),
             route: None,
             pool: None,
+            grpc: None,
             hash: 0,
             tried: Tiers::default(),
             attempts: 0,
@@ -97,6 +104,7 @@ impl RequestContext {
             is_http_1_0: false,
             told: None,
             is_finished: false,
+            upgraded: None,
         }
     }
 
@@ -140,9 +148,23 @@ impl RequestContext {
         self.pool()?.upstreams().get(attempt.upstream)
     }
 
-    /// When the route's timeout runs out.
+    /// When the request is given up: when the route's timeout runs out, if it has one, or the client's deadline
+    /// if this is a gRPC call. Calls may be streams of any length, so one without a deadline has none.
     pub(super) fn deadline(&self) -> Option<Duration> {
-        self.route().map(|route| self.started + route.config.timeout)
+        match &self.grpc {
+            Some(call) => call.given_up_at(),
+            None => Some(self.started + self.route()?.config.timeout?),
+        }
+    }
+
+    /// Whether the client's own deadline is over.
+    pub(super) fn is_past_the_clients_deadline(&self, now: Duration) -> bool {
+        self.grpc.and_then(|call| call.deadline).is_some_and(|deadline| now >= deadline)
+    }
+
+    /// Whether the pool's upstreams are to be spoken to in nothing but HTTP/1.1.
+    pub(super) fn speaks_only_http1(&self) -> bool {
+        self.pool().is_some_and(|pool| pool.config.protocol == UpstreamProtocol::Http1)
     }
 
     /// Whether this request asks for a WebSocket.
@@ -150,11 +172,28 @@ impl RequestContext {
         self.exchange.as_ref().is_some_and(|exchange| exchange.is_handshake())
     }
 
+    /// Whether the pool's upstreams are to be spoken to in nothing but HTTP/2.
+    pub(super) fn speaks_only_http2(&self) -> bool {
+        self.pool().is_some_and(|pool| pool.config.protocol == UpstreamProtocol::Http2)
+    }
+
+    /// Whether this is a gRPC call on HTTP/2, whose client understands refusals in the words of gRPC.
+    pub(super) fn is_grpc_stream(&self) -> bool {
+        self.grpc.is_some() && self.exchange.as_ref().is_some_and(|exchange| exchange.is_stream)
+    }
+
     /// Lets the client's bytes through, or ends the request; nothing unless it is a handshake.
     pub(super) fn answer_handshake(&self, answer: Answer) {
         if let Some(exchange) = &self.exchange {
             exchange.answer_handshake(answer);
         }
+    }
+
+    /// Whether the peer may speak for others.
+    pub(super) fn trusts_peer(&self) -> bool {
+        self.connection().is_some_and(|connection| {
+            !connection.is_peer_unknown && self.is_trusted(connection.peer.ip().to_canonical())
+        })
     }
 
     /// Whether this address may speak for others.
@@ -165,6 +204,44 @@ impl RequestContext {
             .listeners
             .get(connection.listener.index)
             .is_some_and(|listener| listener.trusted_proxies.iter().any(|network| network.contains(&address)))
+    }
+
+    /// The request is on its way to an upstream, which may be silent for as long as `timeouts.read`, if that is
+    /// shorter than the time left; no timer of Pingora's, since nobody knows yet whether the answer has an end.
+    pub(super) fn begin_to_listen(&self) {
+        let (Some(exchange), Some(pool), Some(attempt)) = (&self.exchange, self.pool(), &self.attempt) else {
+            return;
+        };
+        if exchange.is_timed_by_pingora() {
+            return;
+        }
+        let left = self.deadline().map(|deadline| deadline.saturating_sub(attempt.sent_at));
+        let patience = Some(pool.config.timeouts.read).filter(|&read| left.is_none_or(|left| read < left));
+        if patience.is_some() {
+            exchange.set_patience(patience, self.runtime.now());
+        }
+    }
+
+    /// The answer goes on until somebody ends it, or until nobody has said anything for long enough.
+    pub(super) fn become_endless(&self, now: Duration) {
+        if let (Some(exchange), Some(pool)) = (&self.exchange, self.pool()) {
+            exchange.set_deadline(None);
+            exchange.set_patience(Some(pool.config.timeouts.tunnel), now);
+        }
+    }
+
+    /// A WebSocket begins.
+    pub(super) fn become_tunnel(&mut self) {
+        let (Some(exchange), Some(upstream)) = (&self.exchange, self.upstream()) else { return };
+        exchange.become_tunnel();
+        self.upgraded = Some(UpgradedGuard::new(&exchange.connection.listener, &upstream.state));
+    }
+
+    /// Something came from the upstream, or went there.
+    pub(super) fn note_heard(&self, now: Duration) {
+        if let Some(exchange) = self.exchange.as_ref().filter(|exchange| exchange.listens()) {
+            exchange.note_heard(now);
+        }
     }
 
     /// Moves the point at which the connection is cut; `None`: never.
@@ -182,7 +259,16 @@ impl Drop for RequestContext {
         }
         let was_cut = self.exchange.as_ref().is_some_and(|exchange| exchange.was_cut());
         let reason = if was_cut { Reason::UpstreamTimeout } else { Reason::ClientClosed };
-        self.refusal.get_or_insert(reason);
+        let unanswered = self.exchange.as_ref().filter(|exchange| exchange.was_cut_unanswered());
+        if let Some(exchange) = unanswered {
+            exchange.leave_request_id(self.request_id.clone());
+            // It was the upstream that took nothing more.
+            steps::failed(steps::Outcome::Timeout, self.runtime.now(), self);
+        }
+        // A tunnel that was cut is one that had fallen silent: nobody was refused anything.
+        if self.status != Some(101) {
+            self.refusal.get_or_insert(reason);
+        }
         let finished = Finished {
             status: self.status.unwrap_or(reason.status()),
             request_bytes: self.request_bytes,

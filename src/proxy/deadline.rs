@@ -5,16 +5,22 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use pingora::server::ShutdownWatch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::exchange::Exchange;
+use super::http1::stopping;
 use crate::runtime::Runtime;
 
 /// How much longer than its route's timeout a request lives before its connection is cut. At the timeout
-/// itself it is given up, and answered with 504; this is for requests that are past answering, because the
-/// response is under way or the client does not read. It is, too, for an upload that the upstream does not
-/// take: nobody reads the client then, so that nobody is told.
+/// itself it is given up, and answered with 504; this is for requests whose response is under way or whose
+/// client does not read. It is, too, for an upload that the upstream does not take: Pingora reads nothing then,
+/// and finds nothing out, so that it is answered by whoever carries it.
 const CUT_GRACE: Duration = Duration::from_millis(250);
+
+/// How long before the end of a drain both ends of a tunnel are told, if the drain is at least twice as long:
+/// time enough to answer, and to close in good order.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What Pingora makes of one request.
 type Request<'a, T> = Pin<Box<dyn Future<Output = Option<T>> + Send + 'a>>;
@@ -26,28 +32,127 @@ pub(super) async fn carry<T>(
     exchange: &Exchange,
     alarm: &mut Alarm,
     runtime: &Runtime,
+    shutdown: &ShutdownWatch,
 ) -> Option<T> {
-    let mut is_late = false;
+    let (mut lateness, mut stall, mut farewell) =
+        (Lateness::default(), Stall::default(), Farewell::default());
     poll_fn(|context| {
         loop {
             if let Poll::Ready(ended) = request.as_mut().poll(context) {
                 return Poll::Ready(ended);
             }
-            let Some(deadline) = exchange.deadline() else { return Poll::Pending };
-            let until = if is_late { deadline + CUT_GRACE } else { deadline };
+            if farewell.is_due(exchange, runtime, shutdown, alarm, context) {
+                // Polled once more, the tunnel says it.
+                exchange.say_farewell();
+                continue;
+            }
+            let stalled_until = stall.until(exchange, runtime);
+            let due = lateness.follow(exchange);
+            let Some(until) = due.into_iter().chain(stalled_until).min() else { return Poll::Pending };
             if alarm.poll_until(context, runtime.instant(until).into()).is_pending() {
                 return Poll::Pending;
             }
-            if is_late {
+            if lateness.is_told() || stalled_until == Some(until) {
                 exchange.note_cut();
                 return Poll::Ready(None);
             }
             // Polled once more, it finds out by itself, and answers.
-            is_late = true;
-            exchange.note_late();
+            lateness.tell(exchange);
         }
     })
     .await
+}
+
+/// Whether the request knows that it is late.
+#[derive(Default)]
+struct Lateness {
+    /// When it was due.
+    told: Option<Duration>,
+}
+
+impl Lateness {
+    /// When something has to be done. If what is due has moved, such as by another attempt, it is not late.
+    fn follow(&mut self, exchange: &Exchange) -> Option<Duration> {
+        let due = exchange.due();
+        if self.told.is_some() && self.told != due {
+            self.told = None;
+            exchange.set_late(false);
+        }
+        if self.is_told() { due.map(|due| due + CUT_GRACE) } else { due }
+    }
+
+    const fn is_told(&self) -> bool {
+        self.told.is_some()
+    }
+
+    fn tell(&mut self, exchange: &Exchange) {
+        self.told = exchange.due();
+        exchange.set_late(true);
+    }
+}
+
+/// A client that takes nothing of what we have for it.
+#[derive(Default)]
+struct Stall {
+    number: u32,
+    until: Option<Duration>,
+}
+
+impl Stall {
+    /// When it has been too long.
+    fn until(&mut self, exchange: &Exchange, runtime: &Runtime) -> Option<Duration> {
+        let number = exchange.stall();
+        if number != self.number {
+            let now = runtime.now();
+            self.number = number;
+            self.until =
+                Some(exchange.stall_max()).filter(|_| number > 0).map(|most| now.saturating_add(most));
+            // Nobody listened meanwhile.
+            exchange.note_heard(now);
+        }
+        self.until
+    }
+}
+
+/// Waits until a drain that has begun is about to end; only for tunnels, which would go on for ever.
+#[derive(Default)]
+enum Farewell {
+    #[default]
+    NotYet,
+    Waiting(Pin<Box<dyn Future<Output = ()> + Send>>),
+    At(Duration),
+    Said,
+}
+
+impl Farewell {
+    /// `true` once, when it is time.
+    fn is_due(
+        &mut self,
+        exchange: &Exchange,
+        runtime: &Runtime,
+        shutdown: &ShutdownWatch,
+        alarm: &mut Alarm,
+        context: &mut Context<'_>,
+    ) -> bool {
+        if !exchange.is_tunnel() {
+            return false;
+        }
+        if matches!(self, Self::NotYet) {
+            *self = Self::Waiting(Box::pin(stopping(shutdown.clone())));
+        }
+        if let Self::Waiting(stopping) = self
+            && stopping.as_mut().poll(context).is_ready()
+        {
+            let drain = runtime.peek().config.server.drain_timeout;
+            *self = Self::At(runtime.now() + drain.saturating_sub(FAREWELL.min(drain / 2)));
+        }
+        let Self::At(time) = *self else { return false };
+        let is_due = alarm.poll_until(context, runtime.instant(time).into()).is_ready();
+        if is_due {
+            *self = Self::Said;
+        }
+        is_due
+    }
 }
 
 /// One timer per connection, moved as seldom as possible.

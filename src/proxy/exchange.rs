@@ -1,10 +1,14 @@
 //! What the hooks, and the loop that carries a request, tell each other about it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
+use http::HeaderValue;
+use pingora::protocols::Stream;
+
+use super::CLIENT_STALL;
 use super::client_stream::Answer;
 use super::connection::Connection;
 use super::head::{Framing, Head};
@@ -23,10 +27,20 @@ const SMALL_HEAD_BYTES: usize = 2048;
 pub(super) struct Exchange {
     /// What it came on.
     pub connection: Arc<Connection>,
+    /// Whether the client of a stream wants server-sent events, and says so.
+    wants_events: AtomicBool,
     /// Whether it is a stream of HTTP/2, which shares its connection with others.
     pub is_stream: bool,
     /// Microseconds since the runtime's epoch; see [`NEVER`].
     deadline: AtomicU64,
+    /// Microseconds that nothing may be heard of the upstream, or in a tunnel of either side; see [`NEVER`].
+    patience: AtomicU64,
+    /// When something was heard last, in microseconds since the runtime's epoch.
+    heard: AtomicU64,
+    /// Which time in a row it is that the client takes nothing of what we have for it; 0: it does.
+    stall: AtomicU32,
+    is_tunnel: AtomicBool,
+    says_farewell: AtomicBool,
     bad_body: AtomicBool,
     cut: AtomicBool,
     is_late: AtomicBool,
@@ -37,6 +51,14 @@ pub(super) struct Exchange {
     has_small_head_only: AtomicBool,
     is_handshake: AtomicBool,
     handshake: Mutex<Handshake>,
+    left: Mutex<Left>,
+}
+
+/// What a request that was cut off unanswered leaves behind, so that its client can be told.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    pub socket: Option<Stream>,
+    pub request_id: Option<HeaderValue>,
 }
 
 /// A WebSocket handshake under way: its answer, and who waits for it.
@@ -52,7 +74,13 @@ impl Exchange {
         Self {
             connection,
             is_stream: false,
+            wants_events: AtomicBool::new(false),
             deadline: AtomicU64::new(NEVER),
+            patience: AtomicU64::new(NEVER),
+            heard: AtomicU64::new(0),
+            stall: AtomicU32::new(0),
+            is_tunnel: AtomicBool::new(false),
+            says_farewell: AtomicBool::new(false),
             bad_body: AtomicBool::new(false),
             cut: AtomicBool::new(false),
             is_late: AtomicBool::new(false),
@@ -63,6 +91,7 @@ impl Exchange {
             has_small_head_only: AtomicBool::new(false),
             is_handshake: AtomicBool::new(false),
             handshake: Mutex::default(),
+            left: Mutex::default(),
         }
     }
 
@@ -73,8 +102,80 @@ impl Exchange {
 
     /// The request under way is given up at this time, and cut off soon after.
     pub(super) fn set_deadline(&self, deadline: Option<Duration>) {
-        let micros = deadline.map_or(NEVER, |deadline| u64::try_from(deadline.as_micros()).unwrap_or(NEVER));
-        self.deadline.store(micros, Ordering::Relaxed);
+        self.deadline.store(deadline.map_or(NEVER, micros), Ordering::Relaxed);
+    }
+
+    /// From `now` on, nothing may be silent for longer than this; `None`: for as long as it likes.
+    pub(super) fn set_patience(&self, patience: Option<Duration>, now: Duration) {
+        self.heard.store(micros(now), Ordering::Relaxed);
+        self.patience.store(patience.map_or(NEVER, micros), Ordering::Relaxed);
+    }
+
+    /// Whether anybody wants to know when something was heard.
+    pub(super) fn listens(&self) -> bool {
+        self.patience.load(Ordering::Relaxed) != NEVER
+    }
+
+    /// Something was heard.
+    pub(super) fn note_heard(&self, now: Duration) {
+        self.heard.store(micros(now), Ordering::Relaxed);
+    }
+
+    /// The client takes nothing of what we have for it, for the so-manieth time; 0: it has taken some.
+    pub(super) fn note_stall(&self, number: u32) {
+        self.stall.store(number, Ordering::Relaxed);
+    }
+
+    /// What [`note_stall`](Self::note_stall) was told last.
+    pub(super) fn stall(&self) -> u32 {
+        self.stall.load(Ordering::Relaxed)
+    }
+
+    /// How long the client may take nothing.
+    pub(super) fn stall_max(&self) -> Duration {
+        match self.patience.load(Ordering::Relaxed) {
+            // Who sleeps in a tunnel is as silent as one who does not send.
+            patience if self.is_tunnel() => Duration::from_micros(patience),
+            _ => CLIENT_STALL,
+        }
+    }
+
+    /// From here on bytes go both ways, and are no HTTP.
+    pub(super) fn become_tunnel(&self) {
+        self.is_tunnel.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the request under way has become a tunnel.
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.is_tunnel.load(Ordering::Relaxed)
+    }
+
+    /// The process ends soon: both sides of the tunnel are to be told.
+    pub(super) fn say_farewell(&self) {
+        self.says_farewell.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`say_farewell`](Self::say_farewell) was called.
+    pub(super) fn says_farewell(&self) -> bool {
+        self.says_farewell.load(Ordering::Relaxed)
+    }
+
+    /// The request says that it wants server-sent events.
+    pub(super) fn note_wants_events(&self) {
+        self.wants_events.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether Pingora watches how long the upstream is silent. For HTTP/2 it has to, since it alone can give a
+    /// stream up with an answer; but it does not stop at the head of an event stream. So that is left to
+    /// clients who say beforehand what they want, as browsers do.
+    pub(super) fn is_timed_by_pingora(&self) -> bool {
+        self.is_stream && !self.wants_events.load(Ordering::Relaxed)
+    }
+
+    /// Another attempt: what came of the one before does not hold for it.
+    pub(super) fn begin_attempt(&self) {
+        self.patience.store(NEVER, Ordering::Relaxed);
+        self.was_given_up.store(false, Ordering::Relaxed);
     }
 
     /// An answer of the upstream's is on its way to the client: too late to give up.
@@ -142,6 +243,7 @@ impl Exchange {
     /// A new request: what was said about the one before does not hold for it.
     pub(super) fn begin_request(&self, head: &Head) {
         self.set_deadline(None);
+        self.patience.store(NEVER, Ordering::Relaxed);
         self.is_late.store(false, Ordering::Relaxed);
         self.is_answered.store(false, Ordering::Relaxed);
         self.was_given_up.store(false, Ordering::Relaxed);
@@ -171,9 +273,29 @@ impl Exchange {
         self.cut.load(Ordering::Relaxed)
     }
 
-    /// The request under way is past its deadline; see [`gives_up`](Self::gives_up).
-    pub(super) fn note_late(&self) {
-        self.is_late.store(true, Ordering::Relaxed);
+    /// Whether it was, and its client has not seen anything of an answer.
+    pub(super) fn was_cut_unanswered(&self) -> bool {
+        self.was_cut() && !self.is_answered.load(Ordering::Relaxed)
+    }
+
+    /// The socket of a request that was cut off unanswered.
+    pub(super) fn leave_socket(&self, socket: Stream) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).socket = Some(socket);
+    }
+
+    /// The id of a request that was cut off unanswered.
+    pub(super) fn leave_request_id(&self, id: HeaderValue) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).request_id = Some(id);
+    }
+
+    /// What was left, if anything.
+    pub(super) fn take_left(&self) -> Left {
+        std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether the request under way is past its time; see [`gives_up`](Self::gives_up).
+    pub(super) fn set_late(&self, is_late: bool) {
+        self.is_late.store(is_late, Ordering::Relaxed);
     }
 
     /// The request under way is cut off.
@@ -181,11 +303,22 @@ impl Exchange {
         self.cut.store(true, Ordering::Relaxed);
     }
 
-    /// When the request under way is given up.
-    pub(super) fn deadline(&self) -> Option<Duration> {
-        match self.deadline.load(Ordering::Relaxed) {
+    /// When the request under way is given up. Silence does not count while the client takes nothing: then
+    /// nobody listens to the upstream.
+    pub(super) fn due(&self) -> Option<Duration> {
+        let silent_until = match self.patience.load(Ordering::Relaxed) {
+            patience if patience != NEVER && self.stall() == 0 => {
+                self.heard.load(Ordering::Relaxed).saturating_add(patience)
+            }
+            _ => NEVER,
+        };
+        match self.deadline.load(Ordering::Relaxed).min(silent_until) {
             NEVER => None,
             micros => Some(Duration::from_micros(micros)),
         }
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(NEVER)
 }

@@ -7,6 +7,8 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Uri};
 use pingora::http::{RequestHeader, ResponseHeader};
 
+use super::head::is_authority;
+use super::tls::{ClientCertificate, ClientTls};
 use crate::config::HeaderEdits;
 
 /// Whose word on earlier hops is dropped unless the peer is trusted, beside the four that we set.
@@ -19,6 +21,13 @@ static CLAIMS: [HeaderName; 5] = [
 ];
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// What we say of a client's certificate, and what nobody else may say. Not even a proxy whose word counts
+/// otherwise: upstreams take these for the outcome of a handshake with us.
+static CERTIFICATE: [HeaderName; 3] = [
+    HeaderName::from_static("x-client-cert-subject"),
+    HeaderName::from_static("x-client-cert-fingerprint"),
+    HeaderName::from_static("x-client-cert-verified"),
+];
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -45,6 +54,8 @@ pub(super) struct Origin<'a> {
     pub is_trusted: bool,
     /// Whether the head was seen to hold no field that [`forward`] would drop.
     pub claims_nothing: bool,
+    /// What is known of the connection, if it is one over TLS.
+    pub tls: Option<&'a ClientTls>,
     pub request_id: &'a HeaderValue,
 }
 
@@ -52,8 +63,9 @@ pub(super) struct Origin<'a> {
 pub(super) fn forward(origin: &Origin<'_>, request: &mut RequestHeader) -> pingora::Result<()> {
     if !origin.claims_nothing {
         if !origin.is_trusted {
-            drop_claims(request);
+            drop_all(&CLAIMS, request);
         }
+        drop_all(&CERTIFICATE, request);
         drop_aliases(request);
     }
     let believed =
@@ -65,7 +77,8 @@ pub(super) fn forward(origin: &Origin<'_>, request: &mut RequestHeader) -> pingo
         request.insert_header("X-Forwarded-For", origin.peer.clone())?;
     }
     if !believed(&FORWARDED_PROTO, request) {
-        request.insert_header("X-Forwarded-Proto", HeaderValue::from_static("http"))?;
+        let scheme = if origin.tls.is_some() { "https" } else { "http" };
+        request.insert_header("X-Forwarded-Proto", HeaderValue::from_static(scheme))?;
     }
     if !believed(&FORWARDED_HOST, request) {
         match request.headers.get(header::HOST).cloned() {
@@ -73,11 +86,27 @@ pub(super) fn forward(origin: &Origin<'_>, request: &mut RequestHeader) -> pingo
             None => drop(request.remove_header(&FORWARDED_HOST)),
         }
     }
+    if let Some(tls) = origin.tls.filter(|tls| tls.asks_for_certificates) {
+        describe_certificate(tls.certificate.as_ref(), request)?;
+    }
     request.insert_header("X-Request-Id", origin.request_id.clone())
 }
 
-fn drop_claims(request: &mut RequestHeader) {
-    for name in &CLAIMS {
+fn describe_certificate(
+    certificate: Option<&ClientCertificate>,
+    request: &mut RequestHeader,
+) -> pingora::Result<()> {
+    let verified = HeaderValue::from_static(if certificate.is_some() { "true" } else { "false" });
+    request.insert_header("X-Client-Cert-Verified", verified)?;
+    if let Some(ClientCertificate { subject, fingerprint }) = certificate {
+        request.insert_header("X-Client-Cert-Subject", subject.clone())?;
+        request.insert_header("X-Client-Cert-Fingerprint", fingerprint.clone())?;
+    }
+    Ok(())
+}
+
+fn drop_all(names: &[HeaderName], request: &mut RequestHeader) {
+    for name in names {
         request.remove_header(name);
     }
 }
@@ -98,7 +127,9 @@ fn is_alias(name: &HeaderName) -> bool {
         ours.as_str().len() == name.len() && folded.eq(ours.as_str().bytes())
     };
     let set_by_us = [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, REQUEST_ID];
-    name.starts_with('x') && name.contains('_') && CLAIMS.iter().chain(&set_by_us).any(is_same)
+    name.starts_with('x')
+        && name.contains('_')
+        && CLAIMS.iter().chain(&CERTIFICATE).chain(&set_by_us).any(is_same)
 }
 
 /// The chain of addresses so far, then the peer's.
@@ -151,7 +182,7 @@ pub(super) fn new_request_id() -> HeaderValue {
     HeaderValue::from_bytes(text.as_flattened()).unwrap_or(HeaderValue::from_static("-"))
 }
 
-fn in_hexadecimal(byte: u8) -> [u8; 2] {
+pub(super) fn in_hexadecimal(byte: u8) -> [u8; 2] {
     let digit = |value: u8| if value < 10 { b'0' + value } else { b'a' - 10 + value };
     [digit(byte >> 4), digit(byte & 15)]
 }
@@ -252,6 +283,51 @@ pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
+/// Whether a proxy says that its client came over TLS; of a chain of proxies, the first one's client counts.
+pub(super) fn says_https(headers: &HeaderMap) -> bool {
+    let value = headers.get(FORWARDED_PROTO).map_or(&b""[..], HeaderValue::as_bytes);
+    let first = value.split(|&byte| byte == b',').next().unwrap_or_default();
+    first.trim_ascii().eq_ignore_ascii_case(b"https")
+}
+
+/// The same URL with https, at this port. `None` without a host: it is nobody's place to choose one.
+///
+/// The host is that of `Host`, which `head.rs` has checked to be the one that the request target names, if it
+/// names one; HTTP/2 may name it there alone.
+pub(super) fn https_location(
+    target: &[u8],
+    uri: &Uri,
+    headers: &HeaderMap,
+    port: u16,
+) -> Option<HeaderValue> {
+    let named = match headers.get(header::HOST) {
+        Some(host) => host.to_str().ok()?,
+        None => uri.authority()?.as_str(),
+    };
+    let host = without_port(named);
+    if host.is_empty() || !host.bytes().all(is_authority) {
+        return None;
+    }
+    let absolute = origin_form(target, uri);
+    let path = match absolute.as_deref().unwrap_or(target) {
+        b"*" => &b"/"[..],
+        path => path,
+    };
+    let mut location = Vec::with_capacity("https://:65535".len() + host.len() + path.len());
+    location.extend_from_slice(b"https://");
+    location.extend_from_slice(host.as_bytes());
+    if port != 443 {
+        location.extend_from_slice(format!(":{port}").as_bytes());
+    }
+    for &byte in path {
+        match byte {
+            b'!'..=b'~' => location.push(byte),
+            other => location.extend_from_slice(format!("%{other:02X}").as_bytes()),
+        }
+    }
+    HeaderValue::from_bytes(&location).ok()
+}
+
 /// The value of a cookie.
 pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     headers
@@ -264,17 +340,21 @@ pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]>
 
 /// `Host` without its port, as routes compare it: borrowed unless it has capital letters.
 pub(super) fn bare_host(host: &str) -> std::borrow::Cow<'_, str> {
-    let end = match host.rfind(':') {
-        // A colon inside brackets belongs to an IPv6 address.
-        Some(colon) if !host.get(colon..).unwrap_or_default().contains(']') => colon,
-        _ => host.len(),
-    };
-    let bare = host.get(..end).unwrap_or(host);
+    let bare = without_port(host);
     if bare.bytes().any(|byte| byte.is_ascii_uppercase()) {
         bare.to_ascii_lowercase().into()
     } else {
         bare.into()
     }
+}
+
+fn without_port(host: &str) -> &str {
+    let end = match host.rfind(':') {
+        // A colon inside brackets belongs to an IPv6 address.
+        Some(colon) if !host.get(colon..).unwrap_or_default().contains(']') => colon,
+        _ => host.len(),
+    };
+    host.get(..end).unwrap_or(host)
 }
 
 #[cfg(test)]
@@ -296,6 +376,7 @@ mod tests {
             peer: &HeaderValue::from_static("10.0.0.9"),
             is_trusted,
             claims_nothing: false,
+            tls: None,
             request_id: &HeaderValue::from_static("id"),
         };
         forward(&origin, &mut request).unwrap();

@@ -27,7 +27,7 @@ use super::accept::TrafficApp;
 use super::client_stream::ClientStream;
 use super::connection::Connection;
 use super::deadline::{self, Alarm};
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Left};
 use super::head::{Fault, Head, HeadReader, Reading};
 use super::http2;
 use super::refusal::{self, Early};
@@ -94,6 +94,12 @@ impl Conversation {
                 None => return,
             }
         }
+    }
+
+    /// Refuses the connection, whatever its request is.
+    pub(super) async fn turn_away(self, socket: Stream, early: Early) {
+        let stream = Box::new(ClientStream::new(socket, self.exchange.clone()));
+        self.refuse(stream, early).await;
     }
 
     fn limits(&self) -> ListenerLimits {
@@ -195,16 +201,34 @@ impl Conversation {
 
         // Boxed by async_trait: an idle connection does not hold this future.
         let request = self.app.proxy.process_new_http(session, shutdown);
-        let reused = deadline::carry(request, &self.exchange, &mut self.alarm, &self.app.runtime).await;
+        let reused =
+            deadline::carry(request, &self.exchange, &mut self.alarm, &self.app.runtime, shutdown).await;
+        if self.exchange.was_cut_unanswered() {
+            self.tell_of_cut().await;
+        }
         let (stream, _) = reused?.consume();
         ClientStream::from_stream(stream).filter(|stream| stream.is_between_requests())
     }
 
+    /// Answers a request that was cut off, and is counted and logged already.
+    async fn tell_of_cut(&self) {
+        let Left { socket: Some(socket), request_id } = self.exchange.take_left() else { return };
+        let id = request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default();
+        let answer = refusal::raw_answer(Reason::UpstreamTimeout, id, "");
+        self.part(Box::new(ClientStream::new(socket, self.exchange.clone())), &answer).await;
+    }
+
     /// Answers a request that Pingora never sees, and closes.
-    async fn refuse(&self, mut stream: Box<ClientStream>, early: Early) {
+    async fn refuse(&self, stream: Box<ClientStream>, early: Early) {
         let answer = refusal::refuse_early(&early, &self.connection, &self.app.runtime);
+        self.part(stream, &answer).await;
+    }
+
+    /// Says these last words, and closes.
+    async fn part(&self, mut stream: Box<ClientStream>, answer: &[u8]) {
+        self.exchange.note_answer();
         let farewell = async {
-            if stream.write_all(&answer).await.is_ok() && stream.flush().await.is_ok() {
+            if stream.write_all(answer).await.is_ok() && stream.flush().await.is_ok() {
                 let _ = stream.shutdown().await;
                 stream.drain(LINGER_BYTES_MAX).await;
             }

@@ -12,12 +12,18 @@
 
 mod accept;
 mod adapt;
+mod announced;
+mod announcing;
 mod chunked;
 mod client_stream;
 mod connection;
 mod context;
 mod deadline;
 mod exchange;
+mod frames;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+mod grpc;
 mod head;
 mod headers;
 mod http1;
@@ -26,6 +32,9 @@ mod log;
 mod peer;
 mod refusal;
 mod steps;
+mod subject;
+mod tls;
+mod tunnel;
 mod wait;
 
 use std::sync::Arc;
@@ -33,7 +42,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::Version;
+use http::{HeaderMap, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -43,9 +52,10 @@ use pingora::{Error, Result};
 
 pub use accept::TrafficApp;
 pub use context::RequestContext;
+pub use peer::for_probe;
 
 use client_stream::Answer;
-use steps::Finished;
+use steps::{Finished, Way};
 
 use crate::observe::{ConnectResult, Reason};
 use crate::runtime::Runtime;
@@ -80,20 +90,30 @@ impl ProxyHttp for Proxy {
 
     /// ROUTE and ADMIT. `true` tells Pingora that we have answered.
     async fn request_filter(&self, session: &mut Session, ctx: &mut Box<RequestContext>) -> Result<bool> {
-        session.set_write_timeout(Some(CLIENT_STALL));
         session.set_read_timeout(Some(CLIENT_STALL));
         adapt::identify(session, ctx);
+        if ctx.exchange.as_ref().is_some_and(|exchange| exchange.is_stream) {
+            // Of HTTP/1.1 we see for ourselves what the client takes; see `deadline.rs`.
+            session.set_write_timeout(Some(CLIENT_STALL));
+        }
         session.set_ignore_info_resp(ctx.is_http_1_0);
         let request = session.req_header();
         let host = adapt::host(request);
         let head = adapt::head(request, &host);
-        let verdict = steps::route(&head, fastrand::u64(..), ctx).and_then(|()| steps::admit(&head, ctx));
+        let is_https = adapt::is_https(request, ctx);
+        let verdict = adapt::within_size(request, ctx)
+            .and_then(|()| steps::route(&head, is_https, fastrand::u64(..), ctx))
+            .and_then(|way| steps::admit(&head, ctx).map(|()| way));
         drop(host);
         match verdict {
-            Ok(()) => {
-                let timeout = ctx.route().map_or(CLIENT_STALL, |route| route.config.timeout);
+            Ok(Way::ToPool) => {
+                let timeout = ctx.route().and_then(|route| route.config.timeout).unwrap_or(CLIENT_STALL);
                 session.set_read_timeout(Some(CLIENT_STALL.min(timeout)));
                 Ok(false)
+            }
+            Ok(Way::ToHttps(port)) => {
+                adapt::redirect(port, session, ctx).await;
+                Ok(true)
             }
             Err(reason) => {
                 adapt::refuse(reason, session, ctx).await;
@@ -114,9 +134,10 @@ impl ProxyHttp for Proxy {
             // Zero would mean no timeout at all.
             (Some(pool), Some(upstream), Some(client)) => {
                 let left = left.max(Duration::from_millis(1));
-                let mut peer = peer::for_upstream(pool, upstream, left, client)?;
+                client.begin_attempt();
+                let mut peer = peer::for_upstream(pool, upstream, left, client, ctx.grpc.is_some())?;
                 if ctx.needs_fresh_connection {
-                    peer::connect_afresh(&mut peer);
+                    peer::connect_afresh(&mut peer, pool);
                 }
                 Ok(peer)
             }
@@ -137,13 +158,17 @@ impl ProxyHttp for Proxy {
         let Some(upstream) = ctx.upstream() else { return Ok(()) };
         if is_reused {
             upstream.state.metrics.reused();
-            return Ok(());
+        } else {
+            upstream.state.metrics.connected(ConnectResult::Ok);
+            if ctx.pool().is_some_and(|pool| pool.config.tls.is_some()) {
+                upstream.state.note_no_trouble();
+            }
+            let now = self.runtime.now();
+            if let Some(attempt) = &mut ctx.attempt {
+                attempt.sent_at = now;
+            }
         }
-        upstream.state.metrics.connected(ConnectResult::Ok);
-        let now = self.runtime.now();
-        if let Some(attempt) = &mut ctx.attempt {
-            attempt.sent_at = now;
-        }
+        ctx.begin_to_listen();
         Ok(())
     }
 
@@ -156,11 +181,12 @@ impl ProxyHttp for Proxy {
         mut error: Box<Error>,
     ) -> Box<Error> {
         let (outcome, now) = (adapt::connect_outcome(&error), self.runtime.now());
-        if let Some(upstream) = ctx.upstream() {
+        if let Some(upstream) = ctx.upstream().filter(|_| outcome != steps::Outcome::GoneAway) {
             let is_timeout = outcome == steps::Outcome::ConnectTimeout;
             let result = if is_timeout { ConnectResult::TimedOut } else { ConnectResult::Failed };
             upstream.state.metrics.connected(result);
         }
+        adapt::tell_tls_failure(outcome, &error, now, ctx);
         steps::failed(outcome, now, ctx);
         error.set_retry(steps::may_try_another(outcome, adapt::sent(session), now, ctx));
         error
@@ -169,22 +195,42 @@ impl ProxyHttp for Proxy {
     /// FORWARD, outbound: what the upstream should know about the client.
     async fn upstream_request_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         ctx: &mut Box<RequestContext>,
     ) -> Result<()> {
+        let is_http2 = request.version == Version::HTTP_2;
+        if !is_http2 && ctx.speaks_only_http2() {
+            return Err(adapt::not_http2());
+        }
+        if !is_http2 && ctx.grpc.is_some() {
+            ctx.refusal = Some(Reason::GrpcNeedsHttp2);
+            grpc::tell_obstacle(ctx);
+            return Err(adapt::error(Reason::GrpcNeedsHttp2));
+        }
+        if is_http2 {
+            adapt::name_host(request)?;
+            if request.remove_header(&http::header::EXPECT).is_some() {
+                // Pingora does not see the upstream's 100, so the client would wait for it in vain.
+                adapt::invite_body(session).await?;
+            }
+        }
         let Some(exchange) = &ctx.exchange else { return Ok(()) };
         let origin = headers::Origin {
             peer: &exchange.connection.peer_header,
-            is_trusted: ctx.is_trusted(exchange.connection.peer.ip().to_canonical()),
+            is_trusted: ctx.trusts_peer(),
             claims_nothing: exchange.claims_nothing(),
+            tls: exchange.connection.tls.as_ref(),
             request_id: &ctx.request_id,
         };
-        if exchange.is_end_to_end() {
+        if exchange.is_end_to_end() && !is_http2 {
             // All that Pingora left for us to strip; see `peer.rs`.
             request.remove_header(&http::header::CONNECTION);
         }
         headers::forward(&origin, request)?;
+        if let Some(call) = &ctx.grpc {
+            call.tell_deadline(self.runtime.now(), request)?;
+        }
         if let Some(route) = ctx.route() {
             let prefix = Some(&route.config.matcher.path_prefix).filter(|_| route.config.strip_prefix);
             if let Some(target) = prefix.and_then(|prefix| headers::without_prefix(&request.uri, prefix)) {
@@ -208,7 +254,9 @@ impl ProxyHttp for Proxy {
             return Ok(());
         }
         let now = self.runtime.now();
-        steps::admit_body(bytes, now, ctx).map_err(adapt::error)?;
+        ctx.note_heard(now);
+        // Of the client's making: with any other blame Pingora would wait on for an answer of an HTTP/2 upstream.
+        steps::admit_body(bytes, now, ctx).map_err(|reason| adapt::error(reason).into_down())?;
         // The end of a chunked body comes without bytes.
         if let Some(attempt) = ctx.attempt.as_mut().filter(|_| is_end) {
             attempt.sent_at = now;
@@ -232,20 +280,29 @@ impl ProxyHttp for Proxy {
             return Ok(());
         }
         let now = self.runtime.now();
-        steps::answered(status, steps::tells_speed(status, &response.headers), now, ctx);
-        if steps::may_retry_status(status, adapt::sent(session), now, ctx) {
+        let is_latency = steps::tells_speed(status, &response.headers) && !adapt::is_open_call(session, ctx);
+        let judged = ctx.grpc.as_mut().map_or(status, |call| {
+            call.note_status(&response.headers);
+            call.judged(status)
+        });
+        steps::answered(judged, is_latency, now, ctx);
+        if steps::may_retry_status(judged, adapt::sent(session), now, ctx) {
             return Err(adapt::discarded(status));
         }
         if let Some(exchange) = &ctx.exchange {
             exchange.note_answer();
         }
-        if adapt::has_no_body(session, response) {
+        if adapt::has_no_body(session, response) || ctx.grpc.is_some_and(|call| call.status.is_some()) {
             steps::upstream_is_done(ctx);
         }
-        if status == 101 {
-            ctx.cut_at(None);
-            session.set_read_timeout(Some(peer::UPGRADED_IDLE));
+        if status == 101 || steps::is_event_stream(response.headers.get(http::header::CONTENT_TYPE)) {
+            ctx.become_endless(now);
         }
+        if status == 101 {
+            ctx.become_tunnel();
+            session.set_read_timeout(None);
+        }
+        ctx.note_heard(now);
         ctx.answer_handshake(if status == 101 { Answer::Accepted } else { Answer::Refused });
         Ok(())
     }
@@ -260,8 +317,24 @@ impl ProxyHttp for Proxy {
     ) -> Result<Option<Duration>> {
         if is_end {
             steps::upstream_is_done(ctx);
+        } else if ctx.exchange.as_ref().is_some_and(|exchange| exchange.listens()) {
+            ctx.note_heard(self.runtime.now());
         }
         Ok(None)
+    }
+
+    /// FORWARD, inbound: trailers are the end, too.
+    fn upstream_response_trailer_filter(
+        &self,
+        _: &mut Session,
+        trailers: &mut HeaderMap,
+        ctx: &mut Box<RequestContext>,
+    ) -> Result<()> {
+        if let Some(call) = &mut ctx.grpc {
+            call.note_status(trailers);
+        }
+        steps::upstream_is_done(ctx);
+        Ok(())
     }
 
     /// FORWARD, inbound: what the client should see.
@@ -316,14 +389,22 @@ impl ProxyHttp for Proxy {
         }
         error.retry.decide_reuse(is_reused);
         let is_discarded_answer = error.retry() && matches!(error.etype(), pingora::ErrorType::HTTPStatus(_));
-        let is_refused_body = matches!(ctx.refusal, Some(Reason::BodyTooLarge | Reason::RequestTimeout));
+        let is_refused_body = matches!(
+            ctx.refusal,
+            Some(Reason::BodyTooLarge | Reason::RequestTimeout | Reason::GrpcNeedsHttp2)
+        );
         if is_discarded_answer || is_refused_body {
             return error;
         }
-        if adapt::waits_for_the_client(&error, session) {
+        if !ctx.is_handshake() && adapt::waits_for_the_client(&error, session) {
             ctx.refusal = Some(Reason::RequestTimeout);
             error.set_retry(false);
             return error;
+        }
+        if let (pingora::ErrorType::H2Downgrade, Some(pool), Some(upstream)) =
+            (error.etype(), ctx.pool(), ctx.upstream())
+        {
+            upstream.state.demand_http1(pool.key);
         }
         let now = self.runtime.now();
         let is_stale_possible = is_reused && !adapt::is_answered(session) && !ctx.needs_fresh_connection;
@@ -332,6 +413,7 @@ impl ProxyHttp for Proxy {
             error.set_retry(false);
             return error;
         }
+        adapt::tell_tls_failure(outcome, &error, now, ctx);
         steps::failed(outcome, now, ctx);
         let may = steps::may_try_another(outcome, adapt::sent(session), now, ctx);
         error.set_retry(may);
@@ -345,6 +427,12 @@ impl ProxyHttp for Proxy {
         error: &Error,
         ctx: &mut Box<RequestContext>,
     ) -> FailToProxy {
+        if adapt::has_its_answer(error, session, ctx) {
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        }
+        if let Some(code) = adapt::reset_to_pass_on(error, session, ctx) {
+            session.shutdown_with_reason(code);
+        }
         let reason = adapt::reason(error, ctx);
         tracing::debug!(reason = reason.word(), %error, "request failed");
         // After a failure Pingora closes the client's connection, whatever we answer here: so we say it.

@@ -25,23 +25,36 @@ pub(super) struct Early {
     reason: Reason,
     /// What exactly was wrong, for the log.
     detail: &'static str,
+    /// What the client speaks.
+    protocol: &'static str,
+    /// What the client is told beyond the reason's own words.
+    hint: &'static str,
 }
 
 impl Early {
     pub(super) const fn of(reason: Reason) -> Self {
-        Self { reason, detail: "" }
+        Self { reason, detail: "", hint: "", protocol: "HTTP/1.1" }
     }
 
     pub(super) const fn malformed(detail: &'static str) -> Self {
-        Self { reason: Reason::BadRequest, detail }
+        Self { detail, ..Self::of(Reason::BadRequest) }
+    }
+
+    /// The same, of a client that speaks HTTP/2.
+    pub(super) const fn on_http2(self) -> Self {
+        Self { protocol: "HTTP/2", ..self }
+    }
+
+    /// HTTP in clear where TLS is spoken.
+    pub(super) const fn in_clear() -> Self {
+        let hint = "this port speaks TLS; ask with https:// instead of http://\n";
+        Self { hint, ..Self::malformed("HTTP in clear on a port that speaks TLS") }
     }
 }
 
-/// Counts an early refusal, and renders its answer as raw bytes.
-pub(super) fn refuse_early(early: &Early, connection: &Arc<Connection>, runtime: &Runtime) -> Vec<u8> {
+/// Counts and logs an early refusal that is answered by others, or not at all.
+pub(super) fn note_early(early: &Early, id_text: &str, connection: &Arc<Connection>, runtime: &Runtime) {
     runtime.metrics.refused(early.reason);
-    let id = headers::new_request_id();
-    let id_text = id.to_str().unwrap_or_default();
     tracing::debug!(
         listener = %connection.listener.name,
         client = %connection.peer.ip(),
@@ -50,16 +63,25 @@ pub(super) fn refuse_early(early: &Early, connection: &Arc<Connection>, runtime:
         request_id = id_text,
         "request refused"
     );
-    super::log::write_early(early.reason, id_text, connection, runtime);
-    let body = text_body(early.reason, id_text);
-    let status = StatusCode::from_u16(early.reason.status()).unwrap_or(StatusCode::BAD_REQUEST);
-    let retry_after = if wants_retry_after(early.reason) {
-        format!("Retry-After: {RETRY_AFTER}\r\n")
-    } else {
-        String::new()
-    };
+    super::log::write_early(early.reason, early.protocol, id_text, connection, runtime);
+}
+
+/// Counts an early refusal, and renders its answer as raw bytes.
+pub(super) fn refuse_early(early: &Early, connection: &Arc<Connection>, runtime: &Runtime) -> Vec<u8> {
+    let id = headers::new_request_id();
+    let id_text = id.to_str().unwrap_or_default();
+    note_early(early, id_text, connection, runtime);
+    raw_answer(early.reason, id_text, early.hint)
+}
+
+/// The answer to a request that Pingora does not answer, as raw bytes.
+pub(super) fn raw_answer(reason: Reason, request_id: &str, hint: &str) -> Vec<u8> {
+    let body = text_body(reason, request_id) + hint;
+    let status = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let retry_after =
+        if wants_retry_after(reason) { format!("Retry-After: {RETRY_AFTER}\r\n") } else { String::new() };
     format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n{retry_after}X-Request-Id: {id_text}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n{retry_after}X-Request-Id: {request_id}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n{body}",
         body.len()
     )
     .into_bytes()
@@ -86,6 +108,21 @@ pub(super) fn answer(
         response.insert_header(header::RETRY_AFTER, RETRY_AFTER)?;
     }
     Ok((response, body.into()))
+}
+
+/// The status of [`redirect`]: for good, and with the same method.
+pub(super) const REDIRECT: u16 = 308;
+
+/// The answer to a request that is to come again elsewhere.
+pub(super) fn redirect(
+    location: HeaderValue,
+    request_id: &HeaderValue,
+) -> pingora::Result<(ResponseHeader, Bytes)> {
+    let mut response = ResponseHeader::build(REDIRECT, Some(3))?;
+    response.insert_header(header::LOCATION, location)?;
+    response.insert_header(header::CONTENT_LENGTH, "0")?;
+    response.insert_header("X-Request-Id", request_id.clone())?;
+    Ok((response, Bytes::new()))
 }
 
 fn wants_retry_after(reason: Reason) -> bool {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::UpstreamState;
 use crate::config::ListenerConfig;
 use crate::observe::ListenerMetrics;
 
@@ -35,6 +36,8 @@ pub struct ListenerLimits {
     pub http2_cleartext: bool,
     /// Requests under way at a time on one HTTP/2 connection.
     pub http2_streams: u32,
+    /// How long an HTTP/2 client with requests under way may be silent.
+    pub http2_ping_interval: Duration,
 }
 
 impl ListenerLimits {
@@ -46,6 +49,7 @@ impl ListenerLimits {
         max_header_size: 0,
         http2_cleartext: false,
         http2_streams: 0,
+        http2_ping_interval: Duration::ZERO,
     };
 
     /// The limits among a listener's settings.
@@ -57,6 +61,7 @@ impl ListenerLimits {
             max_header_size: config.max_header_size,
             http2_cleartext: config.http2_cleartext,
             http2_streams: config.http2.max_streams,
+            http2_ping_interval: config.http2.ping_interval,
         }
     }
 }
@@ -84,6 +89,28 @@ impl ConnectionGuard {
     /// Who accepted the connection.
     pub fn listener(&self) -> &Arc<Listener> {
         &self.listener
+    }
+}
+
+/// One upgraded connection; gives the count back when dropped, however it ends.
+pub struct UpgradedGuard {
+    listener: Arc<Listener>,
+    upstream: Arc<UpstreamState>,
+}
+
+impl UpgradedGuard {
+    /// Counts one more at both.
+    pub fn new(listener: &Arc<Listener>, upstream: &Arc<UpstreamState>) -> Self {
+        listener.metrics.connection_upgraded();
+        upstream.metrics.connection_upgraded();
+        Self { listener: listener.clone(), upstream: upstream.clone() }
+    }
+}
+
+impl Drop for UpgradedGuard {
+    fn drop(&mut self) {
+        self.listener.metrics.upgraded_closed();
+        self.upstream.metrics.upgraded_closed();
     }
 }
 

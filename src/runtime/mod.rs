@@ -29,7 +29,7 @@ use arc_swap::{ArcSwap, Guard};
 
 pub use lease::Lease;
 pub use legacy::Legacy;
-pub use listener::{ConnectionGuard, Listener, ListenerLimits};
+pub use listener::{ConnectionGuard, Listener, ListenerLimits, UpgradedGuard};
 pub use pool::{Chosen, NoPick, Pool, PoolState, Tiers, identity_of};
 pub use queue::{Place, Queue};
 pub use readiness::{Phase, Readiness};
@@ -37,7 +37,7 @@ pub use upstream::{LastCheck, Upstream, UpstreamState};
 
 use leaving::Leaving;
 
-use crate::config::{Config, RouteConfig, UpstreamAddress};
+use crate::config::{Config, ListenerTlsConfig, RouteConfig, UpstreamAddress};
 use crate::observe::{AccessLog, ProcessMetrics, RouteMetrics};
 use crate::route::{RequestHead, RouteTable};
 
@@ -183,6 +183,11 @@ impl Runtime {
         snapshot.config.listeners.get(listener.index).map_or(ListenerLimits::NONE, ListenerLimits::of)
     }
 
+    /// How a listener speaks TLS in the running configuration, if it does.
+    pub fn tls_of(&self, listener: &Listener) -> Option<Arc<ListenerTlsConfig>> {
+        self.peek().config.listeners.get(listener.index)?.tls.clone()
+    }
+
     /// The listener that accepted a connection on this local address: an exact match, or else the
     /// one that listens on every address with this port.
     pub fn listener_at(&self, local: std::net::SocketAddr) -> Option<Arc<Listener>> {
@@ -218,19 +223,20 @@ pub struct Route {
 }
 
 impl Route {
-    /// The pool for one request, by the route's split; an index into the snapshot's pools.
-    pub fn pool_for(&self, random: u64) -> usize {
+    /// The pool for one request, by the route's split; an index into the snapshot's pools. `None`: it has none,
+    /// and redirects all it serves.
+    pub fn pool_for(&self, random: u64) -> Option<usize> {
         let split = &self.config.split;
         let total: u64 = split.iter().map(|part| u64::from(part.weight)).sum();
         // The high bits times the total: as good as a remainder, and without its division.
         let mut left = u64::try_from((u128::from(random) * u128::from(total)) >> 64).unwrap_or(0);
         for part in split {
             if left < u64::from(part.weight) {
-                return part.pool;
+                return Some(part.pool);
             }
             left -= u64::from(part.weight);
         }
-        split.first().map_or(0, |part| part.pool)
+        split.first().map(|part| part.pool)
     }
 }
 

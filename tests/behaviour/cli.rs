@@ -146,7 +146,7 @@ fn serves_both(evener: &Evener, one: &Origin, two: &Origin) {
 #[test]
 fn every_shipped_file_is_accepted() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    for folder in ["config", "examples"] {
+    for folder in ["config", "examples", "examples/websocket", "examples/proxy_protocol"] {
         for entry in std::fs::read_dir(root.join(folder)).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|extension| extension == "toml") {

@@ -89,7 +89,7 @@ fn writing(request: &Request) -> String {
 
 // ── Each command's words ────────────────────────────────────────────────────────────────────────────────
 
-const STATUS: &str = r#"{"version":"0.1.0","status":"degraded","uptime_seconds":7380.5,"generation":7,"etag":"\"t-7\"","config":"/etc/evener.toml","pid":4711,"listeners":[{"name":"http","address":"127.0.0.1:8080","connections":12}],"routes":2,"pools":1,"upstreams":3,"totals":{"requests":1200,"errors":3,"error_rate":0.0025,"in_flight":4,"latency_ms":{"min":0.1,"avg":2.0,"p50":1.25,"p90":9.0,"p99":34.5,"max":120.0},"bytes":{"request":1,"response":2}},"overrides":2,"last_refusal":{"at":"2026-01-02T03:04:05Z","who":"SIGHUP","reason":"error: one\n  = help: two"},GUARD}"#;
+const STATUS: &str = r#"{"version":"0.1.0","status":"degraded","uptime_seconds":7380.5,"generation":7,"etag":"\"t-7\"","config":"/etc/evener.toml","pid":4711,"listeners":[{"name":"http","address":"127.0.0.1:8080","connections":12,"upgraded_connections":3}],"routes":2,"pools":1,"upstreams":3,"totals":{"requests":1200,"errors":3,"error_rate":0.0025,"in_flight":4,"latency_ms":{"min":0.1,"avg":2.0,"p50":1.25,"p90":9.0,"p99":34.5,"max":120.0},"bytes":{"request":1,"response":2}},"overrides":2,"last_refusal":{"at":"2026-01-02T03:04:05Z","who":"SIGHUP","reason":"error: one\n  = help: two"},GUARD}"#;
 
 #[test]
 fn status_tells_what_runs() {
@@ -106,8 +106,8 @@ fn status_tells_what_runs() {
                 error: one
                   = help: two
 
-    LISTENER  ADDRESS         CONNECTIONS
-    http      127.0.0.1:8080           12
+    LISTENER  ADDRESS         CONNECTIONS  UPGRADED
+    http      127.0.0.1:8080           12         3
     --- exit code 0
     ");
 }

@@ -51,6 +51,8 @@ pub(in crate::admin) struct ListenerFigures {
     error_rate: f64,
     pub(in crate::admin) connections: u64,
     connections_accepted: u64,
+    /// Those among the connections that are a WebSocket.
+    upgraded_connections: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -75,6 +77,7 @@ pub(in crate::admin) struct UpstreamFigures {
     pub(in crate::admin) figures: Figures,
     ejections: u64,
     connections_reused: u64,
+    upgraded_connections: u64,
 }
 
 impl Figures {
@@ -124,6 +127,7 @@ impl ListenerFigures {
             error_rate: rate(errors, requests),
             connections: listener.metrics.open_connections(),
             connections_accepted: listener.metrics.accepted(),
+            upgraded_connections: listener.metrics.upgraded_connections(),
         }
     }
 }
@@ -171,6 +175,7 @@ impl UpstreamFigures {
             figures,
             ejections: metrics.ejections(),
             connections_reused: metrics.reused_connections(),
+            upgraded_connections: metrics.upgraded_connections(),
         }
     }
 }

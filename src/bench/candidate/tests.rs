@@ -18,7 +18,7 @@ fn scenario() -> Scenario {
         balancers: 1,
         threads: 3,
         load: Load::Rate { per_second: 400.0, arrivals: Arrivals::Poisson, work: Work::None },
-        request: Request { body: 0, answer: 10, is_kept: true },
+        request: Request { answer: 10, ..Request::default() },
         script: Vec::new(),
         reload_every: None,
         duration: Duration::from_secs(10),
@@ -67,7 +67,7 @@ fn evener_reads_what_is_written_for_it_with_every_strategy() {
         assert_eq!((config.server.threads, pool.strategy, pool.upstreams.len()), (3, kind, 1_999));
         assert!(pool.health_check.is_some() && pool.ejection.is_some(), "as it comes");
         assert_eq!(pool.keepalive.max_idle, 800, "as many as may be under way");
-        assert!(config.routes.iter().all(|route| route.timeout >= Duration::from_secs(4)));
+        assert!(config.routes.iter().all(|route| route.timeout >= Some(Duration::from_secs(4))));
     }
 }
 
@@ -101,7 +101,7 @@ fn patient_clients_wait_no_longer_than_the_balancer_does() {
     let plan = plan(folder.path(), candidate, 2, &patient);
     plan.write(&text(candidate, &plan).expect("a text")).expect("it is written");
     let config = read(&plan);
-    assert!(config.routes.iter().all(|route| route.timeout == Duration::from_secs(200)));
+    assert!(config.routes.iter().all(|route| route.timeout == Some(Duration::from_secs(200))));
     assert!(config.pools.iter().all(|pool| pool.timeouts.read == Duration::from_secs(200)));
     assert!(config.listeners.iter().all(|listener| listener.max_connections >= 12_000));
 }

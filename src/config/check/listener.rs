@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 
-use super::{miss_section, named};
+use super::{miss_section, named, tls};
 use crate::config::fields::{Fields, Value};
 use crate::config::limits::{self, DURATION_MIN};
 use crate::config::report::Wrong;
@@ -28,8 +28,6 @@ pub(in crate::config) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 
 /// A listener, or nothing without an address.
 fn one(name: String, fields: &Fields<'_>, taken: &Taken) -> Option<ListenerConfig> {
-    fields.not_yet("tls", "end TLS in front of Evener for now, and name that proxy in `trusted_proxies`");
-    fields.not_yet("proxy_protocol", "leave it out, and use X-Forwarded-For with `trusted_proxies`");
     let address = address(&name, fields, taken);
     let timeout = |key, default| fields.read(key, |value| value.duration(DURATION_MIN)).unwrap_or(default);
     let networks = fields.read("trusted_proxies", |value| {
@@ -44,6 +42,8 @@ fn one(name: String, fields: &Fields<'_>, taken: &Taken) -> Option<ListenerConfi
     let body_size = fields.read("max_body_size", |value| value.size(0, limits::BODY_SIZE_MAX));
     let http2_cleartext = fields.read("http2_cleartext", Value::boolean);
     let http2 = fields.read("http2", http2);
+    let tls = fields.read("tls", tls::listener);
+    let proxy_protocol = fields.read("proxy_protocol", |value| proxy_protocol(value, fields));
     Some(ListenerConfig {
         address: address?,
         name,
@@ -53,16 +53,36 @@ fn one(name: String, fields: &Fields<'_>, taken: &Taken) -> Option<ListenerConfi
         max_connections: connections.unwrap_or(defaults::MAX_CONNECTIONS),
         max_header_size: header_size.unwrap_or(defaults::MAX_HEADER_SIZE),
         max_body_size: body_size.filter(|&bytes| bytes > 0),
+        proxy_protocol: proxy_protocol.unwrap_or(false),
         http2_cleartext: http2_cleartext.unwrap_or(false),
         http2: http2.unwrap_or(defaults::HTTP2),
+        tls,
     })
 }
 
 fn http2(value: &Value<'_>) -> Option<Http2Config> {
     value.table("`http2`", |fields| {
         let streams = fields.read("max_streams", |value| value.count(1, limits::HTTP2_STREAMS_MAX));
-        Http2Config { max_streams: streams.unwrap_or(defaults::HTTP2.max_streams) }
+        let ping_interval = fields.read("ping_interval", |value| value.duration(DURATION_MIN));
+        Http2Config {
+            max_streams: streams.unwrap_or(defaults::HTTP2.max_streams),
+            ping_interval: ping_interval.unwrap_or(defaults::HTTP2.ping_interval),
+        }
     })
+}
+
+/// PROXY headers are believed, so somebody has to be named who may send them.
+fn proxy_protocol(value: &Value<'_>, fields: &Fields<'_>) -> Option<bool> {
+    let is_on = value.boolean()?;
+    let trusted = fields.get("trusted_proxies");
+    if is_on && trusted.is_none_or(|networks| networks.is_empty_list()) {
+        return value.refuse(Wrong::new(
+            "`proxy_protocol` without `trusted_proxies`: nobody may send PROXY headers",
+            "whose headers are believed?",
+            "name the proxies in front: trusted_proxies = [\"10.0.0.0/8\"]",
+        ));
+    }
+    Some(is_on)
 }
 
 /// The address, if no one else has it.

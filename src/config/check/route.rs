@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::time::Duration;
 
 use http::Method;
 
 use super::headers::{self, Direction};
 use super::{miss_section, named};
 use crate::config::fields::{Fields, Value};
-use crate::config::limits::{self, DURATION_MIN};
+use crate::config::limits;
 use crate::config::report::Wrong;
 use crate::config::values::shown;
 use crate::config::words::did_you_mean;
@@ -37,7 +38,8 @@ pub(in crate::config) fn for_everything() -> RouteConfig {
         name: "default".to_owned(),
         matcher: Matcher::default(),
         split: vec![SplitConfig { pool: 0, weight: defaults::WEIGHT }],
-        timeout: defaults::ROUTE_TIMEOUT,
+        redirect_https: None,
+        timeout: Some(defaults::ROUTE_TIMEOUT),
         strip_prefix: false,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
@@ -93,14 +95,16 @@ fn one(name: String, fields: &Fields<'_>, pools: &PoolNames<'_>) -> Option<Route
     let certain = before == fields.desk.found_so_far();
     let edits =
         |key, direction| fields.read(key, |value| headers::edits(value, direction)).unwrap_or_default();
-    let timeout = fields.read("timeout", |value| value.duration(DURATION_MIN));
+    let timeout = fields.read("timeout", |value| value.duration(Duration::ZERO));
     let strip_prefix = fields.get("strip_prefix");
     warn_of_nothing_to_strip(strip_prefix.as_ref(), &matcher);
+    let redirect_https = redirect_https(fields);
     let route = RouteConfig {
         name,
         matcher,
-        split: split(fields, pools).unwrap_or_default(),
-        timeout: timeout.unwrap_or(defaults::ROUTE_TIMEOUT),
+        split: split(fields, pools, redirect_https.is_some()).unwrap_or_default(),
+        redirect_https,
+        timeout: Some(timeout.unwrap_or(defaults::ROUTE_TIMEOUT)).filter(|timeout| !timeout.is_zero()),
         strip_prefix: strip_prefix.and_then(|value| value.boolean()).unwrap_or(false),
         request_headers: edits("request_headers", Direction::ToUpstream),
         response_headers: edits("response_headers", Direction::ToClient),
@@ -168,8 +172,24 @@ fn method(value: &Value<'_>) -> Option<Method> {
     })
 }
 
-/// `pool = "…"` or `split = […]`, exactly one of them.
-fn split(fields: &Fields<'_>, pools: &PoolNames<'_>) -> Option<Vec<SplitConfig>> {
+/// The port to which requests without TLS are redirected, if they are.
+fn redirect_https(fields: &Fields<'_>) -> Option<u16> {
+    let is_on = fields.read("redirect_https", Value::boolean).unwrap_or(false);
+    let port = fields.get("redirect_https_port");
+    if let Some(port) = port.as_ref().filter(|_| !is_on) {
+        let help = "add redirect_https = true, or remove `redirect_https_port`";
+        port.refuse::<()>(Wrong::new(
+            "`redirect_https_port` alone does nothing",
+            "nothing is redirected",
+            help,
+        ));
+    }
+    let port = port.and_then(|port| port.count(1, u16::MAX.into()));
+    is_on.then(|| port.unwrap_or(defaults::HTTPS_PORT))
+}
+
+/// `pool = "…"` or `split = […]`, exactly one of them; none is enough where others may be all that comes.
+fn split(fields: &Fields<'_>, pools: &PoolNames<'_>, may_be_none: bool) -> Option<Vec<SplitConfig>> {
     match (fields.get("pool"), fields.get("split")) {
         (Some(pool), None) => {
             let pool = pools.find(&pool)?;
@@ -181,6 +201,7 @@ fn split(fields: &Fields<'_>, pools: &PoolNames<'_>) -> Option<Vec<SplitConfig>>
             "one too many",
             "keep `split` to share requests among pools, or `pool` for one",
         )),
+        (None, None) if may_be_none => None,
         (None, None) => {
             let help = format!("add pool = \"NAME\". {}", pools.nearest(""));
             let wrong = Wrong::new("the route names no pool", "no `pool` and no `split` here", help);

@@ -68,6 +68,14 @@ pub(super) fn of_file(path: &str, desk: &Desk<'_>) -> Result<String, Wrong> {
     Ok(trimmed.to_owned())
 }
 
+/// Says so when every user of this machine may read this file with a private key.
+pub(super) fn warn_of_open_key(file: &Value<'_>) {
+    let Some(path) = file.as_text().filter(|path| is_open_to_all(path, file.desk)) else { return };
+    let help = format!("`chmod 600 {}`, and let it belong to the user that runs Evener", shown(path));
+    let message = "everybody on this machine can read this private key";
+    file.desk.warn(file.span.clone(), Wrong::new(message, "readable by all", help));
+}
+
 /// Whether every user of this machine may read the file; no, if there is none.
 pub(super) fn is_open_to_all(path: &str, desk: &Desk<'_>) -> bool {
     const READABLE_BY_OTHERS: u32 = 0o004;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use toml::{Table, Value};
 
+use super::certificates::{Authority, Kind};
 use super::{MINIMAL, REFERENCE, checked};
 
 #[test]
@@ -16,14 +17,31 @@ fn the_shipped_files_are_valid_without_a_warning() {
     }
 }
 
-/// The reference with its commented tables, which need a secret to be valid: here they get one.
-fn with_tokens() -> (tempfile::TempDir, String) {
+/// The reference with its commented tables, which need a secret or certificates to be valid: here they get
+/// them.
+fn with_files() -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ops.token");
     std::fs::write(&file, "a long enough secret".replace(' ', "-")).unwrap();
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let text = uncommented().replace("/etc/evener/ops.token", &file.display().to_string());
+    let authority = Authority::new("authority");
+    authority.issue_for(&["example.com"], Kind::Rsa).write(folder.path(), "site-rsa");
+    authority.issue(&["example.com"]).write(folder.path(), "site");
+    authority.write(folder.path(), "clients");
+    let text = uncommented().replace("/etc/evener", &folder.path().display().to_string());
+    let text = super::upstream_tls::with_files(&text, folder.path());
     (folder, text)
+}
+
+/// Which lines belong to a commented table.
+fn in_commented_tables() -> Vec<bool> {
+    let mut is_in = false;
+    let note = |line: &str| {
+        let bare = line.strip_prefix("# ");
+        is_in = bare.is_some_and(|bare| bare.starts_with('[') || is_in && bare.contains(" = "));
+        is_in
+    };
+    REFERENCE.lines().map(note).collect()
 }
 
 /// Each line `# [table]`, and the lines `# key = value` below it, without their `# `.
@@ -40,18 +58,18 @@ fn uncommented() -> String {
 
 #[test]
 fn the_commented_tables_of_the_reference_are_valid_without_a_warning() {
-    let (_folder, text) = with_tokens();
+    let (_folder, text) = with_files();
     let (config, warnings) = checked(&text).outcome.unwrap_or_else(|report| panic!("{report}"));
     assert_eq!(warnings.warnings().count(), 0, "{warnings}");
-    assert_eq!(config.admin.tokens.len(), 2);
+    assert_eq!((config.admin.tokens.len(), config.listeners.len()), (2, 2));
 }
 
 /// The keys that the checks ask for are the keys that the reference explains, no more and no fewer.
 #[test]
 fn the_reference_holds_every_key_and_no_other() {
     let (mut asked, mut written) = (BTreeSet::new(), BTreeSet::new());
-    let (_folder, with_tokens) = with_tokens();
-    let texts: Vec<String> = [REFERENCE.to_owned(), with_tokens].into_iter().chain(alternatives()).collect();
+    let (_folder, with_files) = with_files();
+    let texts: Vec<String> = [REFERENCE.to_owned(), with_files].into_iter().chain(alternatives()).collect();
     for text in &texts {
         asked.extend(checked(text).asked);
     }
@@ -74,8 +92,9 @@ fn every_commented_alternative_in_the_reference_is_valid() {
 /// The reference once for each line `# key = value`, with that line in place of the same key above it.
 fn alternatives() -> Vec<String> {
     let lines: Vec<&str> = REFERENCE.lines().collect();
+    let in_tables = in_commented_tables();
     let alternative = |(index, line): (usize, &&str)| {
-        let line = line.strip_prefix("# ")?;
+        let line = line.strip_prefix("# ").filter(|_| !in_tables[index])?;
         let (key, _) =
             line.split_once(" = ").filter(|(key, _)| key.bytes().all(|byte| byte.is_ascii_lowercase()))?;
         let original = lines[..index].iter().rposition(|above| above.starts_with(&format!("{key} = ")))?;

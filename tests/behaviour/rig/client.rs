@@ -12,7 +12,7 @@ use super::message::Response;
 use super::wire::{Socket, Wire};
 
 /// No play waits longer for an answer: a machine under load is slow, a hang is for ever.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One connection to Evener.
 pub(crate) struct Client {
@@ -47,6 +47,16 @@ impl Client {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Self { wire: Wire::new(Socket::Tcp(stream)), address })
+    }
+
+    /// On a socket that is connected to this address.
+    pub(crate) fn over(socket: Socket, address: SocketAddr) -> Self {
+        Self { wire: Wire::new(socket), address }
+    }
+
+    /// Our end of the connection.
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        self.wire.socket.local_address()
     }
 
     /// Sends these bytes and nothing else.
@@ -109,6 +119,27 @@ impl Client {
     /// Exactly `count` bytes of whatever comes.
     pub(crate) fn read_bytes(&mut self, count: usize) -> Vec<u8> {
         self.wire.exactly(count).expect("bytes")
+    }
+
+    /// Up to `count` bytes of whatever comes, if something comes at once.
+    pub(crate) fn try_read_bytes(&mut self, count: usize) -> Option<Vec<u8>> {
+        self.has_bytes_within(Duration::from_millis(1)).then(|| self.wire.exactly(count).ok()).flatten()
+    }
+
+    /// Whether Evener has answered, or hung up.
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.wire.socket.set_read_timeout(Some(Duration::from_millis(1)));
+        let is_waiting = self
+            .wire
+            .has_a_byte()
+            .is_err_and(|error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut));
+        self.wire.socket.set_read_timeout(Some(PATIENCE));
+        !is_waiting
+    }
+
+    /// The same socket once more, for somebody who sends while this one reads.
+    pub(crate) fn another_sender(&self) -> Socket {
+        self.wire.socket.try_clone().expect("a socket")
     }
 
     /// Whether Evener hangs up within `time`. Bytes that come instead are a no.

@@ -63,6 +63,13 @@ impl Evener {
         Self::launch(configuration, &[], &[])
     }
 
+    /// As [`Self::start`], with these variables.
+    pub(crate) fn start_with_environment(configuration: &str, environment: &[(&str, &str)]) -> Self {
+        let evener = Self::launch(configuration, &[], environment);
+        evener.wait_until_ready();
+        evener
+    }
+
     /// As [`Self::start`], with these variables; [`Self::admin`] sends the token.
     pub(crate) fn start_guarded(configuration: &str, environment: &[(&str, &str)], token: &str) -> Self {
         let mut evener = Self::launch(configuration, &[], environment);

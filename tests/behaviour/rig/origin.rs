@@ -34,6 +34,11 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// Name and value of each header, in order, as they came.
+    pub(crate) fn headers(&self) -> &Headers {
+        &self.head.headers
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.header(name)
     }
@@ -64,6 +69,10 @@ enum Step {
     Hang,
     EchoWebSocket,
     EchoBytes,
+    /// Takes in so many bytes.
+    WaitFor(usize),
+    /// Sends these bytes again and again, with pauses, until the other end goes.
+    Repeat(Vec<u8>, Duration),
 }
 
 impl Reply {
@@ -112,9 +121,24 @@ impl Reply {
 
     /// Accepts the upgrade and sends every message back.
     pub(crate) fn echo_web_socket(request: &Request) -> Self {
+        Self::accept_web_socket(request).and(Step::EchoWebSocket)
+    }
+
+    /// Accepts the upgrade, and says nothing yet.
+    pub(crate) fn accept_web_socket(request: &Request) -> Self {
         let key = request.header("sec-websocket-key").unwrap_or_default();
         let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
-        Self::switch_to("websocket", &format!("Sec-WebSocket-Accept: {accept}\r\n")).and(Step::EchoWebSocket)
+        Self::switch_to("websocket", &format!("Sec-WebSocket-Accept: {accept}\r\n"))
+    }
+
+    /// Then takes in so many bytes.
+    pub(crate) fn then_wait_for(self, bytes: usize) -> Self {
+        self.and(Step::WaitFor(bytes))
+    }
+
+    /// Then sends these bytes again and again, with pauses, until the other end goes.
+    pub(crate) fn then_repeat(self, bytes: impl AsRef<[u8]>, pause: Duration) -> Self {
+        self.and(Step::Repeat(bytes.as_ref().to_vec(), pause))
     }
 
     /// Accepts an upgrade to a protocol that sends every byte back.
@@ -190,6 +214,8 @@ struct State {
     idle_limit: Option<Duration>,
     /// Answers after the head, before the body has come.
     early: bool,
+    /// Whether each connection begins with a PROXY header.
+    is_announced_to: bool,
     connections: Vec<Connection>,
     requests: Vec<Request>,
     probes: Vec<Request>,
@@ -205,6 +231,8 @@ struct Connection {
     is_closed: bool,
     /// Received, without what turned out to be health probes.
     bytes: Vec<u8>,
+    /// What came before, if that is expected.
+    proxy_header: Vec<u8>,
 }
 
 impl Origin {
@@ -262,6 +290,12 @@ impl Origin {
     /// Answers as soon as the head is there, without reading the body.
     pub(crate) fn answering_before_the_body(self) -> Self {
         self.shared.lock().early = true;
+        self
+    }
+
+    /// Expects a PROXY header at the start of each connection.
+    pub(crate) fn expecting_proxy_headers(self) -> Self {
+        self.shared.lock().is_announced_to = true;
         self
     }
 
@@ -360,6 +394,11 @@ impl Origin {
         self.shared.lock().connections.iter().filter(|one| !one.bytes.is_empty()).count()
     }
 
+    /// The PROXY header of each connection, in the order in which they were accepted.
+    pub(crate) fn proxy_headers(&self) -> Vec<Vec<u8>> {
+        self.shared.lock().connections.iter().map(|one| one.proxy_header.clone()).collect()
+    }
+
     /// Waits until our ends of all connections are closed.
     #[track_caller]
     pub(crate) fn wait_until_all_are_closed(&self) {
@@ -440,6 +479,7 @@ impl State {
             delay: Duration::ZERO,
             idle_limit: None,
             early: false,
+            is_announced_to: false,
             connections: Vec::new(),
             requests: Vec::new(),
             probes: Vec::new(),
@@ -542,6 +582,8 @@ struct Conversation {
     index: usize,
     /// Whether a request is counted as under way.
     is_answering: bool,
+    /// Where the first request begins.
+    start: usize,
 }
 
 /// What becomes of a connection after a reply.
@@ -556,18 +598,19 @@ impl Conversation {
     fn new(shared: Arc<Shared>, socket: Socket, index: usize) -> Self {
         let tap_to = Arc::clone(&shared);
         let tap = move |bytes: &[u8]| tap_to.lock().connections[index].bytes.extend_from_slice(bytes);
-        Self { shared, wire: Wire::tapped(socket, Box::new(tap)), index, is_answering: false }
+        Self { shared, wire: Wire::tapped(socket, Box::new(tap)), index, is_answering: false, start: 0 }
     }
 
     /// Request after request, until one end closes.
     fn hold(mut self) {
-        let mut next = Ok(Next::Keep);
+        let is_announced_to = self.shared.lock().is_announced_to;
+        let mut next = if is_announced_to { self.read_proxy_header() } else { Ok(Next::Keep) };
         while matches!(next, Ok(Next::Keep)) {
             next = self.exchange();
         }
         let mut state = self.shared.lock();
         state.connections[self.index].socket = None;
-        if self.wire.position() == 0 && !self.wire.has_more() {
+        if self.wire.position() == self.start && !self.wire.has_more() {
             state.tcp_probes += 1;
         }
         drop(state);
@@ -580,9 +623,29 @@ impl Conversation {
         shared.changed.notify_all();
     }
 
+    fn read_proxy_header(&mut self) -> io::Result<Next> {
+        if !self.wire.has_a_byte()? {
+            return Ok(Next::Close);
+        }
+        let header = if self.wire.exactly(1)? == b"P" {
+            let line = self.wire.line()?.unwrap_or_default();
+            format!("P{line}\r\n").into_bytes()
+        } else {
+            let fixed = self.wire.exactly(15)?;
+            let length = usize::from(u16::from_be_bytes([fixed[13], fixed[14]]));
+            [b"\r".to_vec(), fixed, self.wire.exactly(length)?].concat()
+        };
+        self.start = self.wire.position();
+        let mut state = self.shared.lock();
+        let connection = &mut state.connections[self.index];
+        connection.bytes.drain(..header.len());
+        connection.proxy_header = header;
+        Ok(Next::Keep)
+    }
+
     fn exchange(&mut self) -> io::Result<Next> {
         // It is idle between requests; one that is new may wait for its first as long as it takes.
-        let idle_limit = self.shared.lock().idle_limit.filter(|_| self.wire.position() > 0);
+        let idle_limit = self.shared.lock().idle_limit.filter(|_| self.wire.position() > self.start);
         self.wire.socket.set_read_timeout(idle_limit);
         if !self.wire.has_a_byte()? {
             return Ok(Next::Close);
@@ -708,6 +771,11 @@ impl Conversation {
             Step::Hang => self.linger().map(Some),
             Step::EchoWebSocket => self.echo_web_socket().map(Some),
             Step::EchoBytes => self.echo_bytes().map(Some),
+            Step::WaitFor(bytes) => self.wire.exactly(*bytes).map(|_| None),
+            Step::Repeat(bytes, pause) => loop {
+                self.write(bytes)?;
+                thread::sleep(*pause);
+            },
         }
     }
 

@@ -1,15 +1,18 @@
 //! A socket of either family, and a reader that remembers every byte it was given.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
+
+use super::tls::TlsStream;
 
 /// A connected stream socket.
 #[derive(Debug)]
 pub(crate) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<TlsStream>),
 }
 
 impl Socket {
@@ -17,7 +20,17 @@ impl Socket {
         Ok(match self {
             Self::Tcp(stream) => Self::Tcp(stream.try_clone()?),
             Self::Unix(stream) => Self::Unix(stream.try_clone()?),
+            Self::Tls(_) => return Err(io::ErrorKind::Unsupported.into()),
         })
+    }
+
+    /// Our end of a TCP connection.
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().expect("an address"),
+            Self::Tls(stream) => stream.sock.local_addr().expect("an address"),
+            Self::Unix(_) => panic!("a Unix socket has no such address"),
+        }
     }
 
     /// How long a read may take; `None`: for ever.
@@ -25,6 +38,7 @@ impl Socket {
         let set = match self {
             Self::Tcp(stream) => stream.set_read_timeout(timeout),
             Self::Unix(stream) => stream.set_read_timeout(timeout),
+            Self::Tls(stream) => stream.sock.set_read_timeout(timeout),
         };
         set.expect("set a read timeout");
     }
@@ -34,6 +48,7 @@ impl Socket {
         let _ = match self {
             Self::Tcp(stream) => stream.shutdown(how),
             Self::Unix(stream) => stream.shutdown(how),
+            Self::Tls(stream) => stream.sock.shutdown(how),
         };
     }
 
@@ -45,6 +60,7 @@ impl Socket {
                 socket.set_zero_linger().expect("set a zero linger");
             }
             Self::Unix(stream) => drop(stream),
+            Self::Tls(stream) => Self::Tcp(stream.sock).reset(),
         }
     }
 }
@@ -54,6 +70,7 @@ impl Read for Socket {
         match self {
             Self::Tcp(stream) => stream.read(buffer),
             Self::Unix(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
         }
     }
 }
@@ -63,10 +80,14 @@ impl Write for Socket {
         match self {
             Self::Tcp(stream) => stream.write(bytes),
             Self::Unix(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        if let Self::Tls(stream) = self {
+            return stream.flush();
+        }
         Ok(())
     }
 }
