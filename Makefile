@@ -1,7 +1,7 @@
 # `make run`: try it. `make test`: everything CI checks. Both install what the machine lacks first.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench bench-all setup setup-build setup-test setup-bench check-cargo
+.PHONY: help run test fuzz bench bench-all setup setup-build setup-test setup-bench check-cargo
 
 # Where rustup puts it, for shells that have not heard of it.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -18,6 +18,10 @@ test: setup-build setup-test ## Everything CI checks: format, lints, documentati
 	cargo clippy --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
 	cargo test --quiet
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-15} .ci/fuzz
+
+fuzz: setup-build ## Every parser against made-up input: FUZZ_SECONDS (60) for each, FUZZ_TARGETS names some of them
+	.ci/fuzz
 
 bench: setup-build setup-bench ## Strategies and other balancers compared, in ten minutes; then what a pick costs
 	cargo build --release --bin evener

@@ -27,3 +27,14 @@ pub mod bench;
 pub mod cli;
 pub mod server;
 pub mod signals;
+pub mod upgrade;
+
+/// What the targets of `tests/fuzz` reach, and nobody else.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::{
+        admin::fuzzing as admin, config::fuzzing as config, control::fuzzing as control,
+        proxy::fuzzing as proxy,
+    };
+}

@@ -13,18 +13,20 @@ use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server, ShutdownWatch};
 use pingora::services::background::{BackgroundService, background_service};
 use pingora::services::listening::Service;
+use tokio::sync::watch;
 
 use crate::admin;
 use crate::balance::TICK;
-use crate::config::Config;
 use crate::config::limits::DURATION_MAX;
+use crate::config::{Config, has_system_roots};
 use crate::control::{self, Control, Start};
 use crate::observe::{AccessLog, SAMPLE};
 use crate::probe::Prober;
-use crate::proxy::{Proxy, TrafficApp};
+use crate::proxy::{Proxy, TrafficApp, for_probe};
 use crate::retry::ATTEMPTS_MAX;
-use crate::runtime::Runtime;
+use crate::runtime::{Listener, Phase, Runtime};
 use crate::signals::Signals;
+use crate::upgrade::{self, Entrance, Predecessor, SocketTable, Sockets};
 
 /// An address that we cannot listen on.
 #[derive(Debug)]
@@ -57,40 +59,73 @@ impl std::fmt::Display for CannotBind {
     }
 }
 
-/// Runs until a signal ends it. `follows_file`: whatever is saved to the configuration file runs.
+/// Runs until a signal ends it. `follows_file`: whatever is saved to the configuration file runs. `predecessor`:
+/// who serves until we can.
 ///
 /// # Errors
 ///
 /// An address is taken or may not be bound.
-pub fn run(start: Start, access_log: Option<AccessLog>, follows_file: bool) -> Result<(), CannotBind> {
+pub fn run(
+    start: Start,
+    access_log: Option<AccessLog>,
+    follows_file: bool,
+    mut predecessor: Option<Predecessor>,
+) -> Result<(), CannotBind> {
     let config = start.config.clone();
-    for address in config.listeners.iter().map(|listener| listener.address).chain([config.admin.address]) {
-        can_bind(address)?;
+    let addresses: Vec<SocketAddr> =
+        config.listeners.iter().map(|listener| listener.address).chain([config.admin.address]).collect();
+    let sockets = predecessor.as_mut().map(|predecessor| Sockets::take_over(predecessor, &addresses));
+    let sockets = sockets.transpose().map_err(|(address, error)| CannotBind { address, error })?;
+    if sockets.is_none() {
+        addresses.into_iter().try_for_each(can_bind)?;
     }
     die_when_a_listener_fails();
     let conf = server_conf(&config);
     let mut server = Server::new_with_opt_and_conf(Opt::default(), conf);
     server.bootstrap();
 
-    let runtime = Arc::new(Runtime::new(config, start.generation, fastrand::u64(..), access_log));
+    let runtime = Arc::new(runtime(config, start.generation, access_log, predecessor.as_mut()));
     let control = Arc::new(Control::new(runtime.clone(), start));
-    server.add_service(traffic(&server, &runtime));
-    server.add_service(admin::service(control.clone()));
-    server.add_service(background_service("health checks", Prober::new(control.clone())));
+    let (table, (idle_ends, idle_end)) = (SocketTable::default(), watch::channel(false));
+    let entrance = Entrance::new(control.clone(), table.clone(), predecessor.zip(sockets));
+    let entrance = server.add_service(entrance);
+    for listens in [
+        server.add_service(traffic(&server, &runtime, idle_end)),
+        server.add_service(admin::service(control.clone())),
+        server.add_service(background_service("listening", Greeter(runtime.clone()))),
+    ] {
+        listens.add_dependency(&entrance);
+    }
+    server.add_service(background_service("health checks", Prober::new(control.clone(), for_probe)));
     server.add_service(background_service("learning", Learner(runtime.clone())));
     server.add_service(background_service("certificates", ExpiryTeller(runtime.clone())));
-    server.add_service(background_service("listening", Greeter(runtime.clone())));
     if follows_file {
         server.add_service(background_service("file watch", FileFollower(control.clone())));
     }
-    server.run(RunArgs { shutdown_signal: Box::new(Signals::new(control)) });
+    server.run(RunArgs { shutdown_signal: Box::new(Signals::new(control, table, idle_ends)) });
     runtime.flush_access_log();
     Ok(())
 }
 
-fn traffic(server: &Server, runtime: &Arc<Runtime>) -> Service<TrafficApp> {
+/// What runs first; where a predecessor runs it, with what that learned and counted.
+fn runtime(
+    config: Config,
+    generation: u64,
+    access_log: Option<AccessLog>,
+    predecessor: Option<&mut Predecessor>,
+) -> Runtime {
+    let random = fastrand::u64(..);
+    let Some(predecessor) = predecessor else { return Runtime::new(config, generation, random, access_log) };
+    let runtime = Runtime::since(predecessor.epoch(), config, generation, random, access_log);
+    if runtime.inherit(predecessor.take_legacy()) {
+        runtime.readiness.set_probed();
+    }
+    runtime
+}
+
+fn traffic(server: &Server, runtime: &Arc<Runtime>, idle_end: watch::Receiver<bool>) -> Service<TrafficApp> {
     let proxy = http_proxy(&server.configuration, Proxy::new(runtime.clone()));
-    let mut service = Service::new("traffic".to_owned(), TrafficApp::new(runtime.clone(), proxy));
+    let mut service = Service::new("traffic".to_owned(), TrafficApp::new(runtime.clone(), proxy, idle_end));
     for listener in runtime.listeners() {
         // Reads go straight into the buffer of whoever parses, so idle connections have none.
         let buffers = L4BufferSettings::default().read(0);
@@ -109,12 +144,21 @@ fn server_conf(config: &Config) -> ServerConf {
         upstream_keepalive_pool_size: idle.div_ceil(config.server.threads.max(1)).max(1),
         // Attempts, the first one included, never 0: each request's `retry` decides within it.
         max_retries: ATTEMPTS_MAX as usize,
+        ca_file: ca_file(),
         // `signals.rs` ends the process in time; this is only the net below it. Pingora takes it once, at the
         // start, so it has to do for every `drain_timeout` that a reload may bring.
         grace_period_seconds: Some(DURATION_MAX.as_secs() + 5),
         graceful_shutdown_timeout_seconds: Some(1),
         ..ServerConf::default()
     }
+}
+
+/// Where Pingora finds whom it trusts by default; `None`: where this machine keeps it.
+///
+/// It takes that in hand at the start, whether or not anybody needs it, and panics at a certificate that it
+/// cannot read. A machine without any is a good one, too: pools may name their own CA.
+fn ca_file() -> Option<String> {
+    (!has_system_roots()).then(|| "/dev/null".to_owned())
 }
 
 /// Folds what was measured into what the strategies go by, remembers the last five minutes, and clears away
@@ -184,20 +228,34 @@ impl BackgroundService for ExpiryTeller {
 }
 
 /// Tells that traffic is welcome once every listener accepts: Pingora binds somewhere in between, and
-/// tells nobody.
+/// tells nobody. That somebody accepts is not enough: a predecessor does, on the same sockets.
 struct Greeter(Arc<Runtime>);
 
 #[async_trait]
 impl BackgroundService for Greeter {
     async fn start(&self, _: ShutdownWatch) {
         for listener in self.0.listeners() {
-            let address = reachable(listener.address);
-            while tokio::net::TcpStream::connect(address).await.is_err() {
-                tokio::time::sleep(GREETING_PAUSE).await;
-            }
+            let accepted = listener.metrics.accepted();
+            while !greet(listener, accepted).await {}
         }
         self.0.readiness.set_listening();
+        while self.0.readiness.phase() == Phase::Starting {
+            tokio::time::sleep(GREETING_PAUSE).await;
+        }
+        upgrade::notify(&format!("READY=1\nMAINPID={}", std::process::id()));
     }
+}
+
+/// Connects, and looks for a moment whether it was us who accepted.
+async fn greet(listener: &Listener, accepted_before: u64) -> bool {
+    let _connection = tokio::net::TcpStream::connect(reachable(listener.address)).await;
+    for _ in 0..GREETING_LOOKS {
+        if listener.metrics.accepted() > accepted_before {
+            return true;
+        }
+        tokio::time::sleep(GREETING_PAUSE).await;
+    }
+    false
 }
 
 /// How to reach a listener from here: one that listens everywhere listens on loopback too.
@@ -213,6 +271,9 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 
 /// How long to wait before trying once more whether a listener accepts.
 const GREETING_PAUSE: Duration = Duration::from_millis(2);
+
+/// How often to look before trying once more: on a busy machine a thread may wait that long for its turn.
+const GREETING_LOOKS: u32 = 10;
 
 /// Pingora would try a taken address for 30 seconds and then live on without it.
 fn can_bind(address: SocketAddr) -> Result<(), CannotBind> {

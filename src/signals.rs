@@ -1,7 +1,7 @@
 //! What signals do: HUP reloads · TERM and INT drain and stop, a second one stops at once · QUIT and
-//! USR2 are for upgrades, which this version does not have, and are ignored · XFSZ, a file that may not grow,
-//! fails the write and not the process.
+//! USR2 hand over to a new process · XFSZ, a file that may not grow, fails the write and not the process.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,10 +9,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::control::{Author, Change, Control};
+use crate::control::{
+    Author, CannotUpgrade, Change, Control, HandedOver, Hindrance, UPGRADE_TIMEOUT, UpgradeRequest,
+};
 use crate::runtime::Runtime;
 use crate::server::DRAIN_POLL;
+use crate::upgrade::{self, SocketTable, Successor};
 
 /// A HUP that came before anybody waited for it. Without a handler it would end the process.
 static EARLY_HUP: std::sync::LazyLock<Arc<AtomicBool>> = std::sync::LazyLock::new(Arc::default);
@@ -41,15 +45,27 @@ pub fn end_by_hangup() {
     }
 }
 
-/// Waits for signals on behalf of Pingora, which asks once and then stops.
+/// Waits for signals on behalf of Pingora, which asks once and then stops; and, since that is the one way to
+/// stop, for those who ask for a successor over the side port.
 pub struct Signals {
     control: Arc<Control>,
+    table: SocketTable,
+    /// Set when client connections that idle are to be closed.
+    idle_ends: watch::Sender<bool>,
+}
+
+/// A successor that was started and does not serve yet, and who wants to know what comes of it.
+struct UnderWay {
+    attempt: Pin<Box<dyn Future<Output = Result<Successor, CannotUpgrade>> + Send>>,
+    answer: Option<oneshot::Sender<Result<HandedOver, CannotUpgrade>>>,
+    /// A HUP came meanwhile.
+    has_to_reload: bool,
 }
 
 impl Signals {
-    /// Acts on `control`.
-    pub fn new(control: Arc<Control>) -> Self {
-        Self { control }
+    /// Acts on `control`, whose sockets are in `table`.
+    pub(crate) fn new(control: Arc<Control>, table: SocketTable, idle_ends: watch::Sender<bool>) -> Self {
+        Self { control, table, idle_ends }
     }
 }
 
@@ -64,16 +80,59 @@ impl ShutdownSignalWatch for Signals {
         if EARLY_HUP.swap(false, Ordering::Relaxed) {
             self.reload();
         }
+        let mut requests = self.control.succession().take_requests();
+        let mut under_way: Option<UnderWay> = None;
         loop {
             tokio::select! {
-                _ = all.hangup.recv() => self.reload(),
-                _ = all.quit.recv() => ignore_upgrade("SIGQUIT"),
-                _ = all.user2.recv() => ignore_upgrade("SIGUSR2"),
+                _ = all.hangup.recv() => match &mut under_way {
+                    Some(under_way) => under_way.has_to_reload = true,
+                    None => self.reload(),
+                },
+                _ = all.quit.recv() => self.upgrade(by_signal("SIGQUIT"), &mut under_way),
+                _ = all.user2.recv() => self.upgrade(by_signal("SIGUSR2"), &mut under_way),
+                request = next(&mut requests) => self.upgrade(request, &mut under_way),
+                result = outcome(&mut under_way) => {
+                    let Some(UnderWay { answer, has_to_reload, .. }) = under_way.take() else { continue };
+                    match result {
+                        Ok(successor) => return self.hand_over(successor, answer, has_to_reload, all),
+                        Err(cannot) => {
+                            // Who asked may be gone.
+                            let _ = answer.map(|answer| answer.send(Err(cannot)));
+                            if has_to_reload {
+                                self.reload();
+                            }
+                        }
+                    }
+                }
                 _ = all.terminate.recv() => break,
                 _ = all.interrupt.recv() => break,
             }
         }
+        // A successor that does not serve yet ends with us: who stops the service does not want another one.
+        drop(under_way);
         self.begin_to_stop(all).await
+    }
+}
+
+fn by_signal(who: &str) -> UpgradeRequest {
+    UpgradeRequest { author: Author::file(who), timeout: UPGRADE_TIMEOUT, answer: oneshot::channel().0 }
+}
+
+async fn next(requests: &mut Option<mpsc::UnboundedReceiver<UpgradeRequest>>) -> UpgradeRequest {
+    match requests {
+        Some(requests) => match requests.recv().await {
+            Some(request) => request,
+            // The control lives as long as we do.
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
+}
+
+async fn outcome(under_way: &mut Option<UnderWay>) -> Result<Successor, CannotUpgrade> {
+    match under_way {
+        Some(under_way) => under_way.attempt.as_mut().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -81,11 +140,53 @@ impl Signals {
     /// On a thread that may wait for the disk; nobody waits for it, so that the next signal is heard.
     fn reload(&self) {
         let control = self.control.clone();
-        tokio::task::spawn_blocking(move || {
-            control.runtime().reopen_access_log();
-            // Control says what came of it, in the log.
-            let _ = control.apply(&Change::Reload, None, &Author::file("SIGHUP"));
+        tokio::spawn(async move {
+            // Where we follow another process, it may not have handed over yet.
+            control.writes_released().await;
+            let reload = move || {
+                upgrade::notify_reloading();
+                control.runtime().reopen_access_log();
+                // Control says what came of it, in the log.
+                let _ = control.apply(&Change::Reload, None, &Author::file("SIGHUP"));
+                upgrade::notify("READY=1");
+            };
+            tokio::task::spawn_blocking(reload).await
         });
+    }
+
+    fn upgrade(&self, request: UpgradeRequest, under_way: &mut Option<UnderWay>) {
+        let UpgradeRequest { author, timeout, answer } = request;
+        if under_way.is_some() {
+            tracing::warn!(who = %author.who, "not handed over twice: another upgrade is under way");
+            // Who asked may be gone.
+            let _ = answer.send(Err(CannotUpgrade {
+                kind: Hindrance::UnderWay,
+                detail: "another upgrade is under way".to_owned(),
+                help:
+                    "wait for it: GET /v1/status shows the process that serves, /v1/events what comes of it"
+                        .to_owned(),
+            }));
+            return;
+        }
+        let attempt = upgrade::attempt(self.control.clone(), self.table.clone(), author, timeout);
+        *under_way =
+            Some(UnderWay { attempt: Box::pin(attempt), answer: Some(answer), has_to_reload: false });
+    }
+
+    fn hand_over(
+        &self,
+        successor: Successor,
+        answer: Option<oneshot::Sender<Result<HandedOver, CannotUpgrade>>>,
+        has_to_reload: bool,
+        all: AllSignals,
+    ) -> ShutdownSignal {
+        let _ = answer.map(|answer| answer.send(Ok(successor.handed_over.clone())));
+        if has_to_reload {
+            upgrade::pass_on_hangup(successor.handed_over.successor.pid);
+        }
+        self.control.events().close();
+        tokio::spawn(upgrade::leave(self.control.clone(), successor, all, self.idle_ends.clone()));
+        ShutdownSignal::GracefulTerminate
     }
 
     /// Readiness fails first, so that traffic is sent elsewhere while we still accept it.
@@ -93,6 +194,7 @@ impl Signals {
         let runtime = self.control.runtime();
         let config = runtime.peek().config.clone();
         runtime.readiness.set_draining();
+        upgrade::notify("STOPPING=1");
         tracing::info!(
             pre_stop_delay_s = config.server.pre_stop_delay.as_secs_f64(),
             drain_timeout_s = config.server.drain_timeout.as_secs_f64(),
@@ -103,6 +205,7 @@ impl Signals {
             () = all.stop_now() => end(runtime, "stopped by a second signal"),
         }
         self.control.events().close();
+        self.idle_ends.send_replace(true);
         // The same signals go on: a second one that came between two sets of them would be lost.
         tokio::spawn(end_in_time(runtime.clone(), config.server.drain_timeout, all));
         ShutdownSignal::GracefulTerminate
@@ -126,22 +229,19 @@ async fn end_in_time(runtime: Arc<Runtime>, drain_timeout: Duration, mut all: Al
     }
 }
 
-fn end(runtime: &Runtime, why: &'static str) {
+pub(crate) fn end(runtime: &Runtime, why: &'static str) {
     tracing::info!(why, "stopped");
     runtime.flush_access_log();
     std::process::exit(0);
 }
 
-fn ignore_upgrade(signal: &'static str) {
-    tracing::warn!(signal, "signal ignored: this version cannot hand over to a new process");
-}
-
-struct AllSignals {
-    hangup: Signal,
+/// All signals that we act on. They are never heard by two at a time.
+pub(crate) struct AllSignals {
+    pub(crate) hangup: Signal,
     quit: Signal,
     user2: Signal,
-    terminate: Signal,
-    interrupt: Signal,
+    pub(crate) terminate: Signal,
+    pub(crate) interrupt: Signal,
 }
 
 impl AllSignals {

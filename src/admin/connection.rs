@@ -1,33 +1,35 @@
 //! One connection to the side port: HTTP/1.1 by hyper, bounded in every direction.
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
-use http::{Request, header};
+use axum::body::Body;
+use http::{Request, Response, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
 
 use super::auth::Peer;
 use super::impatient::Impatient;
+use super::places::{Answer, Places, Seat};
 use super::problem::Problem;
 use super::{drain, routes};
 use crate::control::Control;
 use crate::observe::AdminRefusal;
 
 /// Connections at a time. Operators and scrapers need a handful; the process's file descriptors are
-/// for traffic.
+/// for traffic. One more takes the place of the one that has been idle for the longest time.
 pub(super) const CONNECTIONS_MAX: usize = 256;
 
 /// For a request head; also how long a connection may idle between two requests.
@@ -48,7 +50,7 @@ pub struct AdminApp {
     control: Arc<Control>,
     router: Router,
     connection: http1::Builder,
-    places: Semaphore,
+    places: Places,
 }
 
 impl AdminApp {
@@ -56,20 +58,16 @@ impl AdminApp {
     pub fn new(control: Arc<Control>) -> Self {
         let mut connection = http1::Builder::new();
         connection.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(BUFFER_BYTES_MAX);
-        let (router, places) = (routes::router(control.clone()), Semaphore::new(CONNECTIONS_MAX));
+        let (router, places) = (routes::router(control.clone()), Places::new(CONNECTIONS_MAX));
         Self { control, router, connection, places }
     }
 
-    async fn serve(&self, stream: Stream, shutdown: &ShutdownWatch) {
+    async fn serve(&self, stream: Stream, seat: &Arc<Seat>, shutdown: &ShutdownWatch) {
+        let _visitor = self.control.succession().visitor();
         let peer = peer_of(&stream);
-        let router = self.router.clone().map_request(move |mut request: Request<Incoming>| {
-            if let Some(peer) = peer {
-                request.extensions_mut().insert(peer);
-            }
-            request
-        });
+        let answer = service_fn(|request| answer(self.router.clone(), request, peer, seat.clone()));
         let stream = TokioIo::new(Impatient::new(stream));
-        let connection = self.connection.serve_connection(stream, TowerToHyperService::new(router));
+        let connection = self.connection.serve_connection(stream, answer);
         let mut connection = pin!(connection);
         let mut shutdown = shutdown.clone();
         let mut stopping = pin!(async { shutdown.wait_for(|is_stopping| *is_stopping).await.map(drop) });
@@ -87,6 +85,13 @@ impl AdminApp {
                 }
             }
         }
+        // A client that asks on an idle connection in this very moment is still answered: hyper closes it behind
+        // that answer (`last_answer`), or when it has idled for its time.
+        if self.control.succession().is_handed_over()
+            && timeout(HEAD_TIMEOUT, connection.as_mut()).await.is_ok()
+        {
+            return;
+        }
         connection.as_mut().graceful_shutdown();
         let _ = timeout(FAREWELL, connection).await;
     }
@@ -95,14 +100,34 @@ impl AdminApp {
 #[async_trait]
 impl ServerApp for AdminApp {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        if let Ok(_place) = self.places.try_acquire() {
-            self.serve(stream, shutdown).await;
-        } else {
+        let place = self.places.take();
+        if place.as_ref().is_none_or(|place| place.was_cleared) {
             self.control.runtime().metrics.admin_refused(AdminRefusal::TooManyConnections);
-            turn_away(stream).await;
+        }
+        match place {
+            Some(place) => tokio::select! {
+                () = self.serve(stream, &place.seat, shutdown) => {}
+                () = place.seat.asked_to_leave() => {}
+            },
+            None => turn_away(stream).await,
         }
         None
     }
+}
+
+/// Passes one request on to the handlers; its connection is busy until the answer has been taken.
+async fn answer(
+    router: Router,
+    mut request: Request<Incoming>,
+    peer: Option<Peer>,
+    seat: Arc<Seat>,
+) -> Result<Response<Body>, Infallible> {
+    let busy = seat.begin();
+    if let Some(peer) = peer {
+        request.extensions_mut().insert(peer);
+    }
+    let answer = router.oneshot(request).await?;
+    Ok(answer.map(|body| Body::new(Answer { body, _busy: busy })))
 }
 
 fn peer_of(stream: &Stream) -> Option<Peer> {
@@ -111,7 +136,7 @@ fn peer_of(stream: &Stream) -> Option<Peer> {
 
 async fn turn_away(mut stream: Stream) {
     let problem = Problem::new(503, "too_many_connections", "the side port is busy")
-        .detail(format!("{CONNECTIONS_MAX} connections to the side port are open"))
+        .detail(format!("{CONNECTIONS_MAX} connections to the side port have a request under way"))
         .help("close some; a client that asks often should keep one connection");
     let body = problem.to_json();
     let answer = format!(

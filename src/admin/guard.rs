@@ -26,7 +26,7 @@ use super::guarded::GUARD_MAX;
 use super::problem::Problem;
 use crate::config::Scope;
 use crate::config::limits::FILE_BYTES_MAX;
-use crate::control::Control;
+use crate::control::{Control, UPGRADE_TIMEOUT_MAX};
 use crate::observe::AdminRefusal;
 
 /// Bytes of a request body: room for a list of a thousand upstreams.
@@ -136,11 +136,14 @@ pub(super) async fn guard(State(door): State<Arc<Door>>, mut request: Request, n
     response
 }
 
-/// A change under guard answers when the guard ends, however long that is; its handler reads the body in
-/// less.
+/// A change under guard answers when the guard ends, however long that is, and an upgrade when the successor
+/// serves; their handlers read the body in less.
 fn time_for(request: &Request) -> Duration {
-    let watched = *request.method() == http::Method::PUT && request.uri().path() == "/v1/config";
-    if watched { REQUEST_TIMEOUT + GUARD_MAX } else { REQUEST_TIMEOUT }
+    match (request.method(), request.uri().path()) {
+        (&http::Method::PUT, "/v1/config") => REQUEST_TIMEOUT + GUARD_MAX,
+        (&http::Method::POST, "/v1/upgrade") => REQUEST_TIMEOUT + UPGRADE_TIMEOUT_MAX,
+        _ => REQUEST_TIMEOUT,
+    }
 }
 
 /// Bytes of a request body that are taken on this path.

@@ -204,7 +204,7 @@ impl InfrastructureStats {
             active_requests: total.in_flight,
             active_connections: connections.sum(),
             average_response_time: total.latency_ms.avg,
-            uptime: now.as_secs(),
+            uptime: runtime.uptime().as_secs(),
             pools: snapshot.pools().len(),
             total_servers: servers.len(),
             healthy_servers: servers.iter().filter(|server| !server.is_in_trouble()).count(),

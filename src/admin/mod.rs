@@ -11,6 +11,7 @@
 //! - `GET /v1/status`, `/v1/stats`
 //! - `GET`, `PUT /v1/config`, `POST /v1/config/check`, `/v1/config/rollback`, `GET /v1/config/history`
 //! - `POST /v1/config/confirm`, `GET /v1/config/guard`
+//! - `POST /v1/upgrade?timeout=`
 //! - `POST /v1/reload`, `GET`, `DELETE /v1/overrides`, `GET /v1/events`
 //! - `GET /v1/pools`, `/v1/pools/{pool}`, `/v1/pools/{pool}/upstreams`, `…/upstreams/{address}`
 //! - `PATCH /v1/pools/{pool}`, `POST` and `PUT …/upstreams`, `PATCH` and `DELETE …/upstreams/{address}`
@@ -39,6 +40,8 @@ mod drain;
 mod events;
 mod explain;
 mod extract;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod guard;
 mod guarded;
 mod health_check;
@@ -53,6 +56,7 @@ mod next;
 mod openapi;
 mod overrides;
 mod pieces;
+mod places;
 mod plan;
 mod pool_edit;
 mod pools;
@@ -63,6 +67,7 @@ mod stats;
 mod status;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod upstream_edit;
 mod views;
 mod write;

@@ -73,7 +73,7 @@ impl AppView {
             errors: total.errors,
             error_rate: total.error_rate,
             avg_response_time: total.latency_ms.avg,
-            uptime: runtime.now().as_secs(),
+            uptime: runtime.uptime().as_secs(),
         }
     }
 }

@@ -210,6 +210,7 @@ const fn kind_of(rejected: &Rejected) -> (u16, &'static str, &'static str) {
             (422, "wrong_value", "a value of the request is wrong")
         }
         Rejected::UnknownGeneration(_) => (404, "unknown_generation", "the history has no such generation"),
+        Rejected::HandingOver => (503, "handing_over", "the process hands over to another one"),
         Rejected::Guarded => (409, "guarded", "a guarded change is under way"),
         Rejected::CannotPersist { .. } => (507, "cannot_persist", "the change cannot be written to the disk"),
     }

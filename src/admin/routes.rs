@@ -13,7 +13,8 @@ use super::guard::{BODY_BYTES_MAX, Door, TEXT_BYTES_MAX, guard};
 use super::problem::Problem;
 use super::{
     config, drain, events, explain, guarded, health_check, history, infrastructure, lifecycle, metrics,
-    monitoring, next, openapi, overrides, plan, pool_edit, pools, reload, stats, status, upstream_edit,
+    monitoring, next, openapi, overrides, plan, pool_edit, pools, reload, stats, status, upgrade,
+    upstream_edit,
 };
 use crate::control::Control;
 
@@ -42,6 +43,7 @@ pub(super) fn index() -> Vec<Resource> {
         ("/v1/status", GUARDED, get(status::show)),
         ("/v1/stats", GUARDED, get(stats::show)),
         ("/v1/reload", GUARDED, post(reload::run)),
+        ("/v1/upgrade", GUARDED, post(upgrade::run)),
         ("/v1/config", SECRET, get(config::show).put(config::replace).layer(takes_a_text())),
         ("/v1/config/check", GUARDED, post(plan::check).layer(takes_a_text())),
         ("/v1/config/confirm", GUARDED, post(guarded::confirm)),
@@ -93,6 +95,7 @@ pub(super) fn router(control: Arc<Control>) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn_with_state(Arc::new(door), guard))
+        .layer(from_fn_with_state(control.clone(), upgrade::last_answer))
         .with_state(control)
 }
 

@@ -28,7 +28,7 @@ impl StatsView {
         let runtime = control.runtime();
         let snapshot = runtime.snapshot();
         Self {
-            uptime_seconds: runtime.now().as_secs_f64(),
+            uptime_seconds: runtime.uptime().as_secs_f64(),
             totals: Figures::total(control, &snapshot),
             listeners: runtime
                 .listeners()

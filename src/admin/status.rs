@@ -34,6 +34,12 @@ pub(super) struct StatusView {
     /// The latest change that was refused, if none was applied since.
     last_refusal: Option<RefusalView>,
     pid: u32,
+    /// The file that the process was started from, and a successor would be.
+    executable: String,
+    /// The process that handed over to this one; null when it was started anew.
+    predecessor: Option<u32>,
+    /// The latest upgrade that failed.
+    last_failed_upgrade: Option<RefusalView>,
     listeners: Vec<ListenerView>,
     routes: usize,
     pools: usize,
@@ -102,13 +108,16 @@ impl StatusView {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             status: HealthView::of(control).status,
-            uptime_seconds: runtime.now().as_secs_f64(),
+            uptime_seconds: runtime.uptime().as_secs_f64(),
             generation: snapshot.generation,
             etag: control.tag_of(snapshot.generation),
             config: path_of(control),
             overrides: control.running().overrides.len(),
             last_refusal: control.refusal().map(RefusalView::from),
             pid: std::process::id(),
+            executable: control.succession().executable().display().to_string(),
+            predecessor: control.succession().predecessor(),
+            last_failed_upgrade: control.succession().failure().map(RefusalView::from),
             listeners: runtime
                 .listeners()
                 .iter()

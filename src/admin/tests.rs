@@ -1123,7 +1123,7 @@ static REFUSED: &[Refused] = &[
     (Method::POST, MANY, "[]", 422, "wrong_value", "at least one"),
     (Method::POST, MANY, r#""127.0.0.1:8080""#, 422, "wrong_value", "its port differs from the listener's"),
     (Method::POST, MANY, r#""127.0.0.1""#, 422, "wrong_value", "127.0.0.1:80"),
-    (Method::POST, MANY, r#""https://127.0.0.1:443""#, 422, "wrong_value", "without TLS"),
+    (Method::POST, MANY, r#""https://127.0.0.1:443""#, 422, "wrong_value", "server_name"),
     (Method::POST, MANY, r#""not there.example:1""#, 422, "wrong_value", "host:port"),
     (
         Method::POST,
@@ -1146,7 +1146,7 @@ static REFUSED: &[Refused] = &[
     (Method::PUT, MANY, r#"["127.0.0.1:1", "http://127.0.0.1:1/"]"#, 409, "already_there", "PATCH it"),
     (Method::PUT, MANY, "{}", 422, "bad_body", "/openapi.json"),
     (Method::POST, INITIALIZE, r#"{"servers": []}"#, 422, "wrong_value", "at least one"),
-    (Method::POST, INITIALIZE, r#"{"servers": ["https://127.0.0.1:1"]}"#, 422, "wrong_value", "without TLS"),
+    (Method::POST, INITIALIZE, r#"{"servers": ["https://127.0.0.1:1"]}"#, 422, "wrong_value", "server_name"),
     (Method::POST, INITIALIZE, r#"{"servers": ["http://127.0.0.1:1/app"]}"#, 422, "wrong_value", "host:port"),
     (Method::POST, INITIALIZE, r#"{"servers": ["ftp://127.0.0.1:1"]}"#, 422, "wrong_value", "host:port"),
     (
@@ -1280,20 +1280,38 @@ async fn a_stopping_process_ends_idle_connections_after_their_answer() {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_told_so() {
+async fn idle_connections_keep_nobody_out() {
     let (_stop, shutdown) = watch::channel(false);
     let app = Arc::new(AdminApp::new(Api::up(TWO_POOLS).control));
     let mut open: Vec<_> =
         (0..super::connection::CONNECTIONS_MAX).map(|_| connect(&app, &shutdown)).collect();
     tokio::task::yield_now().await;
-    let answer = read_to_end(connect(&app, &shutdown)).await;
-    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("too_many_connections"), "{answer}");
 
-    drop(open.pop());
-    tokio::time::sleep(Duration::from_millis(50)).await;
     let mut client = connect(&app, &shutdown);
     client.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
     assert!(read_to_end(client).await.starts_with("HTTP/1.1 200 "));
+
+    assert_eq!(read_to_end(open.remove(0)).await, "", "the one that was idle for the longest time left");
+    let mut last = open.pop().unwrap();
+    last.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+    assert!(read_to_end(last).await.starts_with("HTTP/1.1 200 "), "and no other");
+}
+
+/// Their bodies never come; each holds its place until it is cut off.
+#[tokio::test]
+async fn one_request_too_many_is_told_so() {
+    let (_stop, shutdown) = watch::channel(false);
+    let app = Arc::new(AdminApp::new(Api::up(TWO_POOLS).control));
+    let mut open = Vec::new();
+    for _ in 0..super::connection::CONNECTIONS_MAX {
+        let mut client = connect(&app, &shutdown);
+        let head = "POST /v1/pools/app/health-check HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n";
+        client.write_all(head.as_bytes()).await.unwrap();
+        open.push(client);
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let answer = read_to_end(connect(&app, &shutdown)).await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("too_many_connections"), "{answer}");
 }
 
 #[tokio::test]

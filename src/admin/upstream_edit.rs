@@ -128,7 +128,7 @@ pub(super) async fn remove(
 }
 
 /// Where an upstream is found from now on. What a path could not hold is percent-encoded.
-fn location_of(pool: &str, address: &str) -> String {
+pub(super) fn location_of(pool: &str, address: &str) -> String {
     let mut path = format!("/v1/pools/{pool}/upstreams/");
     for byte in address.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte) {

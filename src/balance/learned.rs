@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::Memory;
 use super::float::Float;
 
 /// The memory itself, written by the tuner only; one cache line, so that it can live in the upstream's
@@ -66,7 +67,15 @@ impl Cells {
     }
 
     pub(super) fn recall(&self) -> Learned {
-        let forgiven = self.forgiven.swap(false, Ordering::Relaxed);
+        self.copy(self.forgiven.swap(false, Ordering::Relaxed))
+    }
+
+    /// As [`recall`](Self::recall), for those who only look.
+    pub(super) fn peek(&self) -> Learned {
+        self.copy(self.forgiven.load(Ordering::Relaxed))
+    }
+
+    fn copy(&self, forgiven: bool) -> Learned {
         Learned {
             speed: f64::from(self.speed.load()),
             variance: f64::from(self.variance.load()),
@@ -92,6 +101,13 @@ impl Cells {
         self.sampled_us.store(learned.sampled_us, Ordering::Relaxed);
     }
 
+    /// Goes on with what another process learned.
+    pub(super) fn go_on(&self, learned: &Learned) {
+        self.remember(learned);
+        self.born_us.store(learned.born_us.unwrap_or(NEVER), Ordering::Relaxed);
+        self.readmitted_us.store(learned.readmitted_us.unwrap_or(NEVER), Ordering::Relaxed);
+    }
+
     pub(super) fn latency_s(&self) -> f32 {
         self.latency_s.load()
     }
@@ -104,6 +120,49 @@ impl Cells {
         self.readmitted_us.store(now_us, Ordering::Relaxed);
         self.forgiven.store(true, Ordering::Relaxed);
     }
+}
+
+impl Learned {
+    /// As names and numbers; see [`Load::memory`](super::Load::memory).
+    pub(super) fn memory(&self) -> Memory {
+        let moment = |micros: Option<u64>| micros.map_or(f64::NAN, |micros| micros as f64);
+        let all = [
+            ("speed", self.speed),
+            ("variance", self.variance),
+            ("latency_s", self.latency_s),
+            ("failure_share", self.failure_share),
+            ("idle", self.idle),
+            ("traffic", self.traffic),
+            ("width", self.width),
+            ("sampled_us", self.sampled_us as f64),
+            ("born_us", moment(self.born_us)),
+            ("readmitted_us", moment(self.readmitted_us)),
+        ];
+        all.into_iter().filter(|(_, number)| number.is_finite()).collect()
+    }
+
+    /// What is named; the rest stays as it is here.
+    pub(super) fn with(self, recall: &dyn Fn(&str) -> Option<f64>) -> Self {
+        let moment = |name| recall(name).map(whole);
+        Self {
+            speed: recall("speed").unwrap_or(self.speed),
+            variance: recall("variance").unwrap_or(self.variance),
+            latency_s: recall("latency_s").unwrap_or(self.latency_s),
+            failure_share: recall("failure_share").unwrap_or(self.failure_share),
+            idle: recall("idle").unwrap_or(self.idle),
+            traffic: recall("traffic").unwrap_or(self.traffic),
+            width: recall("width").unwrap_or(self.width),
+            sampled_us: moment("sampled_us").unwrap_or(self.sampled_us),
+            born_us: moment("born_us").or(self.born_us),
+            readmitted_us: moment("readmitted_us").or(self.readmitted_us),
+        }
+    }
+}
+
+/// Microseconds; those of 285 years fit into a float without loss.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float saturates")]
+fn whole(micros: f64) -> u64 {
+    micros as u64
 }
 
 fn instant(cell: &AtomicU64) -> Option<u64> {

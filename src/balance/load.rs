@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::float::Float;
 use super::learned::Cells;
-use super::micros;
 use super::sums::{Sample, Sums};
+use super::{Memory, micros};
 
 /// Live load of one upstream in one pool.
 ///
@@ -147,6 +147,19 @@ impl Load {
     pub fn readmitted(&self, now: Duration) {
         self.learned.readmit(micros(now));
         self.hot.ramp.store(RAMP_READMITTED);
+    }
+
+    /// What was learned of the upstream, for another process that goes on with it. Requests in flight are
+    /// not among it: they stay where they are.
+    pub fn memory(&self) -> Memory {
+        self.learned.peek().memory()
+    }
+
+    /// Goes on with the [`memory`](Self::memory) of another process, whose times count from the same moment
+    /// as ours. What it does not name, as one of another version may not, stays as it is. Picks go by it
+    /// after the next tick.
+    pub fn remember(&self, recall: &dyn Fn(&str) -> Option<f64>) {
+        self.learned.go_on(&self.learned.peek().with(recall));
     }
 
     /// Requests sent to the upstream whose last byte has not passed yet.

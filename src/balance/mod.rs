@@ -60,6 +60,10 @@ pub use load::Load;
 pub use tried::{ATTEMPTS_MAX, Tried};
 pub use tuner::{TICK, Tuner};
 
+/// What was learned, number by name, so that another process, of another version perhaps, can go on with it.
+/// Numbers are finite; what is not known is not named.
+pub type Memory = Vec<(&'static str, f64)>;
+
 /// `strategy` of a pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum StrategyKind {

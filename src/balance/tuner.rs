@@ -15,7 +15,7 @@ use super::float::narrow;
 use super::learned::Learned;
 use super::load::{RAMP_MIN, RAMP_READMITTED, Reading, Verdict};
 use super::sums::Batch;
-use super::{Candidate, StrategyKind, lightest, micros, unit};
+use super::{Candidate, Memory, StrategyKind, lightest, micros, unit};
 
 /// How often [`Tuner::tick`] is due (`ALGORITHMS.md` §3).
 pub const TICK: Duration = Duration::from_millis(100);
@@ -109,6 +109,41 @@ impl Tuner {
         self.fold(span);
         self.find_level(span);
         self.judge(candidates, kind, slow_start, span.now_us);
+    }
+
+    /// What was learned of the pool, for another process that goes on with it.
+    pub fn memory(&self) -> Memory {
+        let all = [
+            ("covariance", self.slope.covariance),
+            ("load_variance", self.slope.load_variance),
+            ("beta", self.slope.beta),
+            ("deviation", self.spread.deviation),
+            ("count", self.spread.count),
+            ("sigma", self.spread.sigma),
+            ("speed", self.level.speed),
+            ("latency_s", self.level.latency_s),
+            ("in_flight", self.level.in_flight),
+            ("failure_share", self.level.failure_share),
+        ];
+        all.into_iter().filter(|(_, number)| number.is_finite()).collect()
+    }
+
+    /// Goes on with the [`memory`](Self::memory) of another process; what it does not name stays as it is.
+    pub fn remember(&mut self, recall: &dyn Fn(&str) -> Option<f64>) {
+        for (name, number) in [
+            ("covariance", &mut self.slope.covariance),
+            ("load_variance", &mut self.slope.load_variance),
+            ("beta", &mut self.slope.beta),
+            ("deviation", &mut self.spread.deviation),
+            ("count", &mut self.spread.count),
+            ("sigma", &mut self.spread.sigma),
+            ("speed", &mut self.level.speed),
+            ("latency_s", &mut self.level.latency_s),
+            ("in_flight", &mut self.level.in_flight),
+            ("failure_share", &mut self.level.failure_share),
+        ] {
+            *number = recall(name).unwrap_or(*number);
+        }
     }
 
     fn seconds_since_last(&mut self, now_us: u64) -> f64 {

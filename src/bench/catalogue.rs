@@ -13,7 +13,7 @@ macro_rules! files {
     };
 }
 
-const BUILT_IN: [(&str, &str); 28] = files![
+const BUILT_IN: [(&str, &str); 36] = files![
     "equal",
     "equal_busy",
     "mixed",
@@ -42,4 +42,12 @@ const BUILT_IN: [(&str, &str); 28] = files![
     "idle_connections",
     "latency_added",
     "idle_memory",
+    "tls_handshakes",
+    "tls_kept",
+    "http2",
+    "http2_tls",
+    "grpc_unary",
+    "grpc_added",
+    "download_1gib",
+    "download_1gib_tls",
 ];

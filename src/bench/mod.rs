@@ -20,6 +20,7 @@
 
 pub mod candidate;
 pub mod catalogue;
+pub mod certificate;
 pub mod clock;
 pub mod error;
 pub mod load;

@@ -108,6 +108,57 @@ pub struct Request {
     pub answer: usize,
     /// Whether a connection serves many requests.
     pub is_kept: bool,
+    /// What clients speak.
+    pub protocol: Protocol,
+    /// Requests under way on one connection at a time, 1 to 100; 1 unless [`Protocol::is_multiplexed`].
+    pub streams: usize,
+}
+
+impl Default for Request {
+    fn default() -> Self {
+        Self { body: 0, answer: 1_024, is_kept: true, protocol: Protocol::Http1, streams: 1 }
+    }
+}
+
+/// What clients speak with the balancer. With servers it speaks HTTP/1.1 in clear, but for gRPC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1 in clear.
+    Http1,
+    /// HTTP/1.1 over TLS 1.3.
+    Https,
+    /// HTTP/2 in clear, by prior knowledge.
+    H2c,
+    /// HTTP/2 over TLS 1.3.
+    H2,
+    /// Unary gRPC calls, HTTP/2 in clear on both sides.
+    Grpc,
+}
+
+impl Protocol {
+    /// All there are.
+    pub const ALL: [Self; 5] = [Self::Http1, Self::Https, Self::H2c, Self::H2, Self::Grpc];
+
+    /// The word in scenarios and in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Https => "https",
+            Self::H2c => "h2c",
+            Self::H2 => "h2",
+            Self::Grpc => "grpc",
+        }
+    }
+
+    /// Whether the balancer shows a certificate.
+    pub const fn is_encrypted(self) -> bool {
+        matches!(self, Self::Https | Self::H2)
+    }
+
+    /// Whether one connection carries many requests at a time.
+    pub const fn is_multiplexed(self) -> bool {
+        matches!(self, Self::H2c | Self::H2 | Self::Grpc)
+    }
 }
 
 /// Something that happens to a server.
@@ -223,6 +274,8 @@ pub enum Measure {
     ResidentMib,
     /// Resident memory per idle connection, in KiB.
     ConnectionKib,
+    /// The most memory that the balancer ever had resident, in MiB.
+    PeakMib,
 }
 
 impl Scenario {
@@ -239,9 +292,16 @@ impl Scenario {
     }
 
     /// Whether a candidate can take part. Perfect knowledge needs a schedule; `direct` and `bare` know one
-    /// server, so that they make sense where requests are no work and only the cost counts.
+    /// server, so that they make sense where requests are no work and only the cost counts. Other protocols than
+    /// HTTP/1.1 in clear are for the balancers that are set up for them; servers themselves speak gRPC, too.
     pub fn suits(&self, candidate: Candidate) -> bool {
         match candidate {
+            Candidate::Perfect | Candidate::Bare | Candidate::Caddy
+                if self.request.protocol != Protocol::Http1 =>
+            {
+                false
+            }
+            Candidate::Direct if !matches!(self.request.protocol, Protocol::Http1 | Protocol::Grpc) => false,
             Candidate::Perfect => matches!(self.load, Load::Rate { .. }),
             Candidate::Direct | Candidate::Bare => {
                 !matches!(self.load, Load::Rate { work, .. } if work != Work::None)

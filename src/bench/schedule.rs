@@ -83,7 +83,7 @@ mod tests {
             balancers,
             threads: 1,
             load: Load::Rate { per_second: 1_000.0, arrivals, work },
-            request: super::super::scenario::Request { body: 0, answer: 0, is_kept: true },
+            request: super::super::scenario::Request { answer: 0, ..Default::default() },
             script: Vec::new(),
             reload_every: None,
             duration: Duration::from_secs(50),

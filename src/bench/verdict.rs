@@ -238,6 +238,7 @@ pub fn figure(measure: Measure, turn: &Turn, scenario: &Scenario, servers_watche
         Measure::PerCpuSecond => per_cpu_second(seen, used),
         Measure::ResidentMib => (used.resident_kib > 0).then(|| used.resident_kib as f64 / 1_024.0),
         Measure::ConnectionKib => connection_kib(used),
+        Measure::PeakMib => (used.peak_kib > 0).then(|| used.peak_kib as f64 / 1_024.0),
     }
 }
 
@@ -344,7 +345,7 @@ impl Bound {
 
 impl Measure {
     /// All there are, in the order of the documentation.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::P50,
         Self::P99,
         Self::P999,
@@ -358,6 +359,7 @@ impl Measure {
         Self::PerCpuSecond,
         Self::ResidentMib,
         Self::ConnectionKib,
+        Self::PeakMib,
     ];
 
     /// The word in scenario files.
@@ -398,6 +400,7 @@ impl Measure {
             Self::PerCpuSecond => ("per_cpu_second", "requests per CPU-second", "", 1.0),
             Self::ResidentMib => ("resident_mib", "resident memory", " MiB", 1.0),
             Self::ConnectionKib => ("connection_kib", "memory per idle connection", " KiB", 1.0),
+            Self::PeakMib => ("peak_mib", "most memory ever resident", " MiB", 1.0),
         }
     }
 }

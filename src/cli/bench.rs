@@ -188,7 +188,8 @@ impl Bench {
         if candidates.is_empty() {
             return Err(Failure::usage(
                 &format!("nobody takes part in `{}`", scenario.name),
-                "`direct` and `bare` know one server only, `perfect` needs a rate; name others in --strategies",
+                "`direct` and `bare` know one server only, `perfect` needs a rate, and other protocols than HTTP/1.1 are for \
+                 Evener, nginx and HAProxy; name others in --strategies",
             ));
         }
         Ok(candidates)

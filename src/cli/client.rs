@@ -222,6 +222,11 @@ impl Client {
         })
     }
 
+    /// How long an answer may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// A further command for the same side port.
     pub(super) fn command(&self, command: &str) -> String {
         if self.base == DEFAULT_ADMIN {

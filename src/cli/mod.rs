@@ -30,6 +30,7 @@ mod refused;
 mod reload;
 mod run;
 mod status;
+mod upgrade;
 mod upstream;
 
 use std::process::ExitCode;
@@ -59,6 +60,17 @@ struct CommandLine {
 
 const EXIT_CODES: &str =
     "Exit codes: 0 done, 1 refused, 2 wrong usage, 3 cannot bind an address, 4 cannot reach the admin API.";
+
+const UPGRADE_HELP: &str = "\
+The new program must lie where the running one was started from. It gets the same arguments, the listening sockets,
+what was learned and counted, and --timeout to come to serve; if it does not, nothing changes. The old process then
+finishes what it has, for at most `server.drain_timeout`. SIGUSR2 and SIGQUIT do the same.
+
+Under systemd the unit needs Type=notify and NotifyAccess=all. Other supervisors that watch one process, such as an
+init of a container, take its end for the end of the service: restart there instead.
+
+Example:
+  install evener /usr/local/bin/evener && evener upgrade --why 'version 0.2'";
 
 #[derive(Subcommand)]
 enum Command {
@@ -115,6 +127,9 @@ enum Command {
     /// Give an upstream another share of the traffic.
     #[command(after_help = "Example:\n  evener weight app/10.0.1.10:8080 5")]
     Weight(upstream::Weight),
+    /// Hand over to this program: the running process starts it, and ends once it serves. Nobody is refused.
+    #[command(after_help = UPGRADE_HELP)]
+    Upgrade(upgrade::Upgrade),
     /// Compare strategies, and Evener with other balancers, on this machine.
     #[command(
         after_help = "Examples:\n  evener bench --list\n  evener bench one_slow --against nginx,haproxy --report report\n  evener bench --short --json figures.json"
@@ -129,7 +144,12 @@ enum Command {
 /// bind an address, 4 cannot reach the admin API.
 pub fn main() -> ExitCode {
     signals::survive_hangup();
-    let command = CommandLine::parse().command;
+    let command = CommandLine::try_parse().unwrap_or_else(|error| {
+        // A new version may not know an argument that the old one was started with.
+        crate::upgrade::report_misunderstanding(&error.to_string());
+        error.exit()
+    });
+    let command = command.command;
     if !matches!(command, Command::Run(_)) {
         signals::end_by_hangup();
     }
@@ -159,6 +179,7 @@ impl Command {
             Self::Ready(ready) => ready.run(),
             Self::Maintenance(maintenance) => maintenance.run(),
             Self::Weight(weight) => weight.run(),
+            Self::Upgrade(upgrade) => upgrade.run(),
             Self::Bench(bench) => bench.run(),
             Self::BenchBare(bare) => bare.run(),
         }

@@ -13,6 +13,7 @@ use crate::config::{self, AccessLog as AccessLogConfig, Config, LogFormat, LogLe
 use crate::control::Start;
 use crate::observe::{self, AccessLog};
 use crate::server;
+use crate::upgrade::{self, Predecessor};
 
 /// Where we listen when started by `LOAD_BALANCER_SERVERS`.
 const LISTEN_BY_ENVIRONMENT: &str = "0.0.0.0:8080";
@@ -40,21 +41,36 @@ pub(super) struct Run {
 impl Run {
     /// Balances traffic until a signal ends it.
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
+        let result = self.try_run();
+        if let Err(failure) = &result {
+            upgrade::report_failure(&failure.to_string());
+        }
+        result
+    }
+
+    fn try_run(&self) -> Result<ExitCode, Failure> {
         use_small_pages();
-        let start = start(self)?;
+        let predecessor = Predecessor::meet().map_err(|error| {
+            Failure::Refused(format!(
+                "error: cannot take over from the process that started this one: {error}"
+            ))
+        })?;
+        let pid = predecessor.as_ref().map(Predecessor::pid);
+        let start = start(self)?.following(pid, upgrade::own_file());
         let config = &start.config;
         observe::init_log(level(config.log.level), format(config.log.format));
         let access_log = open_access_log(config)?;
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %config.summary(), "starting");
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %config.summary(), predecessor = pid, "starting");
         if start.overrides() > 0 {
             tracing::info!(overrides = start.overrides(), "changed at run time, not as in the file");
         }
         for dropped in &start.dropped {
             dropped.tell();
         }
-        Ok(match server::run(start, access_log, !self.no_watch) {
+        Ok(match server::run(start, access_log, !self.no_watch, predecessor) {
             Ok(()) => ExitCode::SUCCESS,
             Err(cannot_bind) => {
+                upgrade::report_failure(&cannot_bind.to_string());
                 output::complain(&format!("error: {cannot_bind}"));
                 ExitCode::from(EXIT_CANNOT_BIND)
             }

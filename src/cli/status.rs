@@ -35,6 +35,8 @@ struct View {
     #[serde(default)]
     last_refusal: Option<Refusal>,
     #[serde(default)]
+    last_failed_upgrade: Option<Refusal>,
+    #[serde(default)]
     guard: Option<Guard>,
 }
 
@@ -104,10 +106,15 @@ impl View {
         if let Some(guard) = &self.guard {
             let _ = writeln!(text, "  guard     {}", guard.headline());
         }
-        if let Some(Refusal { at, who, reason }) = &self.last_refusal {
-            let refused = paint.paint(Tone::Bad, "refused");
-            let reason = reason.trim_end().replace('\n', "\n            ");
-            let _ = writeln!(text, "  {refused}   the last change, {at} by {who}:\n            {reason}");
+        for (refusal, word, what) in [
+            (&self.last_refusal, "refused", "the last change"),
+            (&self.last_failed_upgrade, "failed ", "the last upgrade"),
+        ] {
+            if let Some(Refusal { at, who, reason }) = refusal {
+                let word = paint.paint(Tone::Bad, word);
+                let reason = reason.trim_end().replace('\n', "\n            ");
+                let _ = writeln!(text, "  {word}   {what}, {at} by {who}:\n            {reason}");
+            }
         }
         text + "\n" + &self.listeners(paint)
     }

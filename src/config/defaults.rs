@@ -41,8 +41,10 @@ pub(super) const MAX_CONNECTIONS: usize = 10_000;
 /// Eight times what Node and nginx accept by default, so the upstream decides first.
 pub(super) const MAX_HEADER_SIZE: usize = 64 * 1024;
 
-/// The least that RFC 9113 §6.5.2 recommends.
-pub(super) const HTTP2: Http2Config = Http2Config { max_streams: 100 };
+/// Streams: the least that RFC 9113 §6.5.2 recommends. A client that is gone without a word is found within three
+/// times the interval.
+pub(super) const HTTP2: Http2Config =
+    Http2Config { max_streams: 100, ping_interval: Duration::from_secs(30) };
 
 /// Request head to complete response.
 pub(super) const ROUTE_TIMEOUT: Duration = Duration::from_secs(60);

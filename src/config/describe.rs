@@ -22,7 +22,7 @@ use super::check::is_sensitive;
 use super::values::{duration_text, size_text};
 use super::{
     AccessLog, CertificateConfig, Config, HeaderEdits, HealthCheckConfig, ListenerConfig, ListenerTlsConfig,
-    LogFormat, LogLevel, PoolConfig, ProbeConfig, RouteConfig, UpstreamConfig, defaults,
+    LogFormat, LogLevel, PoolConfig, ProbeConfig, RouteConfig, UpstreamConfig, UpstreamTls, defaults,
 };
 use crate::health::EjectionPolicy;
 use crate::retry::Policy;
@@ -81,6 +81,7 @@ impl Description {
         all.tell("max_body_size", listener.max_body_size.map_or_else(|| "0".to_owned(), size_text));
         all.tell("http2_cleartext", listener.http2_cleartext);
         all.tell("http2.max_streams", listener.http2.max_streams);
+        all.tell_duration("http2.ping_interval", listener.http2.ping_interval);
         all.tell_tls(listener.tls.as_deref());
         all.tell("proxy_protocol", listener.proxy_protocol);
         all
@@ -116,6 +117,8 @@ impl Description {
         if let Some(key) = &pool.hash {
             all.tell("hash", key.to_json());
         }
+        all.tell("protocol", pool.protocol.word());
+        all.tell_upstream_tls(pool.tls.as_deref());
         all.tell_duration("timeouts.connect", pool.timeouts.connect);
         all.tell_duration("timeouts.read", pool.timeouts.read);
         all.tell_duration("timeouts.write", pool.timeouts.write);
@@ -215,13 +218,39 @@ impl Description {
         self.tell_duration("health_check.timeout", check.timeout);
         self.tell("health_check.rise", check.rise);
         self.tell("health_check.fall", check.fall);
-        let ProbeConfig::Http { path, host, status, headers } = &check.probe else { return };
-        self.tell("health_check.path", path.as_str());
+        let (host, headers) = match &check.probe {
+            ProbeConfig::Tcp => return,
+            ProbeConfig::Http { path, host, status, headers } => {
+                self.tell("health_check.path", path.as_str());
+                self.tell("health_check.status", status.clone());
+                (host, headers)
+            }
+            ProbeConfig::Grpc { service, host, headers } => {
+                self.tell("health_check.grpc", true);
+                self.tell("health_check.service", service.as_str());
+                (host, headers)
+            }
+        };
         if let Some(host) = host {
             self.tell("health_check.host", host.as_str());
         }
-        self.tell("health_check.status", status.clone());
         self.tell_headers("health_check.headers", headers);
+    }
+
+    /// Files with what is in them now: the same name may stand for another certificate.
+    fn tell_upstream_tls(&mut self, tls: Option<&UpstreamTls>) {
+        let Some(tls) = tls else { return };
+        if let Some(name) = &tls.server_name {
+            self.tell("tls.server_name", name.as_str());
+        }
+        self.tell("tls.verify", tls.verify);
+        if let Some(ca) = &tls.ca {
+            self.tell("tls.ca", ca.to_string());
+        }
+        if let Some(client) = &tls.client {
+            self.tell("tls.certificate", client.chain.to_string());
+            self.tell("tls.key", client.key_file.as_str());
+        }
     }
 
     fn get(&self, key: &str) -> Value {

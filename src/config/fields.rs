@@ -152,6 +152,12 @@ impl<'t> Value<'t> {
         inner.as_str()
     }
 
+    /// The first address in a list of upstreams, for advice: text, or `address` of a table.
+    pub(super) fn first_address(&self) -> Option<&'t str> {
+        let first = self.inner.as_array()?.first()?.get_ref();
+        first.as_str().or_else(|| first.as_table()?.get("address")?.get_ref().as_str())
+    }
+
     /// The text, whatever it says.
     pub(super) fn text(&self) -> Option<&'t str> {
         self.as_text().or_else(|| self.expected("text in double quotes", "\"…\""))
@@ -374,7 +380,6 @@ pub(super) struct Fields<'t> {
     /// The table in messages: `a pool`, `timeouts`.
     what: &'static str,
     known: RefCell<Vec<&'static str>>,
-    later: RefCell<Vec<&'static str>>,
 }
 
 impl<'t> Fields<'t> {
@@ -393,8 +398,7 @@ impl<'t> Fields<'t> {
         path: KeyPath,
         what: &'static str,
     ) -> Self {
-        let (known, later) = (RefCell::default(), RefCell::default());
-        Self { desk, span, table, path, what, known, later }
+        Self { desk, span, table, path, what, known: RefCell::default() }
     }
 
     /// The value of this key, as `read` understands it; `None` when the key is not given.
@@ -441,20 +445,11 @@ impl<'t> Fields<'t> {
         }
     }
 
-    /// Refuses a key that has a meaning, but not yet.
-    pub(super) fn not_yet(&self, key: &'static str, instead: &str) {
-        self.later.borrow_mut().push(key);
-        if let Some((spanned, _)) = self.table.get_key_value(key) {
-            let message = format!("`{key}` is not available in this version");
-            self.desk.refuse(spanned.span(), Wrong::new(message, "not available yet", instead));
-        }
-    }
-
     fn refuse_unknown_keys(&self) {
-        let (known, later) = (self.known.borrow(), self.later.borrow());
+        let known = self.known.borrow();
         let strange = |key: &&Spanned<DeString<'_>>| {
             let key: &str = key.get_ref();
-            !known.contains(&key) && !later.contains(&key)
+            !known.contains(&key)
         };
         for key in self.table.keys().filter(strange) {
             let help = did_you_mean(key.get_ref(), &known, &format!("Keys of {}", self.what));

@@ -13,7 +13,8 @@
 //! **To add a key**: a field below, one line where its table is read (`check/<table>.rs`), a default in
 //! `defaults.rs`, and its entry in `config/evener.toml`; a test fails while the entry is missing.
 //!
-//! This room uses floor 0, and asks the world for three things only: files, host names, environment.
+//! This room uses floor 0, and asks the world for four things only: files, host names, environment, and
+//! today's date, which certificates are compared with.
 //!
 //! Parse, don't validate: reading and checking can fail, and say everything that is wrong in one go;
 //! what comes out is complete, so that building the running state cannot fail.
@@ -25,6 +26,8 @@ mod edit;
 mod fields;
 mod file;
 mod files;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod limits;
 mod report;
 mod source;
@@ -32,6 +35,7 @@ mod source;
 mod tests;
 mod tls;
 mod token;
+mod upstream_tls;
 mod values;
 mod without_file;
 mod words;
@@ -57,6 +61,7 @@ pub use tls::{
     AlpnProtocol, CertificateConfig, ClientAuth, ClientCaConfig, EXPIRES_SOON, ListenerTlsConfig, TlsVersion,
 };
 pub use token::{Scope, TokenConfig, TokenSecret};
+pub use upstream_tls::{Certificates, ClientCertificate, PrivateKey, UpstreamTls, has_system_roots};
 pub use without_file::{addresses_in, from_addresses, text_of_addresses};
 
 /// Reads and checks a file, with the environment of this process.
@@ -195,6 +200,8 @@ pub struct ListenerConfig {
 pub struct Http2Config {
     /// Requests under way at a time on one connection.
     pub max_streams: u32,
+    /// How long a client with requests under way may be silent before it is asked whether it is there.
+    pub ping_interval: Duration,
 }
 
 /// `[routes.<name>]`
@@ -251,6 +258,10 @@ pub struct PoolConfig {
     pub hash: Option<HashKey>,
     /// The members, in file order.
     pub upstreams: Vec<UpstreamConfig>,
+    /// What upstreams are spoken to in.
+    pub protocol: UpstreamProtocol,
+    /// TLS to upstreams, with what was in the files; `None`: in clear.
+    pub tls: Option<Arc<UpstreamTls>>,
     /// Connect, read and write.
     pub timeouts: TimeoutsConfig,
     /// Reuse of idle connections to upstreams.
@@ -294,6 +305,31 @@ pub struct UpstreamConfig {
     /// What an operator wants of it; a file cannot say, so it comes from an override or is
     /// [`Mode::Ready`](crate::health::Mode::Ready).
     pub mode: crate::health::Mode,
+}
+
+/// `protocol` of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2: agreed on by ALPN over TLS, by prior knowledge in clear.
+    Http2,
+    /// Whichever of them the upstream prefers, by ALPN; only with `tls`.
+    Auto,
+}
+
+impl UpstreamProtocol {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Http1, Self::Http2, Self::Auto];
+
+    /// The word in the file.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+            Self::Auto => "auto",
+        }
+    }
 }
 
 /// Where an upstream listens.
@@ -374,6 +410,15 @@ pub enum ProbeConfig {
         /// Accepted answers.
         status: Vec<u16>,
         /// Further request headers, secrets already read.
+        headers: Vec<(HeaderName, HeaderValue)>,
+    },
+    /// `grpc.health.v1.Health/Check`; the answer must be `SERVING`.
+    Grpc {
+        /// The service that is asked about; empty: the server as a whole.
+        service: String,
+        /// `:authority` of the call; `None`: the upstream's address.
+        host: Option<String>,
+        /// Further metadata, secrets already read.
         headers: Vec<(HeaderName, HeaderValue)>,
     },
 }

@@ -8,6 +8,7 @@ mod describe;
 mod messages;
 mod reference;
 mod tls;
+mod upstream_tls;
 
 use std::io;
 
@@ -106,7 +107,7 @@ fn the_smallest_file_gets_the_defaults_of_the_contract() {
             max_header_size: 64 * 1024,
             max_body_size: None,
             http2_cleartext: false,
-            http2: Http2Config { max_streams: 100 },
+            http2: Http2Config { max_streams: 100, ping_interval: seconds(30) },
             tls: None,
             proxy_protocol: false,
         }]
@@ -137,6 +138,8 @@ fn the_smallest_file_gets_the_defaults_of_the_contract() {
             strategy: StrategyKind::RoundRobin,
             hash: None,
             upstreams: vec![upstream("127.0.0.1:9001"), upstream("127.0.0.1:9002")],
+            protocol: UpstreamProtocol::Http1,
+            tls: None,
             timeouts: TimeoutsConfig {
                 connect: seconds(1),
                 read: seconds(60),
@@ -235,7 +238,7 @@ fn the_keys_of_a_listener_arrive() {
             max_header_size: 8 * 1024,
             max_body_size: Some(1024 * 1024),
             http2_cleartext: false,
-            http2: Http2Config { max_streams: 100 },
+            http2: Http2Config { max_streams: 100, ping_interval: seconds(30) },
             tls: None,
             proxy_protocol: true,
         }]
@@ -528,8 +531,8 @@ fn a_start_without_a_file_says_everything_that_is_wrong_with_its_addresses() {
         from_resolved_addresses(listen.parse().unwrap(), &addresses_in(to), strategy, &names).unwrap_err()
     };
     insta::assert_snapshot!(told("0.0.0.0:8080", "https://a:1,ftp://b,127.0.0.1:8080,127.0.0.1:1,127.0.0.1:1,10.1:80,nowhere:80", None), @r#"
-    error: TLS to upstreams is not available in this version
-      = help: name its port without TLS for now, such as "10.0.1.10:8080"
+    error: an upstream is an address, not a URL
+      = help: write "a:1", and tls = { server_name = "…" } in the pool
     error: `ftp://` is no kind of upstream
       = help: write "host:port", "[::1]:port" or "unix:/path"
     error: 127.0.0.1:8080 is the address to listen on

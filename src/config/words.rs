@@ -120,6 +120,15 @@ const ELSEWHERE: &[(&[&str], &[&str])] = &[
     (&["api", "dashboard", "stats", "management"], &["admin"]),
     (&["logging", "logs"], &["log"]),
     (&["global", "process", "main"], &["server"]),
+    (&["ssl", "https", "secure"], &["tls"]),
+    (&["cert", "crt", "pem", "ssl_certificate", "cert_file", "chain"], &["certificate", "certificates"]),
+    (&["certs", "identities"], &["certificates"]),
+    (&["private_key", "ssl_certificate_key", "key_file"], &["key"]),
+    (&["ca", "ca_file", "ssl_client_certificate", "client_cas", "clients"], &["client_ca"]),
+    (&["verify_client", "ssl_verify_client", "client_certificates"], &["client_auth"]),
+    (&["ssl_protocols", "min_tls_version", "tls_version"], &["min_version"]),
+    (&["alpn"], &["protocols"]),
+    (&["redirect", "force_https", "https_redirect", "ssl_redirect"], &["redirect_https"]),
 ];
 
 #[cfg(test)]

@@ -180,6 +180,8 @@ pub enum Rejected {
     UnknownGeneration(Option<u64>),
     /// A guarded change is under way, and decides first.
     Guarded,
+    /// Another process takes our place, and is the one to ask then.
+    HandingOver,
     /// The change could not be written where it would survive a restart.
     CannotPersist {
         /// What could not be written.
@@ -205,7 +207,7 @@ impl Rejected {
             Self::Invalid(LoadError::Unreadable(unreadable)) => unreadable.help(),
             Self::Invalid(LoadError::Invalid(_)) => "mend what `errors` lists and try again; nothing was applied".to_owned(),
             Self::RestartRequired { file, .. } => format!(
-                "to apply it, stop the process (TERM drains it) and run `evener run --config {}`; or leave these settings as they are",
+                "to apply it, put it into {} and hand over to a new process, which reads that: `evener upgrade` refuses no connection; or leave these settings as they are",
                 file.display()
             ),
             Self::ChangedMeanwhile { tag } => format!("read it again, and repeat the change with `If-Match: {tag}` if it still makes sense"),
@@ -221,6 +223,7 @@ impl Rejected {
             },
             Self::UnknownGeneration(_) => "GET /v1/config/history lists those that can be rolled back to".to_owned(),
             Self::Guarded => "POST /v1/config/confirm to keep it, POST /v1/config/rollback to end it, or wait; GET /v1/config/guard shows how it stands".to_owned(),
+            Self::HandingOver => "ask again in a moment: the successor then answers at the same address, or, if it fails, this process does".to_owned(),
             Self::CannotPersist { path, error } => advice(path, error),
         }
     }
@@ -274,6 +277,7 @@ impl fmt::Display for Rejected {
             }
             Self::UnknownGeneration(None) => formatter.write_str("nothing else ran before this generation"),
             Self::Guarded => formatter.write_str("a guarded change is under way"),
+            Self::HandingOver => formatter.write_str("the process hands over to another one"),
             Self::CannotPersist { path, error } => {
                 write!(formatter, "cannot write {}: {error}", path.display())
             }

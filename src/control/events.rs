@@ -17,7 +17,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
-use super::{Applied, Author, Change, Guard, Rejected, lock};
+use super::{Applied, Author, Change, Guard, Rejected, UpgradeEvent, lock};
 use crate::config::LoadError;
 use crate::health::Transition;
 use crate::observe::utc;
@@ -52,6 +52,8 @@ pub enum Happening {
     Health(HealthEvent),
     /// A guarded change is watched, kept or rolled back; with the figures of before and after.
     Guard(Box<Guard>),
+    /// Another process takes, or took, our place.
+    Upgrade(UpgradeEvent),
 }
 
 impl Happening {
@@ -61,6 +63,7 @@ impl Happening {
             Self::Config(_) => "config",
             Self::Health(_) => "health",
             Self::Guard(_) => "guard",
+            Self::Upgrade(_) => "upgrade",
         }
     }
 

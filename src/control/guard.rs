@@ -229,6 +229,7 @@ impl Control {
         author: &Author,
         bounds: Bounds,
     ) -> Result<(Applied, Begun), Rejected> {
+        self.check_not_held()?;
         self.check(change, condition)?;
         if writer.guarded.is_some() {
             return Err(Rejected::Guarded);

@@ -36,6 +36,10 @@ const TEXT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// they are within [`TEXT_BYTES_MAX`].
 const TEXTS_MIN: usize = 20;
 
+/// No process gets this far, and beyond it readers of JSON take one number for another (2^53). So a larger one
+/// in the journal is garbage, and there is always a next one.
+const GENERATION_MAX: u64 = 1 << 53;
+
 /// Lines of the journal before it is written anew without the forgotten ones.
 const LINES_MAX: usize = 4 * ENTRIES_MAX;
 
@@ -105,7 +109,8 @@ impl History {
         let journal = String::from_utf8_lossy(&journal);
         history.lines = journal.lines().count();
         let mut texts = HashMap::new();
-        for mut entry in journal.lines().filter_map(|line| serde_json::from_str::<Entry>(line).ok()) {
+        let entries = journal.lines().filter_map(|line| serde_json::from_str::<Entry>(line).ok());
+        for mut entry in entries.filter(|entry| entry.generation <= GENERATION_MAX) {
             history.latest = history.latest.max(entry.generation);
             let read = || history.read_text(&entry.text_hash).map(Arc::<str>::from);
             let Some(text) = texts.entry(entry.text_hash.clone()).or_insert_with(read) else { continue };

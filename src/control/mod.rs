@@ -9,12 +9,14 @@
 //! `overrides.rs` decides between file and operator, `store.rs` and `history.rs` keep both on the disk.
 //! `events.rs` tells those who listen what came of it, and what else happens. `plan.rs` tells what a change
 //! would do, `guard.rs` takes one back that does harm, as `judge.rs` sees it. `start.rs` is the same for the
-//! first configuration; `watch.rs` asks for a reload when the file is saved, and `expiry.rs` tells of
-//! certificates that should be renewed.
+//! first configuration; `watch.rs` asks for a reload when the file is saved, `expiry.rs` tells of certificates that
+//! should be renewed, and `succession.rs` holds everything back while another process takes our place.
 
 mod change;
 mod events;
 mod expiry;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod guard;
 mod history;
 mod judge;
@@ -23,6 +25,7 @@ mod plan;
 mod prepare;
 mod start;
 mod store;
+mod succession;
 #[cfg(test)]
 mod testing;
 mod watch;
@@ -45,6 +48,10 @@ pub use judge::Figures;
 pub use overrides::{Override, Setting};
 pub use plan::Plan;
 pub use start::Start;
+pub use succession::{
+    CannotUpgrade, HandedOver, Hindrance, ProcessView, Succession, UPGRADE_TIMEOUT, UPGRADE_TIMEOUT_MAX,
+    UpgradeEvent, UpgradeRequest, Visitor,
+};
 pub use watch::follow_file;
 
 use crate::config::{Config, Files};
@@ -114,6 +121,7 @@ pub struct Control {
     guard: tokio::sync::watch::Sender<Option<Guard>>,
     probe_now: mpsc::UnboundedSender<ProbeNow>,
     probe_requests: Mutex<Option<mpsc::UnboundedReceiver<ProbeNow>>>,
+    succession: Succession,
 }
 
 /// A text that was refused, with the files that it names as they were then.
@@ -169,8 +177,10 @@ impl Control {
         runtime.metrics.config_changed(ChangeOrigin::Start, ChangeResult::Applied);
         runtime.metrics.config_applied(first, SystemTime::now());
         let (probe_now, requests) = mpsc::unbounded_channel();
-        let Start { source, running, mut writer, .. } = start;
-        writer.settle(&running);
+        let Start { source, running, mut writer, executable, predecessor, .. } = start;
+        if predecessor.is_none() {
+            writer.settle(&running);
+        }
         let instance = fastrand::u32(..);
         Self {
             runtime,
@@ -184,6 +194,7 @@ impl Control {
             guard: tokio::sync::watch::Sender::new(None),
             probe_now,
             probe_requests: Mutex::new(Some(requests)),
+            succession: Succession::new(executable, predecessor),
         }
     }
 
@@ -287,6 +298,7 @@ impl Control {
         condition: Option<&Condition>,
         author: &Author,
     ) -> Result<Applied, Rejected> {
+        self.check_not_held()?;
         self.check(change, condition)?;
         if let Some(applied) = self.heed_guard(writer, change, author)? {
             return Ok(applied);
@@ -440,6 +452,8 @@ impl Control {
     fn tell(&self, change: &Change, result: &Result<Applied, Rejected>, author: &Author) {
         match result {
             Ok(applied) if !applied.changed => {}
+            // The file is looked at again when that is over.
+            Err(Rejected::HandingOver) if author.origin == ChangeOrigin::File => {}
             Ok(applied) => self.tell_applied(change, applied, author),
             Err(rejected) => self.tell_refused(change, rejected, author),
         }

@@ -22,6 +22,8 @@ pub struct Start {
     pub(super) source: Source,
     pub(super) running: Running,
     pub(super) writer: Writer,
+    pub(super) executable: PathBuf,
+    pub(super) predecessor: Option<u32>,
 }
 
 impl Start {
@@ -54,7 +56,16 @@ impl Start {
             source: Source::File(path),
             running: running_now,
             writer,
+            executable: PathBuf::new(),
+            predecessor: None,
         })
+    }
+
+    /// Says which file the process was started from, and which process it follows. One that follows another
+    /// writes nothing before [`Control::release_writes`](super::Control::release_writes).
+    #[must_use]
+    pub fn following(self, predecessor: Option<u32>, executable: PathBuf) -> Self {
+        Self { executable, predecessor, ..self }
     }
 
     /// How many overrides are in force.
@@ -70,7 +81,16 @@ impl Start {
         let text = config::text_of_addresses(&config).into();
         let running = first(&mut writer, text, Arc::new(config.clone()), Arc::default());
         let generation = running.generation;
-        Self { config, generation, dropped: Vec::new(), source: Source::Arguments, running, writer }
+        Self {
+            config,
+            generation,
+            dropped: Vec::new(),
+            source: Source::Arguments,
+            running,
+            writer,
+            executable: PathBuf::new(),
+            predecessor: None,
+        }
     }
 }
 

@@ -170,7 +170,7 @@ impl FileWatch {
 
     fn apply(&mut self, text: String) -> Next {
         match self.control.apply(&Change::ReloadIfEdited, None, &Author::file("file watch")) {
-            Ok(_) => {}
+            Ok(_) | Err(Rejected::HandingOver) => {}
             Err(Rejected::Guarded) => return Next::Wait(WHILE_GUARDED),
             Err(why) => self.refused = Some(Refused::new(text, &why)),
         }

@@ -15,6 +15,11 @@ pub enum Health {
 }
 
 impl Health {
+    /// What [`word`](Self::word) means; `None` for other words.
+    pub fn of_word(word: &str) -> Option<Self> {
+        [Self::Unknown, Self::Up, Self::Down].into_iter().find(|health| health.word() == word)
+    }
+
     /// The word in the API.
     pub const fn word(self) -> &'static str {
         match self {
@@ -76,6 +81,11 @@ impl Verdict {
         };
         let to = before.after(ok, rise, fall).health;
         (to != before.health).then_some(Transition { from: before.health, to })
+    }
+
+    /// Goes on with the verdict of another process, and its [`run`](Self::run).
+    pub fn go_on(&self, health: Health, run: u32) {
+        self.word.store(Judged { health, run }.to_word(), Ordering::Relaxed);
     }
 
     /// Back to [`Health::Unknown`]: what an old check said does not hold for a new one.

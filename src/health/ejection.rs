@@ -161,6 +161,27 @@ impl Ejection {
         self.update(readmitted)
     }
 
+    /// How the upstream stands, number by name, for another process that goes on with it.
+    pub fn memory(&self) -> [(&'static str, u64); 4] {
+        let Standing { until_ms, run, in_a_row, left, .. } = self.standing();
+        [("until_ms", until_ms), ("run", run), ("in_a_row", in_a_row), ("left", left)]
+    }
+
+    /// Goes on with the [`memory`](Self::memory) of another process, whose times count from the same moment
+    /// as ours. A request on trial stays with the other one; another may be tried here.
+    pub fn go_on(&self, recall: &dyn Fn(&str) -> Option<u64>) {
+        self.update(|standing| {
+            let most = |name, field: &Field| recall(name).map(|number| number.min(field.max()));
+            Some(Standing {
+                until_ms: most("until_ms", &UNTIL_MS).unwrap_or(standing.until_ms),
+                run: most("run", &RUN).unwrap_or(standing.run),
+                in_a_row: most("in_a_row", &IN_A_ROW).unwrap_or(standing.in_a_row),
+                left: most("left", &LEFT).unwrap_or(standing.left),
+                ..standing
+            })
+        });
+    }
+
     fn admit_on_trial(&self, standing: Standing) -> Option<Ticket> {
         let taken = Standing { on_trial: true, ..standing }.to_word();
         self.word

@@ -48,6 +48,9 @@ pub struct AccessRecord<'a> {
     pub tls: Option<&'a str>,
     /// Of the configuration that the request was answered by.
     pub generation: u64,
+    /// How a gRPC call ended; left out for all else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc_status: Option<u8>,
 }
 
 impl AccessRecord<'_> {
@@ -91,7 +94,8 @@ impl AccessRecord<'_> {
         }
         write!(line, " bytes_in={}", self.bytes_in)?;
         field(line, "tls", self.tls);
-        write!(line, " generation={}", self.generation)
+        write!(line, " generation={}", self.generation)?;
+        self.grpc_status.map_or(Ok(()), |code| write!(line, " grpc_status={code}"))
     }
 }
 
@@ -189,6 +193,7 @@ pub(super) mod tests {
             protocol: "HTTP/1.1",
             tls: Some("TLSv1.3"),
             generation: 3,
+            grpc_status: None,
         }
     }
 
@@ -242,6 +247,13 @@ pub(super) mod tests {
                 "upstream_ms=- bytes_in=0 tls=- generation=3\n"
             )
         );
+    }
+
+    #[test]
+    fn a_grpc_call_tells_its_status_too() {
+        let call = AccessRecord { grpc_status: Some(14), ..record() };
+        assert!(line(&call, Format::Json).ends_with(",\"generation\":3,\"grpc_status\":14}\n"));
+        assert!(line(&call, Format::Text).ends_with(" generation=3 grpc_status=14\n"));
     }
 
     #[test]

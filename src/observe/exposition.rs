@@ -17,8 +17,9 @@ use prometheus::{TEXT_FORMAT, TextEncoder};
 
 use super::process::ProcessFigures;
 use super::{
-    AdminRefusal, ChangeOrigin, ChangeResult, Class, ConnectResult, HandshakeResult, HistogramSnapshot,
-    ListenerMetrics, PoolMetrics, ProcessMetrics, Reason, RetryReason, RouteMetrics, UpstreamMetrics,
+    AdminRefusal, ChangeOrigin, ChangeResult, Class, ConnectResult, GRPC_CODES, HandshakeResult,
+    HistogramSnapshot, ListenerMetrics, PoolMetrics, ProcessMetrics, Reason, RetryReason, RouteMetrics,
+    UpstreamMetrics,
 };
 
 /// `Content-Type` of what [`render`] returns.
@@ -228,6 +229,11 @@ fn route_families(view: &View<'_>) -> Vec<MetricFamily> {
             unrouted_refusals(view.process)
                 .chain(routes().flat_map(|(name, metrics)| route_refusals(name, metrics))),
         ),
+        counters(
+            "evener_grpc_status_total",
+            "gRPC calls finished, by status code (0: OK); their HTTP status is 200 in any case.",
+            routes().flat_map(|(name, metrics)| grpc_calls(name, metrics)),
+        ),
     ]
 }
 
@@ -255,6 +261,14 @@ fn route_refusals(route: &str, metrics: &RouteMetrics) -> impl Iterator<Item = M
         .map(|&reason| (reason, metrics.refusals(reason)))
         .filter(|&(_, count)| count > 0)
         .map(move |(reason, count)| counter(&[("route", route), ("reason", reason.word())], count))
+}
+
+/// Only codes that occurred, see [`route_refusals`].
+fn grpc_calls(route: &str, metrics: &RouteMetrics) -> impl Iterator<Item = Metric> {
+    (0..GRPC_CODES)
+        .map(|code| (code, metrics.grpc_calls(code)))
+        .filter(|&(_, count)| count > 0)
+        .map(move |(code, count)| counter(&[("route", route), ("code", &code.to_string())], count))
 }
 
 fn pool_families(view: &View<'_>) -> Vec<MetricFamily> {
@@ -519,6 +533,7 @@ mod tests {
             house.route.finished(0, 200, Duration::from_millis(20), 7, 1_000);
             house.route.finished(0, 503, Duration::from_millis(2), 0, 40);
             house.route.refused(Reason::QueueFull);
+            house.route.grpc_finished(14);
             house.pool.retried(RetryReason::ConnectFailure);
             house.pool.budget_exhausted();
             house.upstream.attempt_finished(Some(200));
@@ -585,6 +600,7 @@ mod tests {
             r#"evener_response_bytes_total{route="users"} 1040"#,
             r#"evener_refusals_total{route="users",reason="queue_full"} 1"#,
             r#"evener_refusals_total{route="none",reason="no_route"} 1"#,
+            r#"evener_grpc_status_total{route="users",code="14"} 1"#,
             r#"evener_upstream_requests_total{pool="app",upstream="127.0.0.1:9001",class="2xx"} 1"#,
             r#"evener_upstream_requests_total{pool="app",upstream="127.0.0.1:9001",class="failed"} 1"#,
             r#"evener_upstream_response_seconds_count{pool="app",upstream="127.0.0.1:9001"} 1"#,

@@ -7,6 +7,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// A distribution of durations. Recording is a few relaxed atomic adds.
 #[derive(Debug)]
 pub struct Histogram {
@@ -46,6 +48,19 @@ impl Histogram {
         }
     }
 
+    /// Counts what another histogram, of another process perhaps, has recorded.
+    pub fn add(&self, other: &HistogramSnapshot) {
+        if other.count == 0 {
+            return;
+        }
+        self.sum.fetch_add(u64::try_from(other.sum.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        self.min.fetch_min(to_micros(other.min), Relaxed);
+        self.max.fetch_max(to_micros(other.max), Relaxed);
+        for (bucket, count) in self.buckets.iter().zip(&other.buckets) {
+            bucket.fetch_add(*count, Relaxed);
+        }
+    }
+
     /// The distribution as of now. What is recorded meanwhile may be in it in part.
     pub fn snapshot(&self) -> HistogramSnapshot {
         let buckets: Box<[u64]> = self.buckets.iter().map(|bucket| bucket.load(Relaxed)).collect();
@@ -62,7 +77,8 @@ impl Histogram {
 }
 
 /// A [`Histogram`] at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
 pub struct HistogramSnapshot {
     /// Durations recorded.
     pub count: u64,
@@ -143,6 +159,55 @@ impl HistogramSnapshot {
                 seen
             })
             .collect()
+    }
+}
+
+/// How a distribution is written: what is empty is left out, and a bucket is named by the longest duration in
+/// it, so that one who has other buckets can read it.
+#[derive(Serialize, Deserialize)]
+#[serde(default)]
+struct Written {
+    sum_us: u64,
+    min_us: u64,
+    max_us: u64,
+    /// Longest duration, in microseconds, and how many.
+    buckets: Vec<(u64, u64)>,
+}
+
+impl Default for Written {
+    fn default() -> Self {
+        Histogram::default().snapshot().into()
+    }
+}
+
+impl From<HistogramSnapshot> for Written {
+    fn from(snapshot: HistogramSnapshot) -> Self {
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let buckets = snapshot.buckets.iter().enumerate().filter(|&(_, &count)| count > 0);
+        Self {
+            sum_us: micros(snapshot.sum),
+            min_us: micros(snapshot.min),
+            max_us: micros(snapshot.max),
+            buckets: buckets.map(|(index, &count)| (highest_in(index), count)).collect(),
+        }
+    }
+}
+
+impl From<Written> for HistogramSnapshot {
+    fn from(written: Written) -> Self {
+        let mut buckets: Box<[u64]> = [0; BUCKETS].into();
+        for (highest, count) in written.buckets {
+            if let Some(bucket) = buckets.get_mut(bucket_of(highest.min(MICROS_MAX))) {
+                *bucket += count;
+            }
+        }
+        Self {
+            count: buckets.iter().sum(),
+            sum: Duration::from_micros(written.sum_us),
+            min: Duration::from_micros(written.min_us),
+            max: Duration::from_micros(written.max_us),
+            buckets,
+        }
     }
 }
 
@@ -231,6 +296,24 @@ mod tests {
         assert_eq!(snapshot.sum, Duration::from_micros(127_456));
         assert_eq!((snapshot.min, snapshot.max), (Duration::from_millis(1), Duration::from_micros(123_456)));
         assert_eq!(snapshot.mean(), Duration::from_micros(42_485));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let all = recorded(&[0, 15, 16, 1_000, 70_000, 70_001, MICROS_MAX]);
+        let read: HistogramSnapshot = serde_json::from_str(&serde_json::to_string(&all).unwrap()).unwrap();
+        assert_eq!(read, all);
+        let nothing: HistogramSnapshot = serde_json::from_str("{}").unwrap();
+        assert_eq!(nothing, recorded(&[]));
+    }
+
+    #[test]
+    fn what_another_histogram_recorded_counts_as_recorded() {
+        let histogram = Histogram::default();
+        histogram.record(Duration::from_micros(5_000));
+        histogram.add(&recorded(&[70_000, 1_000]));
+        histogram.add(&recorded(&[]));
+        assert_eq!(histogram.snapshot(), recorded(&[5_000, 70_000, 1_000]));
     }
 
     #[test]

@@ -4,9 +4,13 @@
 //! without a look-up, a reload keeps the figures, and what is removed takes its figures along. The
 //! names of the series stand in [`exposition`](super::exposition).
 
+mod tally;
+
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+pub use tally::Tally;
 
 use super::{Histogram, HistogramSnapshot, Reason, Recent, RecentTimes};
 
@@ -291,6 +295,9 @@ impl ListenerMetrics {
     }
 }
 
+/// How many status codes gRPC has: OK (0) to UNAUTHENTICATED (16).
+pub const GRPC_CODES: usize = 17;
+
 /// One route's requests.
 #[derive(Debug, Default)]
 pub struct RouteMetrics {
@@ -300,6 +307,8 @@ pub struct RouteMetrics {
     request_bytes: Counter,
     response_bytes: Counter,
     refusals: Counters<{ Reason::ALL.len() }>,
+    /// Made with the first call: few routes have any.
+    grpc: OnceLock<Box<Counters<{ GRPC_CODES }>>>,
     recent: Recent,
 }
 
@@ -342,6 +351,17 @@ impl RouteMetrics {
     /// The request that [`finished`](Self::finished) counts got an answer of ours.
     pub fn refused(&self, reason: Reason) {
         self.refusals.add(reason as usize, 1);
+    }
+
+    /// The request that [`finished`](Self::finished) counts was a gRPC call, and ended with this code: below
+    /// [`GRPC_CODES`].
+    pub fn grpc_finished(&self, code: u8) {
+        self.grpc.get_or_init(Box::default).add(code.into(), 1);
+    }
+
+    /// gRPC calls that ended with this code.
+    pub fn grpc_calls(&self, code: usize) -> u64 {
+        self.grpc.get().map_or(0, |codes| codes.get(code))
     }
 
     /// Requests routed here and not over yet.

@@ -25,15 +25,17 @@ mod process_log;
 mod reason;
 mod recent;
 mod timestamp;
+mod tls_failure;
 
 pub use access_log::{AccessLog, Target};
 pub use access_record::AccessRecord;
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use metrics::{
-    AdminRefusal, ChangeOrigin, ChangeResult, Class, ConnectResult, HandshakeResult, ListenerMetrics,
-    PoolMetrics, ProcessMetrics, RetryReason, RouteMetrics, UpstreamMetrics,
+    AdminRefusal, ChangeOrigin, ChangeResult, Class, ConnectResult, GRPC_CODES, HandshakeResult,
+    ListenerMetrics, PoolMetrics, ProcessMetrics, RetryReason, RouteMetrics, Tally, UpstreamMetrics,
 };
 pub use process_log::{Format, init_log};
 pub use reason::Reason;
-pub use recent::{Recent, RecentTimes, SAMPLE, WINDOW};
+pub use recent::{Recent, RecentMemory, RecentTimes, RecentTimesMemory, SAMPLE, WINDOW};
 pub use timestamp::utc;
+pub use tls_failure::tls_failure;

@@ -67,7 +67,8 @@ const QUIETED: [(&str, LevelFilter); 8] = [
     ("pingora_core::connectors", LevelFilter::OFF),
     ("pingora_core", LevelFilter::WARN),
     ("pingora", LevelFilter::WARN),
-    ("h2", LevelFilter::WARN),
+    // It warns of every PING that answers none of ours: a client could fill the disk with them.
+    ("h2", LevelFilter::ERROR),
     ("hyper", LevelFilter::WARN),
     ("rustls", LevelFilter::WARN),
 ];

@@ -22,12 +22,14 @@ pub enum Reason {
     BadResponse,
     ConnectTimeout,
     UpstreamTimeout,
+    UpgradeUnsupported,
+    GrpcNeedsHttp2,
     ClientClosed,
 }
 
 impl Reason {
     /// All of them, in the order of the contract.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::NoRoute,
         Self::BadRequest,
         Self::HeadTooLarge,
@@ -44,6 +46,8 @@ impl Reason {
         Self::BadResponse,
         Self::ConnectTimeout,
         Self::UpstreamTimeout,
+        Self::UpgradeUnsupported,
+        Self::GrpcNeedsHttp2,
         Self::ClientClosed,
     ];
 
@@ -166,6 +170,18 @@ impl Reason {
                 what: "the service did not answer in time",
                 next: "raise `timeout` of the route or `timeouts.read` of the pool, or look at evener_upstream_response_seconds",
             },
+            Self::UpgradeUnsupported => Row {
+                status: 501,
+                word: "upgrade_unsupported",
+                what: "the service does not switch protocols, so there are no WebSockets here",
+                next: "HTTP/2 has no upgrades: write protocol = \"auto\" or \"http1\" in the pool, or route WebSockets to a pool of their own",
+            },
+            Self::GrpcNeedsHttp2 => Row {
+                status: 501,
+                word: "grpc_needs_http2",
+                what: "gRPC needs HTTP/2 all the way, which is not spoken here",
+                next: "write protocol = \"http2\" in the pool, and http2_cleartext = true in a listener without TLS; a proxy in front of Evener has to pass gRPC on in HTTP/2, too",
+            },
             Self::ClientClosed => Row {
                 status: 499,
                 word: "client_closed",
@@ -213,6 +229,8 @@ mod tests {
                 (502, "bad_response"),
                 (504, "connect_timeout"),
                 (504, "upstream_timeout"),
+                (501, "upgrade_unsupported"),
+                (501, "grpc_needs_http2"),
                 (499, "client_closed"),
             ]
         );

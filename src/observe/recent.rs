@@ -11,6 +11,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::HistogramSnapshot;
 
 /// How often counters are sampled. A window is wrong by so much at most.
@@ -24,6 +26,16 @@ const STEPS: u32 = 30;
 /// How much a counter grew lately.
 #[derive(Debug, Default)]
 pub struct Recent(Mutex<Ring>);
+
+/// How much a counter grew lately, as one process tells it to another.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RecentMemory {
+    /// The counter when it was last sampled.
+    count: u64,
+    /// Steps of [`SAMPLE`] since the epoch of the process, and the growth in each.
+    steps: Vec<(u32, u32)>,
+}
 
 /// Growth per step of [`SAMPLE`]; the place of a step follows from the clock.
 #[derive(Debug, Default)]
@@ -45,6 +57,32 @@ impl Recent {
         if let Some(step) = ring.growth.get_mut((step_at(now) % STEPS) as usize) {
             *step = step.saturating_add(growth);
         }
+    }
+
+    /// What is remembered, for another process that goes on with it.
+    pub fn memory(&self) -> RecentMemory {
+        let ring = lock(&self.0);
+        let oldest = (ring.step + 1).saturating_sub(STEPS);
+        let steps = (oldest..=ring.step).filter_map(|step| {
+            let growth = *ring.growth.get((step % STEPS) as usize)?;
+            (growth > 0).then_some((step, growth))
+        });
+        RecentMemory { count: ring.count, steps: steps.collect() }
+    }
+
+    /// Goes on with the [`memory`](Self::memory) of another process, whose times count from the same moment
+    /// as ours, and whose counter is added to ours.
+    pub fn go_on(&self, memory: &RecentMemory) {
+        let mut ring = lock(&self.0);
+        let latest = memory.steps.iter().map(|&(step, _)| step).max().unwrap_or(0);
+        ring.forget_until(latest);
+        let oldest = (ring.step + 1).saturating_sub(STEPS);
+        for &(step, growth) in memory.steps.iter().filter(|&&(step, _)| step >= oldest) {
+            if let Some(place) = ring.growth.get_mut((step % STEPS) as usize) {
+                *place = place.saturating_add(growth);
+            }
+        }
+        ring.count = ring.count.saturating_add(memory.count);
     }
 
     /// How much the counter, which says `count` now, grew within [`WINDOW`]; less if it is younger.
@@ -107,6 +145,28 @@ impl RecentTimes {
             None => Some(times.clone()),
             Some(before) => times.since(before),
         }
+    }
+}
+
+/// What a pool's response times were a while ago, as one process tells it to another.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RecentTimesMemory {
+    older: Option<HistogramSnapshot>,
+    newer: Option<(Duration, HistogramSnapshot)>,
+}
+
+impl RecentTimes {
+    /// What is remembered, for another process that goes on with it.
+    pub fn memory(&self) -> RecentTimesMemory {
+        let snapshots = lock(&self.0);
+        RecentTimesMemory { older: snapshots.older.clone(), newer: snapshots.newer.clone() }
+    }
+
+    /// Goes on with the [`memory`](Self::memory) of another process, whose times count from the same moment
+    /// as ours.
+    pub fn go_on(&self, memory: RecentTimesMemory) {
+        *lock(&self.0) = Snapshots { older: memory.older, newer: memory.newer };
     }
 }
 

@@ -11,7 +11,9 @@
 //! [`ProbeConfig`], and follow the compiler to the match in `Asker::ask`.
 
 mod announcing;
+mod grpc;
 mod http;
+mod question;
 mod tcp;
 
 use std::collections::{HashMap, HashSet};
@@ -20,26 +22,33 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
+use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
 use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
+use pingora::upstreams::peer::HttpPeer;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
-use crate::config::{HealthCheckConfig, ProbeConfig, UpstreamAddress};
+use crate::config::{HealthCheckConfig, ProbeConfig, has_system_roots};
 use crate::control::{Control, Happening, ProbeNow};
 use crate::health::{Health, Mode, Transition, next_probe_in};
 use crate::proxy_header::Version;
 use crate::runtime::{LastCheck, Pool, Runtime, Snapshot, Upstream, UpstreamState};
+use question::Call;
 
 /// Probes under way at a time: enough for a first round of thousands, few enough not to use up the
 /// process's file descriptors (the usual limit is 1 024).
 const PROBES_MAX: usize = 256;
 
+/// How requests reach an upstream of a pool, with a limit on every wait: health checks go the same way.
+pub type Dial = fn(&Pool, &Upstream, Duration) -> pingora::Result<Box<HttpPeer>>;
+
 /// Asks every upstream whose pool has a health check, for as long as the process runs.
 pub struct Prober {
     control: Arc<Control>,
     asker: Arc<Asker>,
+    dial: Dial,
 }
 
 /// What every probe needs.
@@ -61,6 +70,7 @@ enum Answer {
 /// Whom to ask, how, and what to do with the answer.
 struct Subject {
     state: Arc<UpstreamState>,
+    peer: Box<HttpPeer>,
     check: Arc<HealthCheckConfig>,
     /// The PROXY header that connections begin with.
     proxy_protocol: Option<Version>,
@@ -111,12 +121,12 @@ impl Drop for FirstRound {
 }
 
 impl Prober {
-    /// Probes what `control` runs.
-    pub fn new(control: Arc<Control>) -> Self {
+    /// Probes what `control` runs, by way of `dial`.
+    pub fn new(control: Arc<Control>, dial: Dial) -> Self {
         let runtime = control.runtime().clone();
-        let (connector, permits) = (Connector::new(None), Semaphore::new(PROBES_MAX));
+        let (connector, permits) = (Connector::new(Some(connector_options())), Semaphore::new(PROBES_MAX));
         let asker = Arc::new(Asker { control: control.clone(), runtime, connector, permits });
-        Self { control, asker }
+        Self { control, asker, dial }
     }
 
     /// Starts what is new or changed, ends what is gone. Pools that are as they were keep their watches.
@@ -145,8 +155,17 @@ impl Prober {
         // Who comes back from maintenance is new here, and asked at once.
         let asked = |upstream: &&Upstream| upstream.config.mode != Mode::Maintenance;
         for upstream in pool.upstreams().iter().filter(asked) {
+            let mut peer = match (self.dial)(pool, upstream, check.timeout) {
+                Ok(peer) => peer,
+                Err(error) => {
+                    tracing::warn!(pool = %pool.config.name, upstream = %upstream.state.address, %error, "health check not possible");
+                    continue;
+                }
+            };
+            announcing::announce(pool.config.proxy_protocol, &mut peer);
             let subject = Subject {
                 state: upstream.state.clone(),
+                peer,
                 check: check.clone(),
                 proxy_protocol: pool.config.proxy_protocol,
                 starts_slowly,
@@ -239,11 +258,10 @@ impl Asker {
 
     /// Asks once, and tells the upstream's state.
     async fn probe(&self, subject: &Subject) {
-        let Subject { state, check, proxy_protocol, .. } = subject;
+        let Subject { state, check, .. } = subject;
         let Ok(_permit) = self.permits.acquire().await else { return };
         let began = Instant::now();
-        let asking = self.ask(&state.address, check, *proxy_protocol);
-        let answer = match tokio::time::timeout(check.timeout, asking).await {
+        let answer = match tokio::time::timeout(check.timeout, self.ask(subject)).await {
             Ok(answer) => answer,
             Err(_) => Answer::Sick(format!("no answer within {:?}", check.timeout)),
         };
@@ -264,18 +282,16 @@ impl Asker {
         }
     }
 
-    async fn ask(
-        &self,
-        address: &UpstreamAddress,
-        check: &HealthCheckConfig,
-        proxy_protocol: Option<Version>,
-    ) -> Answer {
+    async fn ask(&self, subject: &Subject) -> Answer {
+        let Subject { state, check, peer, proxy_protocol, .. } = subject;
+        let call = Call { connector: &self.connector, peer, address: &state.address };
         match &check.probe {
-            ProbeConfig::Tcp => tcp::ask(address, proxy_protocol).await,
+            ProbeConfig::Tcp => tcp::ask(&state.address, *proxy_protocol).await,
             ProbeConfig::Http { path, host, status, headers } => {
-                let question =
-                    http::Question { path, host: host.as_deref(), status, headers, proxy_protocol };
-                http::ask(&self.connector, address, &question, check.timeout).await
+                http::ask(&call, &http::Question { path, host: host.as_deref(), status, headers }).await
+            }
+            ProbeConfig::Grpc { service, host, headers } => {
+                grpc::ask(&call, &grpc::Question { service, host: host.as_deref(), headers }).await
             }
         }
     }
@@ -285,6 +301,8 @@ impl Subject {
     fn is_asked_like(&self, other: &Self) -> bool {
         *self.check == *other.check
             && self.starts_slowly == other.starts_slowly
+            // Another key: another trust, client certificate or protocol.
+            && self.peer.group_key == other.peer.group_key
             && self.proxy_protocol == other.proxy_protocol
     }
 
@@ -304,6 +322,14 @@ impl Subject {
             tracing::warn!(pool = %state.pool, upstream = %state.address, error, "upstream is down");
         }
     }
+}
+
+/// Pingora would panic at CA certificates that it cannot read, and pools may name their own.
+fn connector_options() -> ConnectorOptions {
+    // Nothing is kept, so this is the least that Pingora takes.
+    let mut options = ConnectorOptions::new(1);
+    options.ca_file = (!has_system_roots()).then(|| "/dev/null".to_owned());
+    options
 }
 
 /// Whether an error is of our own machine: it says nothing about the upstream.

@@ -29,12 +29,16 @@ use crate::runtime::{ConnectionGuard, Listener, Runtime};
 pub struct TrafficApp {
     pub(super) runtime: Arc<Runtime>,
     pub(super) proxy: Arc<HttpProxy<Proxy>>,
+    /// Turns true when idle connections of HTTP/1.1 are to be closed. That may be long after the shutdown begins:
+    /// while a successor serves, they are left to their clients, whose next request is answered and ends them.
+    /// HTTP/2 needs no such patience, it has GOAWAY.
+    pub(super) idle_end: ShutdownWatch,
 }
 
 impl TrafficApp {
-    /// Serves connections of `runtime`'s listeners through `proxy`.
-    pub fn new(runtime: Arc<Runtime>, proxy: HttpProxy<Proxy>) -> Self {
-        Self { runtime, proxy: Arc::new(proxy) }
+    /// Serves connections of `runtime`'s listeners through `proxy`; closes idle ones at `idle_end`.
+    pub fn new(runtime: Arc<Runtime>, proxy: HttpProxy<Proxy>, idle_end: ShutdownWatch) -> Self {
+        Self { runtime, proxy: Arc::new(proxy), idle_end }
     }
 
     /// Finds out what the client speaks, and speaks it until the connection ends.

@@ -9,7 +9,9 @@ use http::HeaderValue;
 use super::client_stream::Answer;
 use super::connection::Connection;
 use super::exchange::Exchange;
+use super::grpc;
 use super::steps::{self, Finished};
+use crate::config::UpstreamProtocol;
 use crate::observe::Reason;
 use crate::runtime::{Lease, Pool, Route, Runtime, Snapshot, Tiers, UpgradedGuard, Upstream};
 
@@ -28,6 +30,8 @@ pub struct RequestContext {
     pub(super) route: Option<usize>,
     /// Index into the snapshot's pools.
     pub(super) pool: Option<usize>,
+    /// The gRPC call that this request makes, if it makes one.
+    pub(super) grpc: Option<grpc::Call>,
     /// What `consistent_hash` goes by.
     pub(super) hash: u64,
     pub(super) tried: Tiers,
@@ -86,6 +90,7 @@ impl RequestContext {
             request_id: HeaderValue::from_static(""),
             route: None,
             pool: None,
+            grpc: None,
             hash: 0,
             tried: Tiers::default(),
             attempts: 0,
@@ -143,14 +148,38 @@ impl RequestContext {
         self.pool()?.upstreams().get(attempt.upstream)
     }
 
-    /// When the route's timeout runs out; `None`: it has none.
+    /// When the request is given up: when the route's timeout runs out, if it has one, or the client's deadline
+    /// if this is a gRPC call. Calls may be streams of any length, so one without a deadline has none.
     pub(super) fn deadline(&self) -> Option<Duration> {
-        Some(self.started + self.route()?.config.timeout?)
+        match &self.grpc {
+            Some(call) => call.given_up_at(),
+            None => Some(self.started + self.route()?.config.timeout?),
+        }
+    }
+
+    /// Whether the client's own deadline is over.
+    pub(super) fn is_past_the_clients_deadline(&self, now: Duration) -> bool {
+        self.grpc.and_then(|call| call.deadline).is_some_and(|deadline| now >= deadline)
+    }
+
+    /// Whether the pool's upstreams are to be spoken to in nothing but HTTP/1.1.
+    pub(super) fn speaks_only_http1(&self) -> bool {
+        self.pool().is_some_and(|pool| pool.config.protocol == UpstreamProtocol::Http1)
     }
 
     /// Whether this request asks for a WebSocket.
     pub(super) fn is_handshake(&self) -> bool {
         self.exchange.as_ref().is_some_and(|exchange| exchange.is_handshake())
+    }
+
+    /// Whether the pool's upstreams are to be spoken to in nothing but HTTP/2.
+    pub(super) fn speaks_only_http2(&self) -> bool {
+        self.pool().is_some_and(|pool| pool.config.protocol == UpstreamProtocol::Http2)
+    }
+
+    /// Whether this is a gRPC call on HTTP/2, whose client understands refusals in the words of gRPC.
+    pub(super) fn is_grpc_stream(&self) -> bool {
+        self.grpc.is_some() && self.exchange.as_ref().is_some_and(|exchange| exchange.is_stream)
     }
 
     /// Lets the client's bytes through, or ends the request; nothing unless it is a handshake.

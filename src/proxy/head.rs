@@ -192,6 +192,10 @@ impl<'a> RequestLine<'a> {
         if target.is_empty() || target.iter().any(|&byte| byte <= b' ' || byte == 0x7f) {
             return Err(Fault::Malformed("control byte in the request target"));
         }
+        if memchr(b'#', target).is_some() {
+            // It is the client's own business; some cut it off, others take it for a part of the path.
+            return Err(Fault::Malformed("fragment in the request target"));
+        }
         if !target.iter().all(|&byte| is_everyday(byte)) && !is_readable(target) {
             return Err(Fault::Malformed("request target is not a URL"));
         }
@@ -217,9 +221,8 @@ impl<'a> RequestLine<'a> {
         let authority = absolute_form_authority(self.target)
             .ok_or(Fault::Malformed("request target is neither a path nor an http URL"))?;
         match host {
-            Some(host) if !host.eq_ignore_ascii_case(authority) => {
-                Err(Fault::Malformed("request target contradicts Host"))
-            }
+            // To the letter, because Pingora compares so, and would refuse unlogged and uncounted.
+            Some(host) if host != authority => Err(Fault::Malformed("request target contradicts Host")),
             _ => Ok(()),
         }
     }
@@ -231,7 +234,7 @@ fn absolute_form_authority(target: &[u8]) -> Option<&[u8]> {
     if !scheme.eq_ignore_ascii_case(b"http://") {
         return None;
     }
-    let end = rest.iter().position(|byte| b"/?#".contains(byte)).unwrap_or(rest.len());
+    let end = rest.iter().position(|byte| b"/?".contains(byte)).unwrap_or(rest.len());
     let authority = rest.get(..end)?;
     let is_plain = authority.iter().all(|&byte| is_authority(byte));
     (is_plain && Authority::try_from(authority).is_ok()).then_some(authority)
@@ -483,7 +486,8 @@ mod tests {
 
     #[test]
     fn absolute_form_must_agree_with_host() {
-        assert_eq!(framing_of(b"GET http://A:80/x HTTP/1.1\r\nHost: a:80\r\n\r\n"), Framing::None);
+        assert_eq!(framing_of(b"GET HTTP://a:80/x HTTP/1.1\r\nHost: a:80\r\n\r\n"), Framing::None);
+        assert_refused(b"GET http://A:80/x HTTP/1.1\r\nHost: a:80\r\n\r\n", "contradicts");
         assert_refused(b"GET http://b/x HTTP/1.1\r\nHost: a\r\n\r\n", "contradicts");
         assert_refused(b"GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", "neither a path");
         assert_refused(b"GET gopher://a/ HTTP/1.1\r\nHost: a\r\n\r\n", "neither a path");
@@ -503,6 +507,7 @@ mod tests {
             (b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", "CONNECT"),
             (b"GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n", "control byte"),
             (b"GET /\ta HTTP/1.1\r\nHost: a\r\n\r\n", "control byte"),
+            (b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", "fragment"),
             (b"PRI * HTTP/2.0\r\n\r\n", "version"),
             (b"GET / HTTP/1.10\r\nHost: a\r\n\r\n", "version"),
             (b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", "neither a path"),

@@ -182,7 +182,7 @@ pub(super) fn new_request_id() -> HeaderValue {
     HeaderValue::from_bytes(text.as_flattened()).unwrap_or(HeaderValue::from_static("-"))
 }
 
-fn in_hexadecimal(byte: u8) -> [u8; 2] {
+pub(super) fn in_hexadecimal(byte: u8) -> [u8; 2] {
     let digit = |value: u8| if value < 10 { b'0' + value } else { b'a' - 10 + value };
     [digit(byte >> 4), digit(byte & 15)]
 }

@@ -62,7 +62,7 @@ impl Conversation {
         if open > self.limits().max_connections as u64 {
             return self.refuse(stream, Early::of(Reason::TooManyConnections)).await;
         }
-        let mut stopping = pin!(stopping(shutdown.clone()));
+        let mut stopping = pin!(stopping(self.app.idle_end.clone()));
         let mut is_first = true;
         loop {
             let limits = self.limits();

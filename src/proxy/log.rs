@@ -33,6 +33,7 @@ pub(super) fn write(finished: &Finished, duration: Duration, ctx: &RequestContex
         protocol: protocol(ctx),
         tls: ctx.connection().and_then(|connection| connection.tls.as_ref()).map(|tls| tls.version),
         generation: ctx.snapshot.generation,
+        grpc_status: ctx.grpc.map(|call| call.outcome(ctx.refusal)),
     });
 }
 
@@ -45,7 +46,13 @@ fn protocol(ctx: &RequestContext) -> &'static str {
 }
 
 /// Writes the access-log line of a request that was refused before it had a context.
-pub(super) fn write_early(reason: Reason, request_id: &str, connection: &Connection, runtime: &Runtime) {
+pub(super) fn write_early(
+    reason: Reason,
+    protocol: &str,
+    request_id: &str,
+    connection: &Connection,
+    runtime: &Runtime,
+) {
     let Some(log): &Option<AccessLog> = &runtime.access_log else { return };
     log.write(&AccessRecord {
         time: SystemTime::now(),
@@ -65,8 +72,9 @@ pub(super) fn write_early(reason: Reason, request_id: &str, connection: &Connect
         upstream_time: None,
         bytes_in: 0,
         bytes_out: 0,
-        protocol: "HTTP/1.1",
+        protocol,
         tls: connection.tls.as_ref().map(|tls| tls.version),
         generation: runtime.peek().generation,
+        grpc_status: None,
     });
 }

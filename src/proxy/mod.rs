@@ -20,6 +20,10 @@ mod connection;
 mod context;
 mod deadline;
 mod exchange;
+mod frames;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+mod grpc;
 mod head;
 mod headers;
 mod http1;
@@ -38,7 +42,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::Version;
+use http::{HeaderMap, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -48,6 +52,7 @@ use pingora::{Error, Result};
 
 pub use accept::TrafficApp;
 pub use context::RequestContext;
+pub use peer::for_probe;
 
 use client_stream::Answer;
 use steps::{Finished, Way};
@@ -96,7 +101,8 @@ impl ProxyHttp for Proxy {
         let host = adapt::host(request);
         let head = adapt::head(request, &host);
         let is_https = adapt::is_https(request, ctx);
-        let verdict = steps::route(&head, is_https, fastrand::u64(..), ctx)
+        let verdict = adapt::within_size(request, ctx)
+            .and_then(|()| steps::route(&head, is_https, fastrand::u64(..), ctx))
             .and_then(|way| steps::admit(&head, ctx).map(|()| way));
         drop(host);
         match verdict {
@@ -129,9 +135,9 @@ impl ProxyHttp for Proxy {
             (Some(pool), Some(upstream), Some(client)) => {
                 let left = left.max(Duration::from_millis(1));
                 client.begin_attempt();
-                let mut peer = peer::for_upstream(pool, upstream, left, client)?;
+                let mut peer = peer::for_upstream(pool, upstream, left, client, ctx.grpc.is_some())?;
                 if ctx.needs_fresh_connection {
-                    peer::connect_afresh(&mut peer);
+                    peer::connect_afresh(&mut peer, pool);
                 }
                 Ok(peer)
             }
@@ -154,6 +160,9 @@ impl ProxyHttp for Proxy {
             upstream.state.metrics.reused();
         } else {
             upstream.state.metrics.connected(ConnectResult::Ok);
+            if ctx.pool().is_some_and(|pool| pool.config.tls.is_some()) {
+                upstream.state.note_no_trouble();
+            }
             let now = self.runtime.now();
             if let Some(attempt) = &mut ctx.attempt {
                 attempt.sent_at = now;
@@ -172,11 +181,12 @@ impl ProxyHttp for Proxy {
         mut error: Box<Error>,
     ) -> Box<Error> {
         let (outcome, now) = (adapt::connect_outcome(&error), self.runtime.now());
-        if let Some(upstream) = ctx.upstream() {
+        if let Some(upstream) = ctx.upstream().filter(|_| outcome != steps::Outcome::GoneAway) {
             let is_timeout = outcome == steps::Outcome::ConnectTimeout;
             let result = if is_timeout { ConnectResult::TimedOut } else { ConnectResult::Failed };
             upstream.state.metrics.connected(result);
         }
+        adapt::tell_tls_failure(outcome, &error, now, ctx);
         steps::failed(outcome, now, ctx);
         error.set_retry(steps::may_try_another(outcome, adapt::sent(session), now, ctx));
         error
@@ -185,10 +195,26 @@ impl ProxyHttp for Proxy {
     /// FORWARD, outbound: what the upstream should know about the client.
     async fn upstream_request_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         ctx: &mut Box<RequestContext>,
     ) -> Result<()> {
+        let is_http2 = request.version == Version::HTTP_2;
+        if !is_http2 && ctx.speaks_only_http2() {
+            return Err(adapt::not_http2());
+        }
+        if !is_http2 && ctx.grpc.is_some() {
+            ctx.refusal = Some(Reason::GrpcNeedsHttp2);
+            grpc::tell_obstacle(ctx);
+            return Err(adapt::error(Reason::GrpcNeedsHttp2));
+        }
+        if is_http2 {
+            adapt::name_host(request)?;
+            if request.remove_header(&http::header::EXPECT).is_some() {
+                // Pingora does not see the upstream's 100, so the client would wait for it in vain.
+                adapt::invite_body(session).await?;
+            }
+        }
         let Some(exchange) = &ctx.exchange else { return Ok(()) };
         let origin = headers::Origin {
             peer: &exchange.connection.peer_header,
@@ -197,11 +223,14 @@ impl ProxyHttp for Proxy {
             tls: exchange.connection.tls.as_ref(),
             request_id: &ctx.request_id,
         };
-        if exchange.is_end_to_end() {
+        if exchange.is_end_to_end() && !is_http2 {
             // All that Pingora left for us to strip; see `peer.rs`.
             request.remove_header(&http::header::CONNECTION);
         }
         headers::forward(&origin, request)?;
+        if let Some(call) = &ctx.grpc {
+            call.tell_deadline(self.runtime.now(), request)?;
+        }
         if let Some(route) = ctx.route() {
             let prefix = Some(&route.config.matcher.path_prefix).filter(|_| route.config.strip_prefix);
             if let Some(target) = prefix.and_then(|prefix| headers::without_prefix(&request.uri, prefix)) {
@@ -226,7 +255,8 @@ impl ProxyHttp for Proxy {
         }
         let now = self.runtime.now();
         ctx.note_heard(now);
-        steps::admit_body(bytes, now, ctx).map_err(adapt::error)?;
+        // Of the client's making: with any other blame Pingora would wait on for an answer of an HTTP/2 upstream.
+        steps::admit_body(bytes, now, ctx).map_err(|reason| adapt::error(reason).into_down())?;
         // The end of a chunked body comes without bytes.
         if let Some(attempt) = ctx.attempt.as_mut().filter(|_| is_end) {
             attempt.sent_at = now;
@@ -250,14 +280,19 @@ impl ProxyHttp for Proxy {
             return Ok(());
         }
         let now = self.runtime.now();
-        steps::answered(status, steps::tells_speed(status, &response.headers), now, ctx);
-        if steps::may_retry_status(status, adapt::sent(session), now, ctx) {
+        let is_latency = steps::tells_speed(status, &response.headers) && !adapt::is_open_call(session, ctx);
+        let judged = ctx.grpc.as_mut().map_or(status, |call| {
+            call.note_status(&response.headers);
+            call.judged(status)
+        });
+        steps::answered(judged, is_latency, now, ctx);
+        if steps::may_retry_status(judged, adapt::sent(session), now, ctx) {
             return Err(adapt::discarded(status));
         }
         if let Some(exchange) = &ctx.exchange {
             exchange.note_answer();
         }
-        if adapt::has_no_body(session, response) {
+        if adapt::has_no_body(session, response) || ctx.grpc.is_some_and(|call| call.status.is_some()) {
             steps::upstream_is_done(ctx);
         }
         if status == 101 || steps::is_event_stream(response.headers.get(http::header::CONTENT_TYPE)) {
@@ -286,6 +321,20 @@ impl ProxyHttp for Proxy {
             ctx.note_heard(self.runtime.now());
         }
         Ok(None)
+    }
+
+    /// FORWARD, inbound: trailers are the end, too.
+    fn upstream_response_trailer_filter(
+        &self,
+        _: &mut Session,
+        trailers: &mut HeaderMap,
+        ctx: &mut Box<RequestContext>,
+    ) -> Result<()> {
+        if let Some(call) = &mut ctx.grpc {
+            call.note_status(trailers);
+        }
+        steps::upstream_is_done(ctx);
+        Ok(())
     }
 
     /// FORWARD, inbound: what the client should see.
@@ -340,7 +389,10 @@ impl ProxyHttp for Proxy {
         }
         error.retry.decide_reuse(is_reused);
         let is_discarded_answer = error.retry() && matches!(error.etype(), pingora::ErrorType::HTTPStatus(_));
-        let is_refused_body = matches!(ctx.refusal, Some(Reason::BodyTooLarge | Reason::RequestTimeout));
+        let is_refused_body = matches!(
+            ctx.refusal,
+            Some(Reason::BodyTooLarge | Reason::RequestTimeout | Reason::GrpcNeedsHttp2)
+        );
         if is_discarded_answer || is_refused_body {
             return error;
         }
@@ -349,6 +401,11 @@ impl ProxyHttp for Proxy {
             error.set_retry(false);
             return error;
         }
+        if let (pingora::ErrorType::H2Downgrade, Some(pool), Some(upstream)) =
+            (error.etype(), ctx.pool(), ctx.upstream())
+        {
+            upstream.state.demand_http1(pool.key);
+        }
         let now = self.runtime.now();
         let is_stale_possible = is_reused && !adapt::is_answered(session) && !ctx.needs_fresh_connection;
         let outcome = adapt::outcome(&error, is_stale_possible, ctx);
@@ -356,6 +413,7 @@ impl ProxyHttp for Proxy {
             error.set_retry(false);
             return error;
         }
+        adapt::tell_tls_failure(outcome, &error, now, ctx);
         steps::failed(outcome, now, ctx);
         let may = steps::may_try_another(outcome, adapt::sent(session), now, ctx);
         error.set_retry(may);
@@ -369,6 +427,12 @@ impl ProxyHttp for Proxy {
         error: &Error,
         ctx: &mut Box<RequestContext>,
     ) -> FailToProxy {
+        if adapt::has_its_answer(error, session, ctx) {
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        }
+        if let Some(code) = adapt::reset_to_pass_on(error, session, ctx) {
+            session.shutdown_with_reason(code);
+        }
         let reason = adapt::reason(error, ctx);
         tracing::debug!(reason = reason.word(), %error, "request failed");
         // After a failure Pingora closes the client's connection, whatever we answer here: so we say it.

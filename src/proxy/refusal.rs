@@ -25,17 +25,24 @@ pub(super) struct Early {
     reason: Reason,
     /// What exactly was wrong, for the log.
     detail: &'static str,
+    /// What the client speaks.
+    protocol: &'static str,
     /// What the client is told beyond the reason's own words.
     hint: &'static str,
 }
 
 impl Early {
     pub(super) const fn of(reason: Reason) -> Self {
-        Self { reason, detail: "", hint: "" }
+        Self { reason, detail: "", hint: "", protocol: "HTTP/1.1" }
     }
 
     pub(super) const fn malformed(detail: &'static str) -> Self {
-        Self { reason: Reason::BadRequest, detail, hint: "" }
+        Self { detail, ..Self::of(Reason::BadRequest) }
+    }
+
+    /// The same, of a client that speaks HTTP/2.
+    pub(super) const fn on_http2(self) -> Self {
+        Self { protocol: "HTTP/2", ..self }
     }
 
     /// HTTP in clear where TLS is spoken.
@@ -45,11 +52,9 @@ impl Early {
     }
 }
 
-/// Counts an early refusal, and renders its answer as raw bytes.
-pub(super) fn refuse_early(early: &Early, connection: &Arc<Connection>, runtime: &Runtime) -> Vec<u8> {
+/// Counts and logs an early refusal that is answered by others, or not at all.
+pub(super) fn note_early(early: &Early, id_text: &str, connection: &Arc<Connection>, runtime: &Runtime) {
     runtime.metrics.refused(early.reason);
-    let id = headers::new_request_id();
-    let id_text = id.to_str().unwrap_or_default();
     tracing::debug!(
         listener = %connection.listener.name,
         client = %connection.peer.ip(),
@@ -58,7 +63,14 @@ pub(super) fn refuse_early(early: &Early, connection: &Arc<Connection>, runtime:
         request_id = id_text,
         "request refused"
     );
-    super::log::write_early(early.reason, id_text, connection, runtime);
+    super::log::write_early(early.reason, early.protocol, id_text, connection, runtime);
+}
+
+/// Counts an early refusal, and renders its answer as raw bytes.
+pub(super) fn refuse_early(early: &Early, connection: &Arc<Connection>, runtime: &Runtime) -> Vec<u8> {
+    let id = headers::new_request_id();
+    let id_text = id.to_str().unwrap_or_default();
+    note_early(early, id_text, connection, runtime);
     raw_answer(early.reason, id_text, early.hint)
 }
 

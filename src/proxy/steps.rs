@@ -5,14 +5,14 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, Method};
+use http::HeaderMap;
 
 use super::context::{Attempt, RequestContext};
-use super::headers;
+use super::{grpc, headers};
 use crate::balance::hash;
 use crate::config::HashKey;
 use crate::observe::{Class, Reason, RetryReason};
-use crate::retry::{ATTEMPTS_MAX, Failure, Progress, is_idempotent};
+use crate::retry::{ATTEMPTS_MAX, Failure, Progress};
 use crate::route::RequestHead;
 use crate::runtime::{Lease, NoPick, Pool, Upstream};
 
@@ -33,6 +33,10 @@ pub(super) enum Outcome {
     TlsFailure,
     /// A kept connection that the upstream had closed meanwhile: nobody's fault.
     StaleConnection,
+    /// The upstream has left a shared connection in good order, before it has begun on this request.
+    GoneAway,
+    /// The upstream has no room for this request on a shared connection, and has not begun on it.
+    Refused,
     /// We are out of descriptors or ports: not the upstream's fault.
     LocalTrouble,
     /// The client went away, or sent something bad: not the upstream's fault.
@@ -45,7 +49,7 @@ impl Outcome {
         match self {
             Self::ConnectFailure | Self::LocalTrouble => Reason::ConnectFailure,
             Self::ConnectTimeout => Reason::ConnectTimeout,
-            Self::Reset | Self::StaleConnection => Reason::UpstreamReset,
+            Self::Reset | Self::StaleConnection | Self::GoneAway | Self::Refused => Reason::UpstreamReset,
             Self::Timeout => Reason::UpstreamTimeout,
             Self::Garbage => Reason::BadResponse,
             Self::TlsFailure => Reason::TlsFailure,
@@ -54,23 +58,33 @@ impl Outcome {
     }
 
     const fn is_the_upstreams_fault(self) -> bool {
-        !matches!(self, Self::StaleConnection | Self::LocalTrouble | Self::ClientTrouble)
+        !matches!(
+            self,
+            Self::StaleConnection | Self::GoneAway | Self::Refused | Self::LocalTrouble | Self::ClientTrouble
+        )
     }
 
     const fn failure(self) -> Option<Failure> {
         match self {
             Self::ConnectFailure | Self::ConnectTimeout | Self::TlsFailure => Some(Failure::Connect),
-            Self::Reset | Self::Garbage => Some(Failure::Reset),
+            Self::Reset | Self::Refused | Self::Garbage => Some(Failure::Reset),
             Self::Timeout => Some(Failure::Timeout),
-            Self::StaleConnection | Self::LocalTrouble | Self::ClientTrouble => None,
+            Self::StaleConnection | Self::GoneAway | Self::LocalTrouble | Self::ClientTrouble => None,
         }
+    }
+
+    /// Whether the upstream is known not to have acted on the request, so that any method may go again,
+    /// to the same upstream, too.
+    const fn is_unprocessed(self) -> bool {
+        matches!(self, Self::GoneAway | Self::Refused)
     }
 }
 
 /// How far the request has come, for those who would try again.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sent<'a> {
-    pub method: &'a Method,
+pub(super) struct Sent {
+    /// Sending the request twice does the same as sending it once.
+    pub is_harmless: bool,
     /// The body can be sent once more in full.
     pub is_replayable: bool,
     /// The client has seen the head of a response.
@@ -117,6 +131,12 @@ pub(super) fn route(
 
 /// ADMIT: refuses what no upstream should see.
 pub(super) fn admit(head: &RequestHead<'_>, ctx: &mut RequestContext) -> Result<(), Reason> {
+    if ctx.is_handshake() && ctx.speaks_only_http2() {
+        return Err(Reason::UpgradeUnsupported);
+    }
+    if let Some(reason) = grpc::obstacle(ctx) {
+        return Err(reason);
+    }
     if ctx.body_bytes_max().is_some_and(|max| headers::content_length(head.headers) > Some(max)) {
         return Err(Reason::BodyTooLarge);
     }
@@ -207,7 +227,9 @@ pub(super) fn failed(outcome: Outcome, now: Duration, ctx: &mut RequestContext) 
     }
     let Some(mut attempt) = ctx.attempt.take_if(|attempt| !attempt.is_recorded) else { return };
     attempt.is_recorded = true;
-    if outcome.is_the_upstreams_fault() {
+    // A client that gives its calls no time says nothing about the upstream.
+    let was_in_time = outcome != Outcome::Timeout || !ctx.is_past_the_clients_deadline(now);
+    if outcome.is_the_upstreams_fault() && was_in_time {
         record(&mut attempt, ctx, |pool, upstream, lease| {
             upstream.state.metrics.attempt_finished(None);
             pool.record_failure(upstream, lease, now);
@@ -217,6 +239,9 @@ pub(super) fn failed(outcome: Outcome, now: Duration, ctx: &mut RequestContext) 
         // It was never really tried: the same upstream may have it on a fresh connection. On another kept
         // one it could fail in the same way, again and again, without the upstream being blamed for it.
         ctx.needs_fresh_connection = true;
+        ctx.forget_tried(attempt.upstream);
+    }
+    if outcome.is_unprocessed() {
         ctx.forget_tried(attempt.upstream);
     }
     ctx.attempt = Some(attempt);
@@ -257,23 +282,18 @@ fn record(attempt: &mut Attempt, ctx: &RequestContext, tell: impl FnOnce(&Pool, 
 }
 
 /// FORWARD, again: whether this failed attempt may be followed by another one elsewhere.
-pub(super) fn may_try_another(
-    outcome: Outcome,
-    sent: Sent<'_>,
-    now: Duration,
-    ctx: &mut RequestContext,
-) -> bool {
-    if outcome == Outcome::StaleConnection {
+pub(super) fn may_try_another(outcome: Outcome, sent: Sent, now: Duration, ctx: &mut RequestContext) -> bool {
+    let sent = Sent { is_harmless: sent.is_harmless || outcome.is_unprocessed(), ..sent };
+    if matches!(outcome, Outcome::StaleConnection | Outcome::GoneAway) {
         return may_reconnect(sent, ctx);
     }
     outcome.failure().is_some_and(|failure| may_retry(failure, sent, now, ctx))
 }
 
-/// A stale connection costs the upstream nothing, so neither budget nor `max_retries` counts it; but
-/// what was sent on it may have been read, so only idempotent requests go again.
-fn may_reconnect(sent: Sent<'_>, ctx: &RequestContext) -> bool {
-    let may =
-        ctx.attempts < ATTEMPTS_MAX && is_idempotent(sent.method) && sent.is_replayable && !sent.is_answered;
+/// A connection that has ended costs the upstream nothing, so neither budget nor `max_retries` counts it;
+/// but what was sent on a stale one may have been read, so only idempotent requests go again.
+fn may_reconnect(sent: Sent, ctx: &RequestContext) -> bool {
+    let may = ctx.attempts < ATTEMPTS_MAX && sent.is_harmless && sent.is_replayable && !sent.is_answered;
     if let Some(pool) = ctx.pool().filter(|_| may) {
         pool.state.metrics.retried(RetryReason::StaleConnection);
     }
@@ -281,16 +301,16 @@ fn may_reconnect(sent: Sent<'_>, ctx: &RequestContext) -> bool {
 }
 
 /// Whether this response is to be discarded in favour of another attempt.
-pub(super) fn may_retry_status(status: u16, sent: Sent<'_>, now: Duration, ctx: &mut RequestContext) -> bool {
+pub(super) fn may_retry_status(status: u16, sent: Sent, now: Duration, ctx: &mut RequestContext) -> bool {
     may_retry(Failure::Status(status), sent, now, ctx)
 }
 
-fn may_retry(failure: Failure, sent: Sent<'_>, now: Duration, ctx: &RequestContext) -> bool {
+fn may_retry(failure: Failure, sent: Sent, now: Duration, ctx: &RequestContext) -> bool {
     let (Some(pool), Some(route)) = (ctx.pool(), ctx.route()) else { return false };
     let progress = Progress {
         attempts: ctx.attempts,
         connect_failures: ctx.connect_failures,
-        idempotent: is_idempotent(sent.method),
+        idempotent: sent.is_harmless,
         replayable: sent.is_replayable,
         response_started: sent.is_answered,
     };
@@ -334,6 +354,9 @@ pub(super) fn observe(finished: &Finished, now: Duration, ctx: &mut RequestConte
             if let Some(reason) = ctx.refusal {
                 route.metrics.refused(reason);
             }
+            if let Some(call) = &ctx.grpc {
+                route.metrics.grpc_finished(call.outcome(ctx.refusal));
+            }
         }
         None => ctx.runtime.metrics.refused(ctx.refusal.unwrap_or(Reason::BadRequest)),
     }
@@ -357,6 +380,12 @@ impl RequestContext {
     pub(super) fn body_bytes_max(&self) -> Option<u64> {
         let index = self.connection()?.listener.index;
         self.snapshot.config.listeners.get(index)?.max_body_size
+    }
+
+    /// Largest request head of the listener.
+    pub(super) fn header_bytes_max(&self) -> Option<usize> {
+        let index = self.connection()?.listener.index;
+        self.snapshot.config.listeners.get(index).map(|listener| listener.max_header_size)
     }
 
     fn forget_tried(&mut self, upstream: usize) {

@@ -78,14 +78,11 @@ fn in_hexadecimal(value: &Any<'_>) -> String {
     let tag = u32::from(header.class() as u8) << 6
         | u32::from(header.is_constructed()) << 5
         | (header.tag().0 & 0x1f);
-    let length = value.data.len();
-    let length: Vec<u8> = match length {
-        0..0x80 => vec![u8::try_from(length).unwrap_or(0)],
-        _ => {
-            let bytes = length.to_be_bytes();
-            let bytes: Vec<u8> = bytes.into_iter().skip_while(|&byte| byte == 0).collect();
-            [vec![0x80 | u8::try_from(bytes.len()).unwrap_or(0)], bytes].concat()
-        }
+    let bytes: Vec<u8> = value.data.len().to_be_bytes().into_iter().skip_while(|&byte| byte == 0).collect();
+    let length = match bytes.as_slice() {
+        [] => vec![0],
+        [short @ ..=0x7f] => vec![*short],
+        long => [&[0x80 | u8::try_from(long.len()).unwrap_or(0)], long].concat(),
     };
     let tag = u8::try_from(tag).unwrap_or(0);
     [tag].iter().chain(&length).chain(value.data).fold(String::new(), |mut text, byte| {

@@ -27,7 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::subject;
+use super::{headers, subject};
 use crate::config::{AlpnProtocol, ListenerTlsConfig};
 use crate::observe::HandshakeResult;
 use crate::runtime::Listener;
@@ -144,10 +144,10 @@ impl ClientCertificate {
         if subject.len() > SUBJECT_BYTES_MAX {
             return Err(wrong("has too long a subject"));
         }
-        let fingerprint: String =
-            digest(&SHA256, der).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        let value = |text: &str| HeaderValue::from_str(text).map_err(|_| wrong("cannot be told"));
-        Ok(Self { subject: value(&subject)?, fingerprint: value(&fingerprint)? })
+        let fingerprint: Vec<[u8; 2]> =
+            digest(&SHA256, der).as_ref().iter().copied().map(headers::in_hexadecimal).collect();
+        let value = |text: &[u8]| HeaderValue::from_bytes(text).map_err(|_| wrong("cannot be told"));
+        Ok(Self { subject: value(subject.as_bytes())?, fingerprint: value(fingerprint.as_flattened())? })
     }
 }
 

@@ -2,8 +2,7 @@
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::pool::{Pool, PoolState, Tier, lay_out};
@@ -131,8 +130,8 @@ impl<'a> Making<'a> {
         };
         let tiers = [tier(0..first_backup, 0), tier(first_backup..members.len(), 1)];
         let state = before.map_or_else(|| Arc::new(PoolState::default()), |pool| pool.state.clone());
-        let (key, since) = (key_of(&config.name), self.generation);
-        Pool { key, since, config: config.clone(), upstreams, tiers, state }
+        let (key, since, kept) = (key_of(config), self.generation, OnceLock::new());
+        Pool { key, kept, since, config: config.clone(), upstreams, tiers, state }
     }
 
     fn upstreams(
@@ -204,11 +203,30 @@ fn places(pools: &[Arc<Pool>], previous: Option<&Snapshot>) -> Arc<HashMap<Strin
     previous.filter(is_same).map_or_else(|| Arc::new(anew()), |same| same.places.clone())
 }
 
-/// The same in every generation, so that a reload keeps the connections.
-fn key_of(name: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    name.hash(&mut hasher);
-    hasher.finish()
+/// The same in every generation, so that a reload keeps the connections; another one when they would not be
+/// made in the same way now. SHA-256, because two pools with one key would share what they trust.
+fn key_of(pool: &PoolConfig) -> u64 {
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    let mut add = |part: &[u8]| {
+        context.update(&part.len().to_be_bytes());
+        context.update(part);
+    };
+    add(pool.name.as_bytes());
+    add(pool.protocol.word().as_bytes());
+    if let Some(tls) = &pool.tls {
+        add(&[u8::from(tls.verify)]);
+        add(tls.server_name.as_deref().unwrap_or_default().as_bytes());
+        let (ca, client) = (tls.ca.as_ref(), tls.client.as_ref());
+        ca.into_iter().flat_map(|ca| &ca.ders).for_each(|der| add(der));
+        // A mark between those who are trusted and those who speak for us.
+        add(&[]);
+        client.into_iter().flat_map(|client| &client.chain.ders).for_each(|der| add(der));
+        if let Some(client) = client {
+            add(client.key.secret_der());
+        }
+    }
+    let hash = context.finish();
+    hash.as_ref().iter().take(8).fold(0, |key, &byte| key << 8 | u64::from(byte))
 }
 
 impl Tier {

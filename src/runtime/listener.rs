@@ -36,6 +36,8 @@ pub struct ListenerLimits {
     pub http2_cleartext: bool,
     /// Requests under way at a time on one HTTP/2 connection.
     pub http2_streams: u32,
+    /// How long an HTTP/2 client with requests under way may be silent.
+    pub http2_ping_interval: Duration,
 }
 
 impl ListenerLimits {
@@ -47,6 +49,7 @@ impl ListenerLimits {
         max_header_size: 0,
         http2_cleartext: false,
         http2_streams: 0,
+        http2_ping_interval: Duration::ZERO,
     };
 
     /// The limits among a listener's settings.
@@ -58,6 +61,7 @@ impl ListenerLimits {
             max_header_size: config.max_header_size,
             http2_cleartext: config.http2_cleartext,
             http2_streams: config.http2.max_streams,
+            http2_ping_interval: config.http2.ping_interval,
         }
     }
 }

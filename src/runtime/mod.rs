@@ -13,6 +13,7 @@
 mod build;
 mod lease;
 mod leaving;
+mod legacy;
 mod listener;
 mod pool;
 mod queue;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 use arc_swap::{ArcSwap, Guard};
 
 pub use lease::Lease;
+pub use legacy::Legacy;
 pub use listener::{ConnectionGuard, Listener, ListenerLimits, UpgradedGuard};
 pub use pool::{Chosen, NoPick, Pool, PoolState, Tiers, identity_of};
 pub use queue::{Place, Queue};
@@ -49,6 +51,8 @@ pub struct Runtime {
     listeners: Vec<Arc<Listener>>,
     /// Time is counted from here; floors below take it as an argument.
     epoch: Instant,
+    /// When this process began, which may be later: it may go on where another one was.
+    started: Instant,
     /// Counters of the process as a whole.
     pub metrics: Arc<ProcessMetrics>,
     /// Whether the process wants traffic.
@@ -62,13 +66,23 @@ impl Runtime {
     /// Starts with the first configuration, as this generation. `random` places the cursors of round
     /// robin.
     pub fn new(config: Config, generation: u64, random: u64, access_log: Option<AccessLog>) -> Self {
+        Self::since(Instant::now(), config, generation, random, access_log)
+    }
+
+    /// As [`Runtime::new`], with the epoch of a predecessor, so that its times are ours.
+    pub fn since(
+        epoch: Instant,
+        config: Config,
+        generation: u64,
+        random: u64,
+        access_log: Option<AccessLog>,
+    ) -> Self {
         let listeners = config
             .listeners
             .iter()
             .enumerate()
             .map(|(index, config)| Arc::new(Listener::new(config, index)))
             .collect();
-        let epoch = Instant::now();
         let first = Snapshot::build(config, generation, None, epoch.elapsed(), random);
         set_modes(first.pools());
         Self {
@@ -76,6 +90,7 @@ impl Runtime {
             retired: Mutex::default(),
             listeners,
             epoch,
+            started: Instant::now(),
             metrics: Arc::default(),
             readiness: Readiness::default(),
             access_log,
@@ -140,6 +155,16 @@ impl Runtime {
     /// Time since the runtime's epoch: the `now` of all floors below.
     pub fn now(&self) -> Duration {
         self.epoch.elapsed()
+    }
+
+    /// The epoch itself, for whoever goes on where this process was.
+    pub fn epoch(&self) -> Instant {
+        self.epoch
+    }
+
+    /// Age of the process.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// The point in time that lies `since_epoch` after the epoch, for timers.

@@ -1,7 +1,8 @@
 //! A group of equal upstreams: picks one, and learns from what came of it.
 
+use std::any::Any;
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use super::queue::Queue;
@@ -26,8 +27,11 @@ pub struct Pool {
     pub(super) upstreams: Vec<Upstream>,
     /// Primaries, then backups; the second is asked only when the first has nobody.
     pub(super) tiers: [Tier; 2],
-    /// Tells connections of this pool from those of others.
+    /// Tells connections of this pool from those of others, and from those that it had under another trust,
+    /// client certificate or protocol.
     pub key: u64,
+    /// See [`Pool::kept`].
+    pub(super) kept: OnceLock<Arc<dyn Any + Send + Sync>>,
     /// Shared with every snapshot that has a pool of this name.
     pub state: Arc<PoolState>,
 }
@@ -59,7 +63,7 @@ pub struct PoolState {
     pub queue: Queue,
     /// Counters.
     pub metrics: PoolMetrics,
-    tuners: Mutex<[Tuner; 2]>,
+    pub(super) tuners: Mutex<[Tuner; 2]>,
     ejecting: EjectionGate,
 }
 
@@ -89,6 +93,12 @@ impl Pool {
     /// All upstreams, primaries first.
     pub fn upstreams(&self) -> &[Upstream] {
         &self.upstreams
+    }
+
+    /// What the engine makes of the settings of this pool: made once, and kept as long as they stay. `None`
+    /// when something of another type is kept.
+    pub fn kept<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Option<Arc<T>> {
+        self.kept.get_or_init(|| Arc::new(make())).clone().downcast().ok()
     }
 
     /// Picks an upstream that is eligible and untried, and takes a lease on it.

@@ -32,6 +32,11 @@ impl Readiness {
         }
     }
 
+    /// Whether nothing is missing but listeners that accept.
+    pub fn could_listen(&self) -> bool {
+        self.0.load(Ordering::Acquire) | LISTENING == LISTENING | PROBED | HEARING
+    }
+
     /// Every listener accepts connections.
     pub fn set_listening(&self) {
         self.0.fetch_or(LISTENING, Ordering::AcqRel);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, Ordering, fence};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 use std::time::{Duration, SystemTime};
 
 use crate::balance::{Candidate, Load};
@@ -36,7 +36,25 @@ pub struct UpstreamState {
     pub metrics: UpstreamMetrics,
     mode: AtomicU8,
     last_check: Mutex<Option<LastCheck>>,
+    trouble: Mutex<Option<Trouble>>,
+    /// See [`UpstreamState::demand_http1`].
+    http1_with: AtomicU64,
 }
+
+/// Why no secure connection came about, as it was last told.
+#[derive(Debug)]
+struct Trouble {
+    /// Which settings it was met with.
+    key: u64,
+    reason: String,
+    told_at: Duration,
+    /// A connection came about since.
+    is_over: bool,
+}
+
+/// Two tellings of trouble with one upstream are at least so far apart, unless its settings change: one that
+/// comes and goes should not fill the log.
+const TROUBLE_PAUSE: Duration = Duration::from_secs(60);
 
 /// The latest health check of an upstream.
 #[derive(Clone, Debug)]
@@ -60,6 +78,8 @@ impl UpstreamState {
             metrics: UpstreamMetrics::default(),
             mode: AtomicU8::new(Mode::Ready as u8),
             last_check: Mutex::new(None),
+            trouble: Mutex::new(None),
+            http1_with: AtomicU64::new(0),
         }
     }
 
@@ -93,6 +113,37 @@ impl UpstreamState {
     /// The latest health check.
     pub fn last_check(&self) -> Option<LastCheck> {
         self.last_check.lock().ok().and_then(|check| check.clone())
+    }
+
+    /// No secure connection came about with the settings of `key`. Whether that is news.
+    pub fn note_trouble(&self, key: u64, reason: &str, now: Duration) -> bool {
+        let Ok(mut trouble) = self.trouble.lock() else { return false };
+        if let Some(last) = trouble.as_mut().filter(|last| last.key == key) {
+            let is_same = last.reason == reason && !last.is_over;
+            if is_same || now.saturating_sub(last.told_at) < TROUBLE_PAUSE {
+                return false;
+            }
+        }
+        *trouble = Some(Trouble { key, reason: reason.to_owned(), told_at: now, is_over: false });
+        true
+    }
+
+    /// A secure connection came about.
+    pub fn note_no_trouble(&self) {
+        if let Ok(Some(trouble)) = self.trouble.lock().as_deref_mut().map(Option::as_mut) {
+            trouble.is_over = true;
+        }
+    }
+
+    /// It speaks HTTP/2, and has demanded HTTP/1.1 all the same, under the settings of `key`; it is not asked
+    /// again before they change.
+    pub fn demand_http1(&self, key: u64) {
+        self.http1_with.store(key, Ordering::Relaxed);
+    }
+
+    /// Whether it has demanded HTTP/1.1 under these settings.
+    pub fn demands_http1(&self, key: u64) -> bool {
+        self.http1_with.load(Ordering::Relaxed) == key
     }
 
     /// Forgets what health checks said.
@@ -143,5 +194,25 @@ impl Candidate for Upstream {
 
     fn is_eligible(&self, now: Duration) -> bool {
         self.eligibility(now).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_is_told_once_until_it_changes() {
+        let address = UpstreamAddress::Unix("/run/app.sock".into());
+        let state = UpstreamState::new("app", &address, Duration::ZERO);
+        let seconds = Duration::from_secs;
+        assert!(state.note_trouble(1, "expired", seconds(1)));
+        assert!(!state.note_trouble(1, "expired", seconds(2)));
+        assert!(!state.note_trouble(1, "expired", seconds(2000)), "it goes on");
+        assert!(state.note_trouble(1, "another name", seconds(2001)));
+        assert!(state.note_trouble(2, "another name", seconds(2002)), "other settings");
+        state.note_no_trouble();
+        assert!(!state.note_trouble(2, "another name", seconds(2003)), "it comes and goes");
+        assert!(state.note_trouble(2, "another name", seconds(2063)));
     }
 }

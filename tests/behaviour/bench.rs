@@ -5,9 +5,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use evener::bench::candidate;
+use evener::bench::name::Candidate;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::rig::{run_to_end, wait_until};
@@ -47,8 +49,14 @@ struct Bench {
 
 impl Bench {
     fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[("mine.toml", MINE.to_owned())])
+    }
+
+    fn start_with(arguments: &[&str], scenarios: &[(&str, String)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        fs::write(folder.path().join("mine.toml"), MINE).expect("write");
+        for (name, text) in scenarios {
+            fs::write(folder.path().join(name), text).expect("write");
+        }
         fs::write(folder.path().join("figures.json"), "of before").expect("write");
         let output = |name| File::create(folder.path().join(name)).expect("a file");
         let process = Command::new(env!("CARGO_BIN_EXE_evener"))
@@ -66,8 +74,12 @@ impl Bench {
     }
 
     fn wait(&mut self) -> Option<i32> {
+        self.wait_for(SOON)
+    }
+
+    fn wait_for(&mut self, patience: Duration) -> Option<i32> {
         let mut code = None;
-        wait_until(SOON, || {
+        wait_until(patience, || {
             code = self.process.try_wait().expect("a child");
             code.is_some()
         });
@@ -147,6 +159,63 @@ fn what_is_typed_stands_above_what_the_scenario_says() {
     let requests = outcome["candidates"][0]["requests"].as_u64().expect("a number");
     assert!((20..120).contains(&requests), "{requests}");
     assert_eq!(outcome["verdicts"][0]["is_goal"], false, "goals are those of the scenario as it stands");
+}
+
+/// Whoever is installed takes part, so that each one's configuration is tried.
+#[test]
+fn clients_speak_what_the_scenario_says_and_every_balancer_understands() {
+    let others =
+        [Candidate::Nginx, Candidate::Haproxy].into_iter().filter(|one| candidate::is_installed(*one));
+    let against = others.map(Candidate::name).collect::<Vec<_>>().join(",");
+    let scenarios = [
+        ("handshakes.toml", spoken("protocol = \"https\"\nkeep_alive = false")),
+        ("kept.toml", spoken("protocol = \"https\"")),
+        ("clear.toml", spoken("protocol = \"h2c\"\nstreams = 4")),
+        ("encrypted.toml", spoken("protocol = \"h2\"\nstreams = 4\nbody = \"100KiB\"")),
+        ("calls.toml", spoken("protocol = \"grpc\"\nstreams = 4\nbody = \"128B\"")),
+    ];
+    let files = scenarios.each_ref().map(|(name, _)| *name);
+    let mut arguments = [&files[..], &["--rounds", "1", "--json", "-"]].concat();
+    if !against.is_empty() {
+        arguments.extend(["--against", &against]);
+    }
+    let mut bench = Bench::start_with(&arguments, &scenarios);
+    assert_eq!(bench.wait_for(SOON * 3), Some(0), "{}", bench.read("stderr"));
+
+    let figures: Value = serde_json::from_str(&bench.read("stdout")).expect("JSON and nothing else");
+    let outcomes = figures["scenarios"].as_array().expect("scenarios");
+    let spoken: Vec<&Value> = outcomes.iter().map(|one| &one["scenario"]["request"]["protocol"]).collect();
+    assert_eq!(spoken, ["https", "https", "h2c", "h2", "grpc"]);
+    for outcome in outcomes {
+        assert_eq!(outcome["broken"], json!([]), "{outcome}");
+        for candidate in outcome["candidates"].as_array().expect("candidates") {
+            let turn = &candidate["turns"][0];
+            let answers: Vec<u64> =
+                (0..2).map(|server| turn["answers_by_server"][server].as_u64().expect("a number")).collect();
+            assert!(
+                answers.iter().all(|&answers| answers > 0),
+                "{} {candidate}",
+                outcome["scenario"]["name"]
+            );
+        }
+    }
+}
+
+/// Eight clients of two servers, who speak something else than plain HTTP/1.1.
+fn spoken(how: &str) -> String {
+    format!(
+        r#"
+what = "small requests in another protocol"
+expected = "all are answered"
+servers = 2
+clients = 8
+{how}
+duration = "2s"
+warmup = "500ms"
+timeout = "30s"
+candidates = ["round_robin", "nginx", "haproxy"]
+"#
+    )
 }
 
 /// Over all rounds, by server.

@@ -66,7 +66,7 @@ fn scenario(servers: usize, balancers: usize) -> Scenario {
         balancers,
         threads: 1,
         load: Load::Clients(4),
-        request: Request { body: 0, answer: 5, is_kept: true },
+        request: Request { answer: 5, ..Request::default() },
         script: Vec::new(),
         reload_every: None,
         duration: Duration::from_secs(1),

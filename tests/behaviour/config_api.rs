@@ -280,11 +280,12 @@ fn what_needs_a_restart_is_refused_by_name_with_the_command() {
     let refused = put(&evener, &before.tag, &wanted);
     assert_eq!((refused.status(), &*problem(&refused)), (409, "restart_required"));
     let told = refused.json();
-    let command = format!("evener run --config {}", evener.path("evener.toml").display());
+    let (file, command) = (evener.path("evener.toml").display().to_string(), "`evener upgrade`");
     for setting in ["`server.threads`", "`log`"] {
         assert!(told["detail"].as_str().unwrap().contains(setting), "{told}");
     }
-    assert!(told["help"].as_str().unwrap().contains(&command), "{told}");
+    let help = told["help"].as_str().unwrap();
+    assert!(help.contains(&file) && help.contains(command), "{told}");
     assert_eq!(State::of(&evener), before);
 }
 

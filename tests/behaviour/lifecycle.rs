@@ -218,16 +218,3 @@ fn the_log_says_as_much_as_the_file_wants() {
     assert!(usual.contains("starting") && !usual.contains("request refused"), "{usual}");
     assert!(chatty.contains("request refused"), "{chatty}");
 }
-
-/// A later version hands over on these; this one must not die of them.
-#[test]
-fn quit_without_a_successor_is_ignored() {
-    let origin = Origin::answering("ok");
-    let mut evener = Evener::start(&format!("[pools.app]\nupstreams = [\"{}\"]", origin.address()));
-    for signal in ["QUIT", "USR2"] {
-        evener.signal(signal);
-        wait_until(SOON, || evener.log().contains(&format!("SIG{signal}")));
-        evener.get("/").expect_status(200);
-    }
-    assert!(evener.ends_within(Duration::from_millis(1)).is_none());
-}

@@ -19,7 +19,7 @@ fn scenario(servers: usize, script: Vec<Act>) -> Scenario {
         balancers: 1,
         threads: 1,
         load: Load::Clients(1),
-        request: Request { body: 0, answer: 100, is_kept: true },
+        request: Request { answer: 100, ..Request::default() },
         script,
         reload_every: None,
         duration: Duration::from_secs(60),

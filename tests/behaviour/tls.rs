@@ -202,6 +202,22 @@ fn the_oldest_version_is_the_configured_one() {
     assert!(old.try_connect(evener.address(), "example.com").is_err());
 }
 
+/// testssl.sh wants it so.
+#[test]
+fn the_order_of_the_suites_is_ours() {
+    let scene = Scene::new();
+    let evener = scene.start();
+    let chosen = |arguments: &[&str], suite: &str| {
+        let said = openssl(evener.address(), arguments).said;
+        assert!(said.contains(&format!("Cipher is {suite}")), "{said}");
+    };
+    let (strong, fast) = ("ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES128-GCM-SHA256");
+    chosen(&["-tls1_2", "-cipher", &format!("{strong}:{fast}")], fast);
+    let (other, fast) = ("TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_GCM_SHA256");
+    chosen(&["-tls1_3", "-ciphersuites", &format!("{other}:{fast}")], fast);
+    chosen(&["-tls1_3", "-ciphersuites", other], other);
+}
+
 #[test]
 fn what_is_offered_is_what_the_file_says() {
     let scene = Scene::new();
@@ -408,7 +424,7 @@ fn a_session_of_one_listener_is_none_at_another() {
     );
     let evener = Evener::start(&format!("{}{second}", scene.text(&["site"], "")));
     for client in [scene.client(), TlsClient::of_version_1_2(&scene.authority)] {
-        drop(client.is_resumed(evener.address(), "example.com"));
+        assert!(!client.is_resumed(evener.address(), "example.com"));
         let answer = client
             .try_connect(other, "example.com")
             .map(|stream| Client::over(Socket::Tls(Box::new(stream)), other).try_get("/").is_some());
@@ -461,6 +477,36 @@ fn a_client_without_a_good_certificate_stays_outside() {
         })
         .collect();
     assert_eq!(verified, ["[\"false\"] []", "[\"true\"] [\"O=Example\\\\, Inc.,CN=alice\"]"]);
+}
+
+/// A session says whose certificate its client had, and outlives it by hours if nobody looks.
+#[test]
+fn a_client_certificate_takes_its_sessions_along_when_it_ends() {
+    let scene = Scene::new();
+    let (clients, client_ca) = scene.client_ca();
+    let evener = Evener::start(&scene.text(&["site"], &client_ca));
+    let alice =
+        TlsClient::bearing(&scene.authority, &clients.issue_to_client_for("alice", Duration::from_secs(12)));
+    assert!(!alice.is_resumed(evener.address(), "example.com"));
+    assert!(alice.is_resumed(evener.address(), "example.com"));
+    wait_until(SOON, || {
+        let stream = alice.try_connect(evener.address(), "example.com");
+        !stream.is_ok_and(|stream| {
+            Client::over(Socket::Tls(Box::new(stream)), evener.address()).try_get("/").is_some()
+        })
+    });
+}
+
+/// Whoever reads to the end has to know whether somebody else has cut the connection.
+#[test]
+fn an_answer_that_ends_with_the_connection_ends_in_good_order() {
+    let scene = Scene::with(Origin::serving(|_| Reply::chunked(&["some ", "more"], "")));
+    let evener = scene.start();
+    let mut client = scene.client().connect(evener.address(), "example.com");
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    let answer = client.read("GET").expect_status(200);
+    assert!(answer.ended_by_close);
+    assert_eq!(answer.body(), "some more");
 }
 
 /// Who could say so himself would be whom he likes.

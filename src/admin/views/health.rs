@@ -67,7 +67,7 @@ impl HealthView {
             status: checks.condition(runtime.readiness.phase()),
             timestamp: now_utc(),
             version: env!("CARGO_PKG_VERSION"),
-            uptime: runtime.now().as_secs(),
+            uptime: runtime.uptime().as_secs(),
             checks,
             system: SystemView::of(control),
         }

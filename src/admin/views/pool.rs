@@ -95,6 +95,7 @@ impl HealthCheckView {
         let (kind, path) = match &config.probe {
             ProbeConfig::Tcp => ("tcp", None),
             ProbeConfig::Http { path, .. } => ("http", Some(path.clone())),
+            ProbeConfig::Grpc { .. } => ("grpc", None),
         };
         Self {
             kind,

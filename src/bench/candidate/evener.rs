@@ -8,6 +8,7 @@ use std::fmt::Write;
 use std::process::Command;
 use std::time::Duration;
 
+use super::super::scenario::Protocol;
 use super::plan::Plan;
 use crate::balance::StrategyKind;
 use crate::config::limits::{CONNECTIONS_MAX, DURATION_MAX, IDLE_CONNECTIONS_MAX};
@@ -22,10 +23,11 @@ pub(super) fn one_pool(plan: &Plan, strategy: StrategyKind) -> String {
     let _ = write!(
         text,
         "\n[routes.all]\npool = \"servers\"\ntimeout = \"{}\"\n\
-         \n[pools.servers]\nstrategy = \"{}\"\n{}{}upstreams = [\n{}]\n",
+         \n[pools.servers]\nstrategy = \"{}\"\n{}{}{}upstreams = [\n{}]\n",
         written(plan.answer_within),
         strategy.name(),
         hash_of(strategy),
+        asked_in(plan),
         kept(plan, plan.idle),
         addresses,
     );
@@ -65,8 +67,26 @@ fn head(plan: &Plan) -> String {
     format!(
         "# edition {edition}\n[server]\nthreads = {threads}\n\n[admin]\naddress = \"{admin}\"\n\
          \n[log]\nlevel = \"warn\"\n\
-         \n[listeners.http]\naddress = \"{listen}\"\nmax_connections = {clients}\nkeepalive_timeout = \"600s\"\n"
+         \n[listeners.http]\naddress = \"{listen}\"\nmax_connections = {clients}\nkeepalive_timeout = \"600s\"\n{}",
+        spoken(plan)
     )
+}
+
+/// What the listener speaks beside HTTP/1.1 in clear.
+fn spoken(plan: &Plan) -> String {
+    let [certificate, key, _] = plan.certificate_files().map(|file| file.display().to_string());
+    let certificates = format!("certificates = [{{ certificate = \"{certificate}\", key = \"{key}\" }}]");
+    match plan.request.protocol {
+        Protocol::Http1 => String::new(),
+        Protocol::Https => format!("tls = {{ {certificates}, protocols = [\"http/1.1\"] }}\n"),
+        Protocol::H2 => format!("tls = {{ {certificates} }}\n"),
+        Protocol::H2c | Protocol::Grpc => "http2_cleartext = true\n".to_owned(),
+    }
+}
+
+/// What the pool speaks with servers.
+fn asked_in(plan: &Plan) -> &'static str {
+    if plan.request.protocol == Protocol::Grpc { "protocol = \"http2\"\n" } else { "" }
 }
 
 /// Timeouts and kept connections of a pool.

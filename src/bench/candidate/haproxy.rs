@@ -8,11 +8,13 @@
 use std::process::Command;
 
 use super::super::machine;
+use super::super::scenario::Protocol;
 use super::plan::Plan;
 
 pub(super) fn text(plan: &Plan) -> String {
     let Plan { edition, threads, listen, clients, .. } = plan;
-    let servers = plan.each(|index, address| format!("  server s{index} {address}\n"));
+    let asked = if plan.request.protocol == Protocol::Grpc { " proto h2" } else { "" };
+    let servers = plan.each(|index, address| format!("  server s{index} {address}{asked}\n"));
     let within = plan.answer_within.as_secs();
     format!(
         "# edition {edition}\n\
@@ -29,13 +31,25 @@ pub(super) fn text(plan: &Plan) -> String {
          \x20 option redispatch 1\n\
          \x20 retry-on conn-failure empty-response\n\
          frontend in\n\
-         \x20 bind {listen} backlog 4096\n\
+         \x20 bind {listen} backlog 4096{spoken}\n\
          \x20 default_backend out\n\
          backend out\n\
          \x20 balance leastconn\n\
          \x20 http-reuse always\n\
-         \x20 default-server check\n{servers}"
+         \x20 default-server check\n{servers}",
+        spoken = spoken(plan),
     )
+}
+
+/// What the frontend speaks beside HTTP/1.1 in clear.
+fn spoken(plan: &Plan) -> String {
+    let [.., both] = plan.certificate_files().map(|file| file.display().to_string());
+    match plan.request.protocol {
+        Protocol::Http1 => String::new(),
+        Protocol::Https => format!(" ssl crt {both} alpn http/1.1"),
+        Protocol::H2 => format!(" ssl crt {both} alpn h2,http/1.1"),
+        Protocol::H2c | Protocol::Grpc => " proto h2".to_owned(),
+    }
 }
 
 /// In the foreground; with a master, which reads the configuration again on USR2.

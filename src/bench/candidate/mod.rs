@@ -207,11 +207,11 @@ impl Balancer {
         }
         let command = command(candidate, &plan);
         let process = Process::start(candidate.name(), &command, &plan.folder, orphaned(candidate))?;
-        ready::until_it_answers(&process, plan.listen)?;
+        ready::until_it_answers(&process, &plan)?;
         match candidate {
             Candidate::Evener(_) | Candidate::Perfect => ready::until_all_are_up(&process, plan.admin)?,
             Candidate::Nginx | Candidate::Haproxy | Candidate::Caddy => {
-                ready::until_all_were_reached(plan.listen, plan.admitted.len());
+                ready::until_all_were_reached(&plan);
             }
             Candidate::Direct | Candidate::Bare => {}
         }

@@ -7,6 +7,7 @@
 use std::process::Command;
 
 use super::super::machine;
+use super::super::scenario::Protocol;
 use super::plan::Plan;
 
 /// Room for two thousand servers.
@@ -20,6 +21,13 @@ pub(super) fn text(plan: &Plan) -> String {
     // A connection has a slot on either side, and each slot costs memory from the start.
     let connections = plan.clients + plan.idle + plan.servers.len();
     let (within, keep_idle) = (plan.answer_within.as_secs(), plan.keep_idle().as_secs());
+    let (by, forwarding) = match plan.request.protocol {
+        Protocol::Grpc => ("grpc", "      grpc_pass grpc://servers;\n"),
+        _ => (
+            "proxy",
+            "      proxy_pass http://servers;\n      proxy_http_version 1.1;\n      proxy_set_header Connection '';\n",
+        ),
+    };
     format!(
         "# edition {edition}\n\
          user root; # as whoever started it; for all but root this line means nothing\n\
@@ -44,20 +52,41 @@ pub(super) fn text(plan: &Plan) -> String {
          \x20   keepalive_timeout {keep_idle}s;\n\
          \x20 }}\n\
          \x20 server {{\n\
-         \x20   listen {listen} backlog=4096;\n\
-         \x20   location / {{\n\
-         \x20     proxy_pass http://servers;\n\
-         \x20     proxy_http_version 1.1;\n\
-         \x20     proxy_set_header Connection '';\n\
-         \x20     proxy_set_header Host $http_host;\n\
-         \x20     proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n\
-         \x20     proxy_connect_timeout 1s;\n\
-         \x20     proxy_read_timeout {within}s;\n\
-         \x20     proxy_send_timeout {within}s;\n\
+         \x20   listen {listen} backlog=4096{spoken};\n{certificate}\
+         \x20   location / {{\n{forwarding}\
+         \x20     {by}_set_header Host $http_host;\n\
+         \x20     {by}_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n\
+         \x20     {by}_connect_timeout 1s;\n\
+         \x20     {by}_read_timeout {within}s;\n\
+         \x20     {by}_send_timeout {within}s;\n\
          \x20   }}\n\
          \x20 }}\n\
          }}\n",
         temporary = temporary_folders(),
+        spoken = spoken(plan.request.protocol),
+        certificate = certificate(plan),
+    )
+}
+
+/// What the listener speaks beside HTTP/1.1 in clear.
+const fn spoken(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Http1 => "",
+        Protocol::Https => " ssl",
+        Protocol::H2 => " ssl http2",
+        Protocol::H2c | Protocol::Grpc => " http2",
+    }
+}
+
+/// What it shows, if it shows any. TLS 1.3 must be named: 1.22 would offer less by default.
+fn certificate(plan: &Plan) -> String {
+    if !plan.request.protocol.is_encrypted() {
+        return String::new();
+    }
+    let [certificate, key, _] = plan.certificate_files().map(|file| file.display().to_string());
+    format!(
+        "    ssl_certificate {certificate};\n    ssl_certificate_key {key};\n\
+         \x20   ssl_protocols TLSv1.2 TLSv1.3;\n"
     )
 }
 

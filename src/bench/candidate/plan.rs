@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::super::certificate;
 use super::super::error::BenchError;
 use super::super::name::Candidate;
-use super::super::scenario::{Load, Scenario};
+use super::super::scenario::{Load, Request, Scenario};
 use super::{Place, ports};
 
 /// Client connections beyond those that the load needs: probes of ours, connections that are just closing.
@@ -36,6 +37,8 @@ pub(super) struct Plan {
     /// Indexes of those in the pool.
     pub(super) admitted: Vec<usize>,
     pub(super) threads: usize,
+    /// What clients ask for, and in which protocol.
+    pub(super) request: Request,
     /// Client connections at a time that must not meet a limit.
     pub(super) clients: usize,
     /// Connections to servers that must not be closed for being idle.
@@ -59,13 +62,31 @@ impl Plan {
             servers: place.servers.to_vec(),
             admitted: Vec::new(),
             threads: scenario.threads,
+            request: scenario.request,
             clients: clients(scenario),
             idle: in_flight(scenario).clamp(IDLE_MIN, IDLE_MAX),
             answer_within: ANSWER_WITHIN_MIN.max(scenario.timeout * 2),
             edition: 0,
         };
+        plan.write_certificate()?;
         place.admitted.iter().for_each(|&index| plan.admit(index));
         Ok(plan)
+    }
+
+    /// Where the certificate is, where its key is, and where both are in one file.
+    pub(super) fn certificate_files(&self) -> [PathBuf; 3] {
+        ["certificate.pem", "key.pem", "both.pem"].map(|name| self.folder.join(name))
+    }
+
+    fn write_certificate(&self) -> Result<(), BenchError> {
+        if self.request.protocol.is_encrypted() {
+            let pair = certificate::pair()?;
+            let both = pair.certificate.clone() + &pair.key;
+            for (file, text) in self.certificate_files().iter().zip([&pair.certificate, &pair.key, &both]) {
+                fs::write(file, text)?;
+            }
+        }
+        Ok(())
     }
 
     /// Puts a server into the pool; one that does not exist, or is there, changes nothing.

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use super::super::error::BenchError;
+use super::super::load;
 use super::super::process::Process;
+use super::plan::Plan;
 
 /// A start on a shared machine may take its time; Evener's includes its first health checks.
 const START: Duration = Duration::from_secs(30);
@@ -17,8 +19,8 @@ const REACHING: Duration = Duration::from_secs(3);
 /// Of one question.
 const PATIENCE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(10);
-/// Who answered, as scripted servers tell.
-const SERVER: &str = "x-bench-server";
+/// Of one request of the load's kind, which may be a long download.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// As much of `/health` as tells whether all are up. It is some bytes per pool, where `/v1/pools` has hundreds per
 /// upstream: asking again and again should not show in the memory that is measured.
@@ -50,10 +52,9 @@ pub(super) fn agent() -> ureq::Agent {
         .into()
 }
 
-/// Waits until a request is answered 200.
-pub(super) fn until_it_answers(process: &Process, address: SocketAddr) -> Result<(), BenchError> {
-    let client = agent();
-    until(process, || ask(&client, address).map(drop))
+/// Waits until a request as the load will send it is answered as it should be.
+pub(super) fn until_it_answers(process: &Process, plan: &Plan) -> Result<(), BenchError> {
+    until(process, || load::ask_once(plan.request, plan.listen, ANSWER).map(drop))
 }
 
 /// Waits until Evener says that it may send requests to every upstream.
@@ -73,11 +74,11 @@ pub(super) fn until_all_are_up(process: &Process, admin: SocketAddr) -> Result<(
 
 /// Asks until each of so many servers has answered; those that cannot be asked about it have their first
 /// connection to each behind them then. Gives up after a while: a random choice may leave one out for long.
-pub(super) fn until_all_were_reached(address: SocketAddr, servers: usize) {
-    let (client, until) = (agent(), Instant::now() + REACHING);
+pub(super) fn until_all_were_reached(plan: &Plan) {
+    let until = Instant::now() + REACHING;
     let mut reached = HashSet::new();
-    while reached.len() < servers && Instant::now() < until {
-        match ask(&client, address) {
+    while reached.len() < plan.admitted.len() && Instant::now() < until {
+        match load::ask_once(plan.request, plan.listen, ANSWER) {
             Ok(Some(server)) => drop(reached.insert(server)),
             // Nobody says who it was.
             Ok(None) => return,
@@ -96,17 +97,4 @@ fn until(process: &Process, check: impl Fn() -> Result<(), String>) -> Result<()
         thread::sleep(POLL);
     }
     Ok(())
-}
-
-/// Asks once; answers with the server's name, if it has one.
-fn ask(client: &ureq::Agent, address: SocketAddr) -> Result<Option<String>, String> {
-    let asked = client.get(format!("http://{address}/")).header("host", "bench").call();
-    let mut answer = asked.map_err(|error| error.to_string())?;
-    let server = answer.headers().get(SERVER).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    // To its end, or else the connection could not be used again.
-    answer.body_mut().read_to_vec().map_err(|error| error.to_string())?;
-    match answer.status().as_u16() {
-        200 => Ok(server),
-        status => Err(format!("it answers {status}")),
-    }
 }

@@ -18,7 +18,7 @@ fn scenario() -> Scenario {
         balancers: 1,
         threads: 3,
         load: Load::Rate { per_second: 400.0, arrivals: Arrivals::Poisson, work: Work::None },
-        request: Request { body: 0, answer: 10, is_kept: true },
+        request: Request { answer: 10, ..Request::default() },
         script: Vec::new(),
         reload_every: None,
         duration: Duration::from_secs(10),

@@ -7,15 +7,16 @@ use std::pin::{Pin, pin};
 use std::task::{Poll, ready};
 
 use bytes::Buf;
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::net::tcp::ReadHalf;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
+use super::super::error::BenchError;
 use super::super::scenario::Request;
 use super::super::turn::Failure;
 use super::answer::{Answer, NoAnswer};
 use super::record::Ended;
 use super::starts::Start;
+use super::streams::Streams;
+use super::wire::{Dialer, Wire};
 
 /// So much is read at a time; a body of 1 MiB then takes few calls, and it stays in the second-level cache.
 const PIECE: usize = 128 * 1_024;
@@ -27,7 +28,10 @@ pub(super) struct Clients {
     body: Vec<u8>,
     /// By balancer: open connections without a request, the one used last on top. It is the one that a
     /// balancer is least likely to have closed.
-    idle: RefCell<Vec<Vec<TcpStream>>>,
+    idle: RefCell<Vec<Vec<Wire>>>,
+    dialer: Dialer,
+    /// Those of HTTP/2.
+    streams: Streams,
     /// Where answers are read to. Nobody keeps it across a wait.
     piece: RefCell<Vec<u8>>,
     /// Requests that had to be sent once more.
@@ -41,7 +45,7 @@ pub(super) enum Way {
     /// A new one.
     New,
     /// This one, and no other.
-    This(TcpStream),
+    This(Wire),
 }
 
 /// The connection ended too early.
@@ -51,20 +55,29 @@ struct Broken {
 }
 
 impl Clients {
-    pub(super) fn new(balancers: &[SocketAddr], request: Request) -> Self {
-        Self {
+    pub(super) fn new(balancers: &[SocketAddr], request: Request) -> Result<Self, BenchError> {
+        Ok(Self {
             balancers: balancers.to_vec(),
             request,
             body: vec![b'x'; request.body],
             idle: RefCell::new(balancers.iter().map(|_| Vec::new()).collect()),
             piece: RefCell::new(vec![0; PIECE]),
             sent_again: Cell::new(0),
-        }
+            dialer: Dialer::new(request.protocol)?,
+            streams: Streams::new(balancers.len(), request),
+        })
     }
 
     /// Asks, and reads the answer to its end. `begun` is called when the first byte, or the wish for a connection, is
     /// about to leave us.
     pub(super) async fn ask(&self, start: &Start, way: Way, begun: impl FnOnce()) -> Ended {
+        if self.request.protocol.is_multiplexed() {
+            let Some(&address) = self.balancers.get(start.balancer) else {
+                return Ended::Badly(Failure::NotSent);
+            };
+            begun();
+            return self.streams.ask(start, address, &self.dialer).await;
+        }
         let head = self.head(start);
         let kept = match way {
             Way::Any if self.request.is_kept => self.take_idle(start.balancer),
@@ -97,36 +110,33 @@ impl Clients {
     }
 
     /// Open connections without a request, out of the hands of all others.
-    pub(super) fn take_all_idle(&self) -> Vec<(usize, TcpStream)> {
+    pub(super) fn take_all_idle(&self) -> Vec<(usize, Wire)> {
         let mut idle = self.idle.borrow_mut();
         let of_all = idle.iter_mut().enumerate();
-        let all =
-            of_all.flat_map(|(balancer, of_one)| of_one.drain(..).map(move |stream| (balancer, stream)));
-        all.filter(|(_, stream)| is_quiet(stream)).collect()
+        let all = of_all.flat_map(|(balancer, of_one)| of_one.drain(..).map(move |wire| (balancer, wire)));
+        all.filter_map(|(balancer, mut wire)| wire.is_quiet().then_some((balancer, wire))).collect()
     }
 
-    fn take_idle(&self, balancer: usize) -> Option<TcpStream> {
+    fn take_idle(&self, balancer: usize) -> Option<Wire> {
         let mut idle = self.idle.borrow_mut();
         let of_one = idle.get_mut(balancer)?;
-        while let Some(stream) = of_one.pop() {
-            if is_quiet(&stream) {
-                return Some(stream);
+        while let Some(mut wire) = of_one.pop() {
+            if wire.is_quiet() {
+                return Some(wire);
             }
         }
         None
     }
 
-    fn put_idle(&self, balancer: usize, stream: TcpStream) {
+    fn put_idle(&self, balancer: usize, wire: Wire) {
         if let Some(of_one) = self.idle.borrow_mut().get_mut(balancer) {
-            of_one.push(stream);
+            of_one.push(wire);
         }
     }
 
-    async fn connect(&self, balancer: usize) -> Result<TcpStream, Failure> {
+    async fn connect(&self, balancer: usize) -> Result<Wire, Failure> {
         let address = self.balancers.get(balancer).ok_or(Failure::NotSent)?;
-        let stream = TcpStream::connect(address).await.map_err(|error| why_unconnected(&error))?;
-        stream.set_nodelay(true).map_err(|_| Failure::Connect)?;
-        Ok(stream)
+        self.dialer.dial(*address).await
     }
 
     /// The head of a request, ready to be sent.
@@ -152,29 +162,42 @@ impl Clients {
     }
 
     /// One question and its answer; afterwards the connection is idle, or closed.
-    async fn exchange(&self, start: &Start, mut stream: TcpStream, head: &[u8]) -> Result<Answer, Broken> {
-        let (answer, was_sent) = self.converse(&mut stream, head).await?;
+    async fn exchange(&self, start: &Start, mut wire: Wire, head: &[u8]) -> Result<Answer, Broken> {
+        let (answer, was_sent) = match &mut wire {
+            Wire::Clear(stream) => {
+                let (from, to) = stream.split();
+                self.converse(from, to, head).await?
+            }
+            Wire::Encrypted(stream) => {
+                let (from, to) = tokio::io::split(stream);
+                self.converse(from, to, head).await?
+            }
+        };
         if was_sent && !answer.is_last && self.request.is_kept {
-            self.put_idle(start.balancer, stream);
+            self.put_idle(start.balancer, wire);
         }
         Ok(answer)
     }
 
     /// Sends the request and listens at the same time: a balancer may refuse a body before it has read it.
     /// Says, too, whether all of it was sent.
-    async fn converse(&self, stream: &mut TcpStream, head: &[u8]) -> Result<(Answer, bool), Broken> {
-        let (mut from, mut to) = stream.split();
+    async fn converse(
+        &self,
+        mut from: impl AsyncRead + Unpin,
+        mut to: impl AsyncWrite + Unpin,
+        head: &[u8],
+    ) -> Result<(Answer, bool), Broken> {
         let mut request = head.chain(self.body.as_slice());
         let mut answer = pin!(self.read_answer(&mut from));
         tokio::select! {
             biased;
             // What cannot be sent was perhaps answered already.
-            sent = to.write_all_buf(&mut request) => Ok((answer.await?, sent.is_ok())),
+            sent = async { to.write_all_buf(&mut request).await?; to.flush().await } => Ok((answer.await?, sent.is_ok())),
             early = &mut answer => Ok((early?, false)),
         }
     }
 
-    async fn read_answer(&self, from: &mut ReadHalf<'_>) -> Result<Answer, Broken> {
+    async fn read_answer(&self, from: &mut (impl AsyncRead + Unpin)) -> Result<Answer, Broken> {
         let mut answer = Answer::new();
         while !answer.is_whole() {
             if self.read_piece(from, &mut answer).await.is_err() {
@@ -184,7 +207,7 @@ impl Clients {
         Ok(answer)
     }
 
-    async fn read_piece(&self, from: &mut ReadHalf<'_>, answer: &mut Answer) -> io::Result<()> {
+    async fn read_piece(&self, from: &mut (impl AsyncRead + Unpin), answer: &mut Answer) -> io::Result<()> {
         std::future::poll_fn(|context| {
             let mut piece = self.piece.borrow_mut();
             let mut piece = ReadBuf::new(&mut piece);
@@ -204,22 +227,4 @@ impl Clients {
             Ok(answer) => Ended::Well(answer.server),
         }
     }
-}
-
-/// Whether an idle connection is still one: neither closed, nor spoken on out of turn. Costs no call into the kernel
-/// while nothing has happened.
-fn is_quiet(stream: &TcpStream) -> bool {
-    matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
-}
-
-/// Out of ports or of file descriptors is our fault, not the balancer's.
-fn why_unconnected(error: &io::Error) -> Failure {
-    let is_ours = error.kind() == ErrorKind::AddrNotAvailable || is_out_of_descriptors(error);
-    if is_ours { Failure::NotSent } else { Failure::Connect }
-}
-
-fn is_out_of_descriptors(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let number = error.raw_os_error();
-    [Errno::MFILE, Errno::NFILE].iter().any(|errno| number == Some(errno.raw_os_error()))
 }

@@ -3,21 +3,22 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::iter::Peekable;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::super::clock::Alarm;
 use super::super::error::BenchError;
-use super::super::scenario::Load;
+use super::super::scenario::{Load, Request};
 use super::super::turn::Failure;
 use super::client::{Clients, Way};
 use super::record::{Ended, Record};
 use super::starts::{self, Start};
+use super::wire::Wire;
 use super::{LoadReport, Order};
 
 /// The driver looks around that often even when nothing is to begin: for clients whose patience is over, and
@@ -43,7 +44,7 @@ pub(super) fn run(
         .enable_all()
         .event_interval(EVENT_INTERVAL)
         .build_local(tokio::runtime::LocalOptions::default())?;
-    let shared = Rc::new(Shared::new(order, in_flight_max));
+    let shared = Rc::new(Shared::new(order, in_flight_max)?);
     runtime.block_on(turn(order, &shared, at_warm, at_end))
 }
 
@@ -178,10 +179,10 @@ struct UnderWay {
 }
 
 impl Shared {
-    fn new(order: &Order<'_>, in_flight_max: usize) -> Self {
+    fn new(order: &Order<'_>, in_flight_max: usize) -> Result<Self, BenchError> {
         let scenario = order.scenario;
-        Self {
-            clients: Clients::new(order.balancers, scenario.request),
+        Ok(Self {
+            clients: Clients::new(order.balancers, scenario.request)?,
             record: RefCell::new(Record::new(order.servers, scenario.duration, scenario.warmup)),
             under_way: RefCell::default(),
             next_number: Cell::new(0),
@@ -192,7 +193,7 @@ impl Shared {
             began: order.began,
             duration: scenario.duration,
             timeout: scenario.timeout,
-        }
+        })
     }
 
     /// A task of its own, so that nothing waits for it.
@@ -282,7 +283,7 @@ impl Shared {
 
     /// Asks once more on a tenth of the idle connections: they must have been kept. Returns the others, which
     /// stay open until that is done; closing thousands takes its time.
-    fn ask_again(self: &Rc<Self>, idle: Vec<(usize, TcpStream)>) -> Vec<TcpStream> {
+    fn ask_again(self: &Rc<Self>, idle: Vec<(usize, Wire)>) -> Vec<Wire> {
         let at = self.began.elapsed();
         let mut others = Vec::new();
         for (index, (balancer, stream)) in idle.into_iter().enumerate() {
@@ -305,4 +306,26 @@ impl Shared {
 fn cpu_of_this_thread() -> Duration {
     use rustix::time::{ClockId, clock_gettime};
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+}
+
+/// One request on a connection of its own, outside of any turn.
+pub(super) fn ask_once(
+    request: Request,
+    address: SocketAddr,
+    patience: Duration,
+) -> Result<Option<usize>, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .map_err(|error| error.to_string())?;
+    let clients = Clients::new(&[address], request).map_err(|error| error.to_string())?;
+    let start = Start { at: Duration::ZERO, balancer: 0, work: None, home: None };
+    let asking = async { tokio::time::timeout(patience, clients.ask(&start, Way::New, || {})).await };
+    match runtime.block_on(asking) {
+        Ok(Ended::Well(server)) => Ok(server),
+        Ok(Ended::Badly(Failure::Status(status))) => Err(format!("it answers {status}")),
+        Ok(Ended::Badly(Failure::Connect)) => Err("it takes no connection".to_owned()),
+        Ok(Ended::Badly(_)) => Err("it does not answer as it should".to_owned()),
+        Err(_) => Err(format!("it has not answered within {patience:?}")),
+    }
 }

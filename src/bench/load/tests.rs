@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use super::super::scenario::{Arrivals, Load, Request, Work};
+use super::super::scenario::{Arrivals, Load, Protocol, Request, Work};
 use super::super::schedule::schedule;
 use super::super::turn::Failure;
 use super::*;
@@ -143,7 +143,7 @@ fn scenario(load: Load, duration: Duration) -> Scenario {
         balancers: 1,
         threads: 1,
         load,
-        request: Request { body: 0, answer: 2, is_kept: true },
+        request: Request { answer: 2, ..Request::default() },
         script: Vec::new(),
         reload_every: None,
         duration,
@@ -519,4 +519,40 @@ fn a_stop_ends_the_turn_whatever_is_under_way() {
     });
     let asked = server.requests().len();
     wait_until("the connections are closed", || server.seen.closed.load(Ordering::Relaxed) >= asked);
+}
+
+/// What a client sends first, to somebody who only listens.
+fn first_words(protocol: Protocol) -> Vec<u8> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let listening = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client");
+        let mut words = vec![0; 24];
+        stream.read_exact(&mut words).expect("some words");
+        let mut rest = vec![0; 4_096];
+        let length = stream.read(&mut rest).expect("more words");
+        words.extend_from_slice(&rest[..length]);
+        words
+    });
+    let request = Request { protocol, ..Request::default() };
+    // The listener hangs up without an answer.
+    assert!(ask_once(request, address, Duration::from_secs(20)).is_err());
+    listening.join().expect("it has listened")
+}
+
+#[test]
+fn clients_speak_the_protocol_of_the_scenario() {
+    let has = |words: &[u8], what: &[u8]| words.windows(what.len()).any(|window| window == what);
+    assert!(first_words(Protocol::Http1).starts_with(b"GET / HTTP/1.1\r\n"));
+    for protocol in [Protocol::H2c, Protocol::Grpc] {
+        assert!(first_words(protocol).starts_with(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"));
+    }
+    for (protocol, other, alpn) in
+        [(Protocol::Https, "\x02h2", "\x08http/1.1"), (Protocol::H2, "http/1.1", "\x02h2")]
+    {
+        let hello = first_words(protocol);
+        // A handshake record of TLS, with one protocol to choose from.
+        assert_eq!(hello.first(), Some(&0x16));
+        assert!(has(&hello, alpn.as_bytes()) && !has(&hello, other.as_bytes()), "{protocol:?}");
+    }
 }

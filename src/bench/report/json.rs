@@ -66,6 +66,8 @@ fn scenario(scenario: &Scenario) -> Value {
             "body_bytes": scenario.request.body,
             "answer_bytes": scenario.request.answer,
             "is_kept": scenario.request.is_kept,
+            "protocol": scenario.request.protocol.name(),
+            "streams": scenario.request.streams,
         },
         "script": scenario.script.iter().map(|each| act(each, scenario)).collect::<Vec<_>>(),
         "events": events(scenario).into_iter().map(|event| json!({

@@ -33,7 +33,7 @@ fn one_slow() -> Scenario {
             arrivals: Arrivals::Poisson,
             work: Work::LogNormal { mean: Duration::from_millis(10), sigma: 0.5 },
         },
-        request: Request { body: 0, answer: 128, is_kept: true },
+        request: Request { answer: 128, ..Request::default() },
         script: vec![act(0, 6, 12, Fate::Speed(0.2))],
         reload_every: None,
         duration: Duration::from_secs(u64::from(SECONDS)),

@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::super::name::Candidate;
 use super::super::scenario::{
-    Act, Against, Arrivals, Bound, Expectation, Fate, Load, Request, Scenario, Work,
+    Act, Against, Arrivals, Bound, Expectation, Fate, Load, Protocol, Request, Scenario, Work,
 };
 use super::Mistake;
 use super::shape::{
@@ -28,6 +28,10 @@ const THREADS_MAX: u64 = 64;
 const CLIENTS_MAX: u64 = 10_000;
 /// Connections to one address of loopback; beyond it ephemeral ports run out.
 const IDLE_MAX: u64 = 20_000;
+/// Requests on a connection of HTTP/2 at a time: all balancers allow that many as they come.
+const STREAMS_MAX: u64 = 100;
+/// Of an answer that is one gRPC message.
+const MESSAGE_MAX: usize = 16 << 20;
 /// Requests per second: beyond what one thread of clients can send.
 const RATE_MAX: f64 = 100_000.0;
 /// One turn; a run has many.
@@ -59,6 +63,7 @@ pub(super) fn scenario(name: &str, file: FileShape) -> Result<Scenario, Vec<Mist
     let servers = desk.count(&file.servers, 1, SERVERS_MAX);
     let duration = desk.duration_in(&file.duration, DURATION_MIN, DURATION_MAX);
     let load = desk.load(&file);
+    let request = desk.request(&file, load);
     let candidates = desk.candidates(file.candidates);
     let script = desk.script(&file.act, servers, duration);
     let scenario = Scenario {
@@ -71,11 +76,7 @@ pub(super) fn scenario(name: &str, file: FileShape) -> Result<Scenario, Vec<Mist
         balancers: desk.count_or(file.balancers, 1, 1, BALANCERS_MAX),
         threads: desk.count_or(file.threads, 1, 1, THREADS_MAX),
         load,
-        request: Request {
-            body: file.body.map_or(0, |body| body.into_inner().0),
-            answer: file.answer.map_or(1_024, |answer| answer.into_inner().0),
-            is_kept: file.keep_alive.unwrap_or(true),
-        },
+        request,
         script,
         reload_every: file.reload_every.map(|every| desk.duration_in(&every, AGAIN_MIN, duration)),
         duration,
@@ -233,6 +234,40 @@ impl Desk {
                 "without `rate`",
                 "leave it out: with `clients` or `idle` requests are answered at once",
             );
+        }
+    }
+
+    fn request(&mut self, file: &FileShape, load: Load) -> Request {
+        let usual = Request::default();
+        let protocol = file.protocol.as_ref().map_or(usual.protocol, |given| given.get_ref().0);
+        if let Some(given) = &file.protocol
+            && protocol.is_multiplexed()
+            && matches!(load, Load::Idle(_))
+        {
+            let help = "write \"http1\" or \"https\", or a load of `clients` or `rate`";
+            self.refuse(given.span(), "idle connections speak HTTP/1.1", "here", help);
+        }
+        if let Some(given) = file.streams.as_ref().filter(|_| !protocol.is_multiplexed()) {
+            let help = "leave it out, or write `protocol = \"h2c\"`, \"h2\" or \"grpc\"";
+            self.refuse(given.span(), "a connection of HTTP/1.1 carries one request at a time", "here", help);
+        }
+        if let Some(given) = &file.answer
+            && protocol == Protocol::Grpc
+            && given.get_ref().0 > MESSAGE_MAX
+        {
+            self.refuse(
+                given.span(),
+                "a gRPC message is held in memory",
+                "too large",
+                "write at most \"16MiB\"",
+            );
+        }
+        Request {
+            body: file.body.as_ref().map_or(usual.body, |body| body.get_ref().0),
+            answer: file.answer.as_ref().map_or(usual.answer, |answer| answer.get_ref().0),
+            is_kept: file.keep_alive.unwrap_or(usual.is_kept),
+            protocol,
+            streams: file.streams.as_ref().map_or(usual.streams, |given| self.count(given, 1, STREAMS_MAX)),
         }
     }
 

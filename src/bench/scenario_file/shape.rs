@@ -7,7 +7,7 @@ use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 use toml::Spanned;
 
 use super::super::name::Candidate;
-use super::super::scenario::{Arrivals, Measure};
+use super::super::scenario::{Arrivals, Measure, Protocol};
 use crate::config::{read_duration, read_size};
 
 /// A value that may be left out, and where it stands.
@@ -30,9 +30,11 @@ pub(super) struct FileShape {
     pub work: Given<WorkShape>,
     pub clients: Given<u64>,
     pub idle: Given<u64>,
-    pub answer: Given<Bytes>,
+    pub answer: Given<LongBytes>,
     pub body: Given<Bytes>,
     pub keep_alive: Option<bool>,
+    pub protocol: Given<ProtocolWord>,
+    pub streams: Given<u64>,
     pub duration: Spanned<Time>,
     pub warmup: Given<Time>,
     pub timeout: Given<Time>,
@@ -150,13 +152,28 @@ impl<'de> Deserialize<'de> for Time {
 #[derive(Clone, Copy)]
 pub(super) struct Bytes(pub usize);
 
-/// Of a request's or an answer's body: it is held in memory for each request under way.
+/// Of a request's body: it is held in memory for each request under way.
 pub(super) const BYTES_MAX: u64 = 16 << 20;
 
 impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(Text("a size such as \"64KiB\"", |text: &str| {
             read_size(text, BYTES_MAX).map(|bytes| Self(usize::try_from(bytes).unwrap_or(usize::MAX)))
+        }))
+    }
+}
+
+/// A size that nobody has to hold in memory.
+#[derive(Clone, Copy)]
+pub(super) struct LongBytes(pub usize);
+
+/// Of an answer's body: a download that takes a second or so.
+pub(super) const LONG_BYTES_MAX: u64 = 1 << 30;
+
+impl<'de> Deserialize<'de> for LongBytes {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Text("a size such as \"64KiB\"", |text: &str| {
+            read_size(text, LONG_BYTES_MAX).map(|bytes| Self(usize::try_from(bytes).unwrap_or(usize::MAX)))
         }))
     }
 }
@@ -240,6 +257,18 @@ impl<'de> Deserialize<'de> for MeasureWord {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_str(Text("the name of a measure", |text: &str| {
             one_of(text, "measure", Measure::ALL.into_iter().map(|one| (one.name(), Self(one))))
+        }))
+    }
+}
+
+/// What clients speak.
+#[derive(Clone, Copy)]
+pub(super) struct ProtocolWord(pub Protocol);
+
+impl<'de> Deserialize<'de> for ProtocolWord {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_str(Text("the name of a protocol", |text: &str| {
+            one_of(text, "protocol", Protocol::ALL.into_iter().map(|one| (one.name(), Self(one))))
         }))
     }
 }

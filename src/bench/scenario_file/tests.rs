@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::super::catalogue::built_in;
 use super::super::name::Candidate;
-use super::super::scenario::{Act, Against, Arrivals, Bound, Fate, Load, Measure, Scenario, Work};
+use super::super::scenario::{Act, Against, Arrivals, Bound, Fate, Load, Measure, Protocol, Scenario, Work};
 use super::check::USUAL_CANDIDATES;
 use crate::balance::StrategyKind;
 
@@ -104,6 +104,8 @@ fn every_goal_of_the_project_is_expected_somewhere() {
         (Measure::P99, Bound::AtMost(0.4), Against::Beyond(Candidate::Direct)),
         (Measure::ResidentMib, Bound::AtMost(30.0), Against::Nothing),
         (Measure::ConnectionKib, Bound::AtMost(8.0), Against::Nothing),
+        (Measure::PerCpuSecond, Bound::AtLeast(0.8), against(Candidate::Nginx)),
+        (Measure::PeakMib, Bound::AtMost(64.0), Against::Nothing),
     ] {
         assert!(goals.contains(&goal), "{goal:?}");
     }
@@ -202,13 +204,14 @@ fn a_mistake_is_shown_with_its_line_and_help() {
 }
 
 /// Each with the place and some words of what is said about it.
-const WRONG: [(&str, &str, &str); 29] = [
+const WRONG: [(&str, &str, &str); 30] = [
     ("rate = 1\nspeling = 1\n", ":6:1", "unknown field `speling`"),
     ("rate = 1\n[[act]]\nserver = 0\nsped = 1\n", ":8:1", "unknown field `sped`"),
     ("rate = 1\ntimeout = 2\n", ":6:11", "write \"2s\" for seconds"),
     ("rate = 1\ntimeout = 1.5\n", ":6:11", "no duration"),
     ("rate = 1\nanswer = 1024\n", ":6:10", "write \"1KiB\""),
-    ("rate = 1\nanswer = \"1GiB\"\n", ":6:10", "16MiB"),
+    ("rate = 1\nanswer = \"2GiB\"\n", ":6:10", "1GiB"),
+    ("rate = 1\nbody = \"1GiB\"\n", ":6:8", "16MiB"),
     ("rate = \n", ":5:8", "TOML"),
     ("rate = nan\n", ":5:8", "not a number"),
     ("rate = 0\n", ":5:8", "out of range"),
@@ -271,4 +274,37 @@ proptest! {
         let _ = Scenario::read("made_up", &format!("{LEAST}{rest}"));
         let _ = Scenario::read("made_up", &rest);
     }
+}
+
+#[test]
+fn a_protocol_and_its_streams_belong_together() {
+    let request = read("clients = 8\nprotocol = \"h2\"\nstreams = 4\nanswer = \"1GiB\"\n").request;
+    assert_eq!((request.protocol, request.streams, request.answer), (Protocol::H2, 4, 1 << 30));
+    for (rest, words) in [
+        ("clients = 8\nprotocol = \"spdy\"\n", "write one of http1, https, h2c, h2, grpc"),
+        ("clients = 8\nprotocol = \"https\"\nstreams = 4\n", "carries one request at a time"),
+        ("clients = 8\nprotocol = \"h2\"\nstreams = 101\n", "out of range"),
+        ("idle = 8\nprotocol = \"h2c\"\n", "idle connections speak HTTP/1.1"),
+        ("clients = 8\nprotocol = \"grpc\"\nanswer = \"1GiB\"\n", "a gRPC message is held in memory"),
+    ] {
+        assert!(said(rest).contains(words), "{}", said(rest));
+    }
+}
+
+#[test]
+fn only_who_is_set_up_for_a_protocol_takes_part() {
+    let takers = |rest: &str| {
+        let scenario = read(rest);
+        Candidate::all()
+            .filter(|candidate| scenario.suits(*candidate))
+            .map(Candidate::name)
+            .collect::<Vec<_>>()
+    };
+    assert!(takers("clients = 8\n").ends_with(&["direct", "bare", "nginx", "haproxy", "caddy"]));
+    assert!(takers("clients = 8\nprotocol = \"https\"\n").ends_with(&[
+        "consistent_hash",
+        "nginx",
+        "haproxy"
+    ]));
+    assert!(takers("rate = 8\nprotocol = \"grpc\"\n").ends_with(&["direct", "nginx", "haproxy"]));
 }

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hdrhistogram::Histogram;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use socket2::SockRef;
@@ -40,9 +41,13 @@ pub(super) struct Stage {
     pub wakeups: Wakeups,
     /// How much later than due answers were, in µs.
     pub late: RefCell<Histogram<u64>>,
-    /// The body of a good answer.
+    /// The body of a good answer, or a piece of it.
     pub body: Bytes,
+    /// How long the body is.
+    pub length: u64,
     pub http: http1::Builder,
+    /// Whether requests are gRPC calls, in HTTP/2.
+    pub is_called: bool,
 }
 
 /// A server at work.
@@ -174,6 +179,9 @@ impl App {
     /// Serves one connection to its end, which may be a bad one.
     async fn converse(self: Rc<Self>, stream: TcpStream, killed: OwnedNotified) {
         let _ = stream.set_nodelay(true);
+        if self.stage.is_called {
+            return self.take_calls(stream, killed).await;
+        }
         let talk = Rc::new(Talk::default());
         let service = service_fn(|request| Rc::clone(&self).answer(request, Rc::clone(&talk)));
         let mut connection = self.stage.http.serve_connection(TokioIo::new(stream), service);
@@ -185,6 +193,19 @@ impl App {
         if talk.is_cut.get() {
             let stream = connection.into_parts().io.into_inner();
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+
+    /// Serves one connection of HTTP/2. It is never cut in the middle of an answer: a call that should be is failed.
+    async fn take_calls(self: Rc<Self>, stream: TcpStream, killed: OwnedNotified) {
+        let service = service_fn(|request| Rc::clone(&self).answer(request, Rc::default()));
+        let mut http = http2::Builder::new(OnThisThread);
+        http.auto_date_header(false).max_concurrent_streams(STREAMS_MAX);
+        http.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
+        tokio::select! {
+            biased;
+            _ = http.serve_connection(TokioIo::new(stream), service) => {}
+            () = killed => {}
         }
     }
 
@@ -255,7 +276,13 @@ impl App {
     }
 
     fn serve(&self, headers: HeaderMap) -> Response<Answer> {
-        self.respond(StatusCode::OK, headers, Answer::Whole(self.stage.body.clone()))
+        if self.stage.is_called {
+            let mut response =
+                self.respond(StatusCode::OK, headers, Answer::Call(Some(self.stage.body.clone())));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            return response;
+        }
+        self.respond(StatusCode::OK, headers, Answer::of_length(self.stage.length, &self.stage.body))
     }
 
     /// `status`, without a body.
@@ -278,6 +305,16 @@ impl App {
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         response
+    }
+}
+
+/// What hyper does beside a request of HTTP/2 runs where everything else does.
+#[derive(Clone, Copy)]
+struct OnThisThread;
+
+impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for OnThisThread {
+    fn execute(&self, work: F) {
+        tokio::task::spawn_local(work);
     }
 }
 
@@ -308,6 +345,12 @@ fn work_in(headers: &HeaderMap) -> Option<Duration> {
     let Some(value) = headers.get(WORK) else { return Some(Duration::ZERO) };
     value.to_str().ok()?.parse().ok().map(Duration::from_micros)
 }
+
+/// Calls on one connection at a time: balancers that share connections between clients are not held up.
+const STREAMS_MAX: u32 = 10_000;
+
+/// Bytes that a balancer may send ahead; no request is larger by default.
+const WINDOW: u32 = 1 << 20;
 
 /// Between two attempts to take a port, or a connection.
 const PAUSE: Duration = Duration::from_millis(5);

@@ -10,7 +10,8 @@
 //!
 //! The work of a request comes in its header `x-bench-work`, in microseconds; without it there is none, and
 //! the answer comes at once (a health check, or a scenario that measures costs). A request with a body has
-//! arrived when its last byte has. Each answer says in `x-bench-server` who gave it.
+//! arrived when its last byte has. Each answer says in `x-bench-server` who gave it. Servers speak HTTP/1.1, or where
+//! the clients call by gRPC, HTTP/2: each message is then answered with a message and `grpc-status: 0`.
 //!
 //! `script` and `station` are pure: the oracle knows the future from them.
 
@@ -47,7 +48,7 @@ use self::station::Station;
 use self::wakeups::Wakeups;
 use super::clock::Alarm;
 use super::error::BenchError;
-use super::scenario::Scenario;
+use super::scenario::{Protocol, Request, Scenario};
 use super::turn::{LATENCY_MAX, latencies};
 
 pub use self::app::{SERVER, WORK};
@@ -98,13 +99,13 @@ impl Fleet {
                 (port, station, life)
             })
             .collect();
-        let answer = scenario.request.answer;
+        let request = scenario.request;
         let (orders, orders_taken) = mpsc::unbounded_channel();
         let (say, heard) = std_mpsc::sync_channel(1);
         let thread = thread::Builder::new().name("bench-servers".to_owned()).spawn(move || {
             match Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => {
-                    LocalSet::new().block_on(&runtime, play(cast, seed, answer, orders_taken, &say));
+                    LocalSet::new().block_on(&runtime, play(cast, seed, request, orders_taken, &say));
                 }
                 Err(error) => drop(say.send(Err(error))),
             }
@@ -163,7 +164,7 @@ fn no_port(index: usize, servers: usize, error: &io::Error) -> BenchError {
 async fn play(
     cast: Vec<(Port, Station, Life)>,
     seed: u64,
-    answer: usize,
+    request: Request,
     mut orders: mpsc::UnboundedReceiver<Order>,
     say: &std_mpsc::SyncSender<io::Result<()>>,
 ) {
@@ -171,8 +172,10 @@ async fn play(
         began: Cell::new(None),
         wakeups: Wakeups::default(),
         late: RefCell::new(latencies()),
-        body: Bytes::from(vec![b'x'; answer]),
-        http: http(answer),
+        body: body(request),
+        length: request.answer as u64,
+        http: http(request.answer),
+        is_called: request.protocol == Protocol::Grpc,
     });
     let apps = match raise(cast, seed, &stage) {
         Ok(apps) => apps,
@@ -204,6 +207,25 @@ fn raise(cast: Vec<(Port, Station, Life)>, seed: u64, stage: &Rc<Stage>) -> io::
     let apps = cast.into_iter().enumerate();
     apps.map(|(index, (port, station, life))| App::open(index, seed, port, station, life, Rc::clone(stage)))
         .collect()
+}
+
+/// What a good answer holds, or a piece of it if it is long.
+fn body(request: Request) -> Bytes {
+    match request.protocol {
+        Protocol::Grpc => message(request.answer),
+        _ => vec![b'x'; request.answer.min(PIECE)].into(),
+    }
+}
+
+/// Longer answers are sent in pieces of that size.
+const PIECE: usize = 16 << 20;
+
+/// A gRPC message: not compressed, its length, and so many bytes.
+pub(in crate::bench) fn message(length: usize) -> Bytes {
+    let mut message = vec![0];
+    message.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+    message.resize(message.len() + length, b'x');
+    message.into()
 }
 
 /// How servers speak: as cheaply as can be, with whoever comes.

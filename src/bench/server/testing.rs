@@ -16,7 +16,7 @@ pub(crate) fn scenario(servers: usize, workers: usize, script: Vec<Act>) -> Scen
         balancers: 1,
         threads: 1,
         load: Load::Clients(1),
-        request: Request { body: 0, answer: 100, is_kept: true },
+        request: Request { answer: 100, ..Request::default() },
         script,
         reload_every: None,
         duration: Duration::from_secs(10),

@@ -161,7 +161,7 @@ fn patience_that_ran_out_counts_among_all_requests_only() {
 fn what_a_request_and_a_connection_cost() {
     let scenario = scenario("");
     let mut turn = turn(OURS, 10);
-    for measure in [Measure::PerCpuSecond, Measure::ResidentMib, Measure::ConnectionKib] {
+    for measure in [Measure::PerCpuSecond, Measure::ResidentMib, Measure::ConnectionKib, Measure::PeakMib] {
         assert_eq!(of(measure, &turn, &scenario), None, "nothing was used");
     }
     turn.used = Used {
@@ -169,12 +169,13 @@ fn what_a_request_and_a_connection_cost() {
         system: Duration::from_millis(50),
         resident_before_kib: 1_024,
         resident_kib: 9_024,
-        peak_kib: 9_024,
+        peak_kib: 10_240,
         idle_connections: 1_000,
     };
     assert!(is_about(of(Measure::PerCpuSecond, &turn, &scenario), 500.0));
     assert!(is_about(of(Measure::ResidentMib, &turn, &scenario), 9_024.0 / 1_024.0));
     assert!(is_about(of(Measure::ConnectionKib, &turn, &scenario), 8.0));
+    assert!(is_about(of(Measure::PeakMib, &turn, &scenario), 10.0));
 }
 
 #[test]

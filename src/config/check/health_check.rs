@@ -10,17 +10,20 @@ use crate::config::fields::{Fields, Value};
 use crate::config::limits::{self, DURATION_MIN, PROBE_INTERVAL_MIN};
 use crate::config::report::Wrong;
 use crate::config::values::{duration_text, shown};
-use crate::config::{HealthCheckConfig, ProbeConfig, defaults};
+use crate::config::{HealthCheckConfig, ProbeConfig, UpstreamProtocol, defaults};
 
 /// `Some(None)`: turned off. Everything is checked even then, so that turning it on holds no surprise.
+/// `protocol` is that of the pool, if it can be read.
 #[expect(clippy::option_option, reason = "not given, turned off, and given are three things")]
-pub(super) fn read(value: &Value<'_>) -> Option<Option<HealthCheckConfig>> {
+pub(super) fn read(
+    value: &Value<'_>,
+    protocol: Option<UpstreamProtocol>,
+) -> Option<Option<HealthCheckConfig>> {
     value.table("`health_check`", |fields| {
-        fields.not_yet("grpc", "leave it out: a TCP connect is checked, or HTTP with `path`");
         let enabled = fields.read("enabled", Value::boolean).unwrap_or(true);
         let times =
             |key, default| fields.read(key, |value| value.count(1, limits::IN_A_ROW_MAX)).unwrap_or(default);
-        let probe = probe(fields);
+        let probe = probe(fields, protocol);
         let (interval, fast_interval, timeout) = durations(fields);
         let check = HealthCheckConfig {
             probe,
@@ -69,36 +72,77 @@ fn compare_timeout(fields: &Fields<'_>, interval: Duration, timeout: Option<Dura
     }
 }
 
-fn probe(fields: &Fields<'_>) -> ProbeConfig {
+fn probe(fields: &Fields<'_>, protocol: Option<UpstreamProtocol>) -> ProbeConfig {
     let path = fields.read("path", |value| value.parse(path_and_query));
-    let host = http_only(fields, "host", |value| value.parse(authority));
-    let status = http_only(fields, "status", statuses);
-    let headers = http_only(fields, "headers", probe_headers);
+    let is_grpc = is_grpc(fields, protocol);
+    let asks = is_grpc || !fields.is_absent("path");
+    let host = only_if(asks, fields, "host", "path", |value| value.parse(authority));
+    let status = only_if(!fields.is_absent("path"), fields, "status", "path", statuses);
+    let headers = only_if(asks, fields, "headers", "path", probe_headers).unwrap_or_default();
+    let service = only_if(is_grpc, fields, "service", "grpc", |value| value.parse(service));
     match path {
+        _ if is_grpc => ProbeConfig::Grpc { service: service.unwrap_or_default(), host, headers },
         None => ProbeConfig::Tcp,
-        Some(path) => ProbeConfig::Http {
-            path,
-            host,
-            status: status.unwrap_or_else(|| vec![defaults::PROBE_STATUS]),
-            headers: headers.unwrap_or_default(),
-        },
+        Some(path) => {
+            let status = status.unwrap_or_else(|| vec![defaults::PROBE_STATUS]);
+            ProbeConfig::Http { path, host, status, headers }
+        }
     }
 }
 
-/// Reads a key that only an HTTP probe can use.
-fn http_only<'t, T>(
+/// Whether `grpc` is on, which nothing but HTTP/2 can carry.
+fn is_grpc(fields: &Fields<'_>, protocol: Option<UpstreamProtocol>) -> bool {
+    let Some(value) = fields.get("grpc") else { return false };
+    if value.boolean() != Some(true) {
+        return false;
+    }
+    if protocol.is_some_and(|protocol| protocol != UpstreamProtocol::Http2) {
+        let wrong = Wrong::new(
+            "a gRPC health check needs `protocol = \"http2\"`",
+            "not over HTTP/1.1",
+            "add protocol = \"http2\" to the pool, or check with `path`",
+        );
+        value.desk.miss(Some(value.span), wrong);
+    }
+    if let Some(path) = fields.get("path") {
+        let help = "remove `path`, or `grpc`; the gRPC service is named by `service`";
+        let wrong = Wrong::new("a probe asks by `path` or by `grpc`, not both", "the other way to ask", help);
+        path.desk.refuse(path.span, wrong);
+    }
+    true
+}
+
+/// Reads a key that only some probes can use, such as those with the key `needed`.
+fn only_if<'t, T>(
+    has_a_use: bool,
     fields: &Fields<'t>,
     key: &'static str,
+    needed: &str,
     read: impl FnOnce(&Value<'t>) -> Option<T>,
 ) -> Option<T> {
     let value = fields.get(key)?;
-    if fields.is_absent("path") {
-        let message = format!("`{key}` has no meaning without `path`");
-        let help = format!("add path = \"/healthz\", or remove `{key}`");
-        let wrong = Wrong::new(message, "a TCP connect has no such thing", help);
+    if !has_a_use {
+        let message = format!("`{key}` has no meaning without `{needed}`");
+        let example = if needed == "grpc" { "grpc = true" } else { "path = \"/healthz\"" };
+        let help = format!("add {example}, or remove `{key}`");
+        let wrong = Wrong::new(
+            message,
+            if needed == "grpc" { "for gRPC only" } else { "a TCP connect has no such thing" },
+            help,
+        );
         value.desk.miss(Some(value.span.clone()), wrong);
     }
     read(&value)
+}
+
+/// A name as `package.Service`; the protocol allows any text, of which the empty one is the whole server.
+fn service(text: &str) -> Result<String, Wrong> {
+    if text.len() <= limits::GRPC_SERVICE_BYTES_MAX && !text.bytes().any(|byte| byte.is_ascii_control()) {
+        return Ok(text.to_owned());
+    }
+    let message = format!("`{}` is no name of a gRPC service", shown(text));
+    let help = "write it as its .proto has it: \"orders.v1.Orders\"; \"\" asks about the whole server";
+    Err(Wrong::new(message, "too long, or not text", help))
 }
 
 fn path_and_query(text: &str) -> Result<String, Wrong> {

@@ -63,7 +63,11 @@ fn one(name: String, fields: &Fields<'_>, taken: &Taken) -> Option<ListenerConfi
 fn http2(value: &Value<'_>) -> Option<Http2Config> {
     value.table("`http2`", |fields| {
         let streams = fields.read("max_streams", |value| value.count(1, limits::HTTP2_STREAMS_MAX));
-        Http2Config { max_streams: streams.unwrap_or(defaults::HTTP2.max_streams) }
+        let ping_interval = fields.read("ping_interval", |value| value.duration(DURATION_MIN));
+        Http2Config {
+            max_streams: streams.unwrap_or(defaults::HTTP2.max_streams),
+            ping_interval: ping_interval.unwrap_or(defaults::HTTP2.ping_interval),
+        }
     })
 }
 

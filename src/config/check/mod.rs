@@ -10,6 +10,7 @@ mod secret;
 mod tls;
 mod tokens;
 pub(super) mod upstream;
+mod upstream_tls;
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
@@ -88,6 +89,10 @@ pub(super) fn check(
 pub(super) fn by_system() -> impl Fn(&str, u16) -> io::Result<Vec<SocketAddr>> {
     let answers: RefCell<HashMap<String, Vec<SocketAddr>>> = RefCell::default();
     move |host, port| {
+        if cfg!(feature = "fuzzing") {
+            // Whatever a fuzzer makes up is nobody's business out there.
+            return Ok(vec![SocketAddr::from(([192, 0, 2, 1], port))]);
+        }
         let mut answers = answers.borrow_mut();
         if !answers.contains_key(host) {
             let answer = (host, port).to_socket_addrs().map(Iterator::collect).unwrap_or_default();

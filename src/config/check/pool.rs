@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::route::PoolNames;
-use super::{health_check, miss_section, named, upstream};
+use super::{health_check, miss_section, named, upstream, upstream_tls};
 use crate::balance::StrategyKind;
 use crate::config::fields::{Fields, Value, too_many};
 use crate::config::limits::{self, DURATION_MIN};
 use crate::config::report::Wrong;
 use crate::config::{
     HashKey, HealthCheckConfig, KeepaliveConfig, ListenerConfig, PoolConfig, QueueConfig, TimeoutsConfig,
-    UpstreamConfig, defaults, values,
+    UpstreamConfig, UpstreamProtocol, defaults, values,
 };
 use crate::health::EjectionPolicy;
 use crate::proxy_header::Version;
@@ -36,6 +36,8 @@ pub(in crate::config) fn with_defaults(name: String, upstreams: Vec<UpstreamConf
         strategy: defaults::STRATEGY,
         hash: None,
         upstreams,
+        protocol: UpstreamProtocol::Http1,
+        tls: None,
         timeouts: defaults::TIMEOUTS,
         keepalive: defaults::UPSTREAM_KEEPALIVE,
         slow_start: defaults::SLOW_START,
@@ -47,23 +49,39 @@ pub(in crate::config) fn with_defaults(name: String, upstreams: Vec<UpstreamConf
 }
 
 fn one(name: String, fields: &Fields<'_>, listeners: &[ListenerConfig]) -> PoolConfig {
-    fields.not_yet("protocol", "leave it out: upstreams are spoken to in HTTP/1.1 for now");
-    fields.not_yet("tls", "leave it out: upstreams are reached without TLS for now");
     let strategy_and_hash = strategy_and_hash(fields);
     let help = "add its members: upstreams = [\"127.0.0.1:9001\"], or [] for none yet";
     let upstreams = fields.require("upstreams", help, |value| upstream::all(value, listeners));
     let mut pool = with_defaults(name, upstreams.unwrap_or_default());
     (pool.strategy, pool.hash) = strategy_and_hash;
+    let protocol = protocol(fields);
+    pool.protocol = protocol.unwrap_or(pool.protocol);
+    pool.tls = fields.read("tls", |value| upstream_tls::read(value, fields.get("upstreams").as_ref()));
     pool.timeouts = fields.read("timeouts", timeouts).unwrap_or(pool.timeouts);
     pool.keepalive = fields.read("keepalive", keepalive).unwrap_or(pool.keepalive);
     let slow_start = fields.read("slow_start", |value| value.duration(Duration::ZERO));
     pool.slow_start = slow_start.unwrap_or(pool.slow_start);
     pool.ejection = fields.read("ejection", ejection).unwrap_or(pool.ejection);
     pool.queue = fields.read("queue", |value| queue(value, &pool.upstreams)).unwrap_or(pool.queue);
-    pool.health_check = fields.read("health_check", health_check::read).unwrap_or(pool.health_check);
+    let health_check = fields.read("health_check", |value| health_check::read(value, protocol));
+    pool.health_check = health_check.unwrap_or(pool.health_check);
     let versions = [Version::V1, Version::V2].map(|version| (version.word(), version));
     pool.proxy_protocol = fields.read("proxy_protocol", |value| value.word("version", &versions));
     pool
+}
+
+/// `None`: it cannot be read, so nothing can be said about what depends on it.
+fn protocol(fields: &Fields<'_>) -> Option<UpstreamProtocol> {
+    let words = UpstreamProtocol::ALL.map(|protocol| (protocol.word(), protocol));
+    let Some(value) = fields.get("protocol") else { return Some(UpstreamProtocol::Http1) };
+    let protocol = value.word("protocol", &words)?;
+    if protocol == UpstreamProtocol::Auto && fields.is_absent("tls") {
+        let help = "add tls = { server_name = \"…\" }; in clear, write \"http1\" or \"http2\"";
+        let wrong =
+            Wrong::new("`auto` needs `tls`: the handshake settles the protocol", "no `tls` beside it", help);
+        value.desk.miss(Some(value.span), wrong);
+    }
+    Some(protocol)
 }
 
 /// `strategy`, and `hash` exactly when it is `consistent_hash`.

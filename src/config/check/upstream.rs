@@ -93,17 +93,21 @@ fn one(value: &Value<'_>) -> Option<UpstreamConfig> {
 fn with_scheme(scheme: &str, rest: &str) -> Wrong {
     match scheme {
         "http" => Wrong::new("an upstream is an address, not a URL", "with scheme", without_scheme(rest)),
-        "https" => Wrong::new(
-            "TLS to upstreams is not available in this version",
-            "not available yet",
-            "name its port without TLS for now, such as \"10.0.1.10:8080\"",
-        ),
+        "https" => Wrong::new("an upstream is an address, not a URL", "with scheme", with_tls(rest)),
         _ => Wrong::new(
             format!("`{}://` is no kind of upstream", shown(scheme)),
             "unknown scheme",
             format!("write {EXAMPLES}"),
         ),
     }
+}
+
+/// What to write instead of `https://…`.
+fn with_tls(rest: &str) -> String {
+    let rest = shown(rest.split('/').next().unwrap_or_default());
+    let has_port = rest.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let port = if has_port { "" } else { ":443" };
+    format!("write \"{rest}{port}\", and tls = {{ server_name = \"…\" }} in the pool")
 }
 
 /// What to write instead of `http://…`.
@@ -152,6 +156,12 @@ fn host_and_port(text: &str) -> Result<(&str, u16), Wrong> {
     }
     let port = port.parse().map_err(|_| wrong("no port from 1 to 65535", EXAMPLES))?;
     Ok((host, port))
+}
+
+/// The host name that the first of these upstreams is written with, if it is one.
+pub(super) fn host_name_in<'t>(list: &Value<'t>) -> Option<&'t str> {
+    let (host, _) = host_and_port(list.first_address()?).ok()?;
+    Some(host)
 }
 
 /// Whether the resolver may be asked for this: labels of letters, digits, `-` and `_`. Digits and dots

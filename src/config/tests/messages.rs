@@ -155,7 +155,7 @@ max_fails = 3
     15 | max_fails = 3
        | ^^^^^^^^^ not a key of a pool
        |
-       = help: did you mean `ejection`? Keys of a pool: strategy, hash, upstreams, timeouts, keepalive, slow_start, ejection, queue, health_check, proxy_protocol
+       = help: did you mean `ejection`? Keys of a pool: strategy, hash, upstreams, protocol, tls, timeouts, keepalive, slow_start, ejection, queue, health_check, proxy_protocol
 
     5 mistakes in evener.toml; nothing was applied
     "#);
@@ -226,7 +226,7 @@ port = 3
     9 | retries = 3
       | ^^^^^^^ not a key of a pool
       |
-      = help: Keys of a pool: strategy, hash, upstreams, timeouts, keepalive, slow_start, ejection, queue, health_check, proxy_protocol
+      = help: Keys of a pool: strategy, hash, upstreams, protocol, tls, timeouts, keepalive, slow_start, ejection, queue, health_check, proxy_protocol
 
     error: not valid TOML: duplicate key
       --> evener.toml:10:8
@@ -1703,13 +1703,13 @@ fn upstreams_are_addresses() {
       |
       = help: write "HOST:PORT" alone; paths are up to a route's `path_prefix` and `strip_prefix`
 
-    error: TLS to upstreams is not available in this version
+    error: an upstream is an address, not a URL
      --> evener.toml:6:3
       |
     6 |   "https://10.0.0.1:8443",
-      |   ^^^^^^^^^^^^^^^^^^^^^^^ not available yet
+      |   ^^^^^^^^^^^^^^^^^^^^^^^ with scheme
       |
-      = help: name its port without TLS for now, such as "10.0.1.10:8080"
+      = help: write "10.0.0.1:8443", and tls = { server_name = "…" } in the pool
 
     error: `ftp://` is no kind of upstream
      --> evener.toml:7:3
@@ -2035,43 +2035,63 @@ servers = []"#), @r#"
     8 | servers = []
       | ^^^^^^^ not a key of a pool
       |
-      = help: did you mean `upstreams`? Keys of a pool: strategy, hash, upstreams, timeouts, keepalive, slow_start, ejection, queue, health_check, proxy_protocol
+      = help: did you mean `upstreams`? Keys of a pool: strategy, hash, upstreams, protocol, tls, timeouts, keepalive, slow_start, ejection, queue, health_check, proxy_protocol
 
     13 mistakes in evener.toml; nothing was applied
     "#);
 }
 
 #[test]
-fn keys_of_later_versions_of_a_pool_say_so() {
+fn a_protocol_and_what_depends_on_it_fit_together() {
     assert_snapshot!(in_pool(r#"upstreams = []
-protocol = "http2"
-tls = {}
-health_check = { grpc = true }"#), @r#"
-    error: `protocol` is not available in this version
-     --> evener.toml:3:1
+protocol = "auto"
+health_check = { grpc = true, path = "/", status = [200] }"#), @r#"
+    error: `auto` needs `tls`: the handshake settles the protocol
+     --> evener.toml:3:12
       |
-    3 | protocol = "http2"
-      | ^^^^^^^^ not available yet
+    3 | protocol = "auto"
+      |            ^^^^^^ no `tls` beside it
       |
-      = help: leave it out: upstreams are spoken to in HTTP/1.1 for now
+      = help: add tls = { server_name = "…" }; in clear, write "http1" or "http2"
 
-    error: `tls` is not available in this version
-     --> evener.toml:4:1
+    error: a gRPC health check needs `protocol = "http2"`
+     --> evener.toml:4:25
       |
-    4 | tls = {}
-      | ^^^ not available yet
+    4 | health_check = { grpc = true, path = "/", status = [200] }
+      |                         ^^^^ not over HTTP/1.1
       |
-      = help: leave it out: upstreams are reached without TLS for now
+      = help: add protocol = "http2" to the pool, or check with `path`
 
-    error: `grpc` is not available in this version
-     --> evener.toml:5:18
+    error: a probe asks by `path` or by `grpc`, not both
+     --> evener.toml:4:38
       |
-    5 | health_check = { grpc = true }
-      |                  ^^^^ not available yet
+    4 | health_check = { grpc = true, path = "/", status = [200] }
+      |                                      ^^^ the other way to ask
       |
-      = help: leave it out: a TCP connect is checked, or HTTP with `path`
+      = help: remove `path`, or `grpc`; the gRPC service is named by `service`
 
     3 mistakes in evener.toml; nothing was applied
+    "#);
+    assert_snapshot!(in_pool(r#"upstreams = []
+protocol = "h2"
+health_check = { service = "a" }"#), @r#"
+    error: unknown protocol `h2`
+     --> evener.toml:3:12
+      |
+    3 | protocol = "h2"
+      |            ^^^^ not a protocol
+      |
+      = help: Accepted: http1, http2, auto
+
+    error: `service` has no meaning without `grpc`
+     --> evener.toml:4:28
+      |
+    4 | health_check = { service = "a" }
+      |                            ^^^ for gRPC only
+      |
+      = help: add grpc = true, or remove `service`
+
+    2 mistakes in evener.toml; nothing was applied
     "#);
 }
 
@@ -2183,7 +2203,7 @@ passes = 2"#), @r#"
     13 | passes = 2
        | ^^^^^^ not a key of `health_check`
        |
-       = help: did you mean `rise`? Keys of `health_check`: enabled, path, host, status, headers, interval, fast_interval, timeout, rise, fall
+       = help: did you mean `rise`? Keys of `health_check`: enabled, path, grpc, host, status, headers, service, interval, fast_interval, timeout, rise, fall
 
     12 mistakes in evener.toml; nothing was applied
     "#);
@@ -2401,7 +2421,7 @@ fn a_word_of_a_sub_table_leads_to_it() {
     3 | max_fails = 3
       | ^^^^^^^^^ not a key of a pool
       |
-      = help: did you mean `ejection`? Keys of a pool: strategy, hash, upstreams, timeouts, keepalive, slow_start, ejection, queue, health_check, proxy_protocol
+      = help: did you mean `ejection`? Keys of a pool: strategy, hash, upstreams, protocol, tls, timeouts, keepalive, slow_start, ejection, queue, health_check, proxy_protocol
 
     error: unknown key `interval`
      --> evener.toml:4:1
@@ -2409,7 +2429,7 @@ fn a_word_of_a_sub_table_leads_to_it() {
     4 | interval = "5s"
       | ^^^^^^^^ not a key of a pool
       |
-      = help: did you mean `health_check`? Keys of a pool: strategy, hash, upstreams, timeouts, keepalive, slow_start, ejection, queue, health_check, proxy_protocol
+      = help: did you mean `health_check`? Keys of a pool: strategy, hash, upstreams, protocol, tls, timeouts, keepalive, slow_start, ejection, queue, health_check, proxy_protocol
 
     2 mistakes in evener.toml; nothing was applied
     "#);

@@ -29,7 +29,19 @@ fn with_files() -> (tempfile::TempDir, String) {
     authority.issue(&["example.com"]).write(folder.path(), "site");
     authority.write(folder.path(), "clients");
     let text = uncommented().replace("/etc/evener", &folder.path().display().to_string());
+    let text = super::upstream_tls::with_files(&text, folder.path());
     (folder, text)
+}
+
+/// Which lines belong to a commented table.
+fn in_commented_tables() -> Vec<bool> {
+    let mut is_in = false;
+    let note = |line: &str| {
+        let bare = line.strip_prefix("# ");
+        is_in = bare.is_some_and(|bare| bare.starts_with('[') || is_in && bare.contains(" = "));
+        is_in
+    };
+    REFERENCE.lines().map(note).collect()
 }
 
 /// Each line `# [table]`, and the lines `# key = value` below it, without their `# `.
@@ -80,8 +92,9 @@ fn every_commented_alternative_in_the_reference_is_valid() {
 /// The reference once for each line `# key = value`, with that line in place of the same key above it.
 fn alternatives() -> Vec<String> {
     let lines: Vec<&str> = REFERENCE.lines().collect();
+    let in_tables = in_commented_tables();
     let alternative = |(index, line): (usize, &&str)| {
-        let line = line.strip_prefix("# ")?;
+        let line = line.strip_prefix("# ").filter(|_| !in_tables[index])?;
         let (key, _) =
             line.split_once(" = ").filter(|(key, _)| key.bytes().all(|byte| byte.is_ascii_lowercase()))?;
         let original = lines[..index].iter().rposition(|above| above.starts_with(&format!("{key} = ")))?;

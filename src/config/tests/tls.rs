@@ -109,7 +109,7 @@ fn keys_are_read_in_every_usual_form() {
 fn inside_pkcs8(key: &str) -> Vec<u8> {
     let key = KeyPair::from_pem(key).unwrap();
     let der = key.serialized_der();
-    let starts = (1..der.len()).filter(|&at| der[at] == 0x30 && der[at - 1..].len() > 1);
+    let mut starts = (1..der.len()).filter(|&at| der[at] == 0x30 && der[at - 1..].len() > 1);
     let is_whole = |&at: &usize| {
         let (header, length) = match der[at + 1] {
             short @ ..=0x7f => (2, usize::from(short)),
@@ -118,7 +118,7 @@ fn inside_pkcs8(key: &str) -> Vec<u8> {
         };
         at + header + length == der.len()
     };
-    der[starts.filter(is_whole).next().unwrap()..].to_vec()
+    der[starts.find(is_whole).unwrap()..].to_vec()
 }
 
 fn pem(label: &str, der: &[u8]) -> String {

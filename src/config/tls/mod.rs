@@ -14,7 +14,7 @@ mod certificate;
 mod pem;
 mod server;
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -172,6 +172,12 @@ impl TlsVersion {
 /// SHA-256 over all of them, in hexadecimal.
 fn sha256_of(certificates: &[CertificateDer<'_>]) -> String {
     let mut hash = Context::new(&SHA256);
-    certificates.iter().for_each(|certificate| hash.update(certificate));
-    hash.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    for certificate in certificates {
+        hash.update(certificate);
+    }
+    hash.finish().as_ref().iter().fold(String::new(), |mut text, byte| {
+        // Cannot fail: a `String` takes whatever is written.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

@@ -56,6 +56,18 @@ fn what_was_saved_is_there_after_a_restart() {
     assert_eq!(std::os::unix::fs::MetadataExt::mode(&fs::metadata(&folder).unwrap()) & 0o777, 0o700);
 }
 
+/// Found by a fuzzer: there was no number after it.
+#[test]
+fn a_number_that_nobody_gave_is_garbage() {
+    let (_outer, folder) = folder();
+    written(&folder, &["one"]);
+    let line = fs::read_to_string(journal_in(&folder)).unwrap();
+    append(&journal_in(&folder), &line.replace("\"generation\":1", "\"generation\":18446744073709551615"))
+        .unwrap();
+    let history = open(&folder);
+    assert_eq!((generations(&history), history.latest_generation()), (vec![1], 1));
+}
+
 #[test]
 fn nothing_is_made_before_the_first_change() {
     let (_outer, folder) = folder();

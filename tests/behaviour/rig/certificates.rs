@@ -54,25 +54,31 @@ impl Authority {
     }
 
     pub(crate) fn issue_for(&self, names: &[&str], kind: Kind) -> Issued {
-        self.sign(params(names, "server"), kind)
+        self.sign(&params(names, "server"), kind)
     }
 
     /// Valid from so many days after today (before, if negative) to so many.
     pub(crate) fn issue_from_to(&self, names: &[&str], from_days: i64, to_days: i64) -> Issued {
         let mut params = params(names, "server");
         (params.not_before, params.not_after) = (day(from_days).into(), day(to_days).into());
-        self.sign(params, Kind::Ecdsa)
+        self.sign(&params, Kind::Ecdsa)
     }
 
     /// For a client of this name.
     pub(crate) fn issue_to_client(&self, name: &str) -> Issued {
-        let mut params = params(&[], name);
-        params.distinguished_name.push(DnType::OrganizationName, "Example, Inc.");
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        self.sign(params, Kind::Ecdsa)
+        self.issue_to_client_for(name, Duration::from_secs(24 * 60 * 60))
     }
 
-    fn sign(&self, params: CertificateParams, kind: Kind) -> Issued {
+    /// As [`Self::issue_to_client`], for this time.
+    pub(crate) fn issue_to_client_for(&self, name: &str, time: Duration) -> Issued {
+        let mut params = params(&[], name);
+        params.not_after = (SystemTime::now() + time).into();
+        params.distinguished_name.push(DnType::OrganizationName, "Example, Inc.");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(&params, Kind::Ecdsa)
+    }
+
+    fn sign(&self, params: &CertificateParams, kind: Kind) -> Issued {
         let key = match kind {
             Kind::Ecdsa => KeyPair::generate(),
             Kind::Rsa => KeyPair::from_pem(RSA_KEY),

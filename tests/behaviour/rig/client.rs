@@ -121,6 +121,27 @@ impl Client {
         self.wire.exactly(count).expect("bytes")
     }
 
+    /// Up to `count` bytes of whatever comes, if something comes at once.
+    pub(crate) fn try_read_bytes(&mut self, count: usize) -> Option<Vec<u8>> {
+        self.has_bytes_within(Duration::from_millis(1)).then(|| self.wire.exactly(count).ok()).flatten()
+    }
+
+    /// Whether Evener has answered, or hung up.
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.wire.socket.set_read_timeout(Some(Duration::from_millis(1)));
+        let is_waiting = self
+            .wire
+            .has_a_byte()
+            .is_err_and(|error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut));
+        self.wire.socket.set_read_timeout(Some(PATIENCE));
+        !is_waiting
+    }
+
+    /// The same socket once more, for somebody who sends while this one reads.
+    pub(crate) fn another_sender(&self) -> Socket {
+        self.wire.socket.try_clone().expect("a socket")
+    }
+
     /// Whether Evener hangs up within `time`. Bytes that come instead are a no.
     pub(crate) fn is_closed_within(&mut self, time: Duration) -> bool {
         self.wire.socket.set_read_timeout(Some(time));

@@ -1,6 +1,7 @@
 //! The binary under test, as a child process.
 
 mod again;
+mod successors;
 
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -60,6 +61,13 @@ impl Evener {
     /// As [`Self::start`], without the wait.
     pub(crate) fn start_unready(configuration: &str) -> Self {
         Self::launch(configuration, &[], &[])
+    }
+
+    /// As [`Self::start`], with these variables.
+    pub(crate) fn start_with_environment(configuration: &str, environment: &[(&str, &str)]) -> Self {
+        let evener = Self::launch(configuration, &[], environment);
+        evener.wait_until_ready();
+        evener
     }
 
     /// As [`Self::start`], with these variables; [`Self::admin`] sends the token.
@@ -283,6 +291,7 @@ impl Drop for Evener {
                 let _ = self.process.wait();
             }
         }
+        self.end_successors();
         if thread::panicking() {
             eprintln!("--- log of Evener {} ---\n{}", self.process.id(), self.log());
         }

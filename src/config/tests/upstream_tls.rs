@@ -1,0 +1,296 @@
+//! `tls` of a pool: files to certificates, and every way in which they can be wrong.
+
+// Files look the same with and without quotes in them.
+#![allow(clippy::needless_raw_string_hashes)]
+
+use std::fs;
+use std::path::Path;
+
+use insta::assert_snapshot;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use tempfile::TempDir;
+
+use super::{PoolConfig, SECRET, Source, names};
+use crate::config::check::check;
+use crate::config::{Config, Description, Report, differences};
+
+/// The reference with these names of files, which then exist.
+pub(super) fn with_files(text: &str, folder: &Path) -> String {
+    write_material(folder);
+    let file = |name: &str| format!("\"{}\"", folder.join(name).display());
+    ["ca.pem", "client.crt", "client.key"]
+        .iter()
+        .fold(text.to_owned(), |text, name| text.replace(&format!("\"{name}\""), &file(name)))
+}
+
+fn write_material(folder: &Path) {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    fs::write(folder.join("ca.pem"), ca.pem()).unwrap();
+    for (name, from, to) in [("client", 2020, 4000), ("old", 2019, 2020), ("future", 3000, 4000)] {
+        let mut params = CertificateParams::new(vec!["client.internal".to_owned()]).unwrap();
+        (params.not_before, params.not_after) = (date_time_ymd(from, 1, 1), date_time_ymd(to, 1, 1));
+        let key = KeyPair::generate().unwrap();
+        fs::write(folder.join(format!("{name}.crt")), params.signed_by(&key, &ca).unwrap().pem()).unwrap();
+        fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+}
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        write_material(folder.path());
+        for (name, text) in [
+            ("empty.pem", String::new()),
+            ("broken.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned()),
+            ("cut.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n".to_owned()),
+            (
+                "locked.key",
+                "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n"
+                    .to_owned(),
+            ),
+            ("large.pem", "x".repeat(1024 * 1024 + 1)),
+        ] {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        Self(folder)
+    }
+
+    /// A file whose pool `app` has these lines.
+    fn check(&self, lines: &str) -> Result<(Config, Report), Report> {
+        let text = format!("[listeners.http]\naddress = \"127.0.0.1:8080\"\n[pools.app]\n{lines}\n");
+        let source = Source { name: "evener.toml".to_owned(), text, folder: self.0.path().to_owned() };
+        check(&source, &|_| None, &names).outcome
+    }
+
+    fn pool(&self, lines: &str) -> PoolConfig {
+        let (config, _) = self.check(lines).unwrap_or_else(|report| panic!("{report}"));
+        (*config.pools[0]).clone()
+    }
+
+    /// What is said about `tls` with these keys, without the folder.
+    fn told(&self, keys: &str) -> String {
+        let lines = format!("upstreams = [\"app.internal:8443\"]\ntls = {{ {keys} }}");
+        let report = self.check(&lines).map_or_else(|report| report.to_string(), |(_, odd)| odd.to_string());
+        report.replace(&format!("{}/", self.0.path().display()), "")
+    }
+}
+
+const OURS: &str = "server_name = \"app.internal\", ca = \"ca.pem\"";
+
+#[test]
+fn tls_holds_what_is_in_the_files() {
+    let pool = Folder::new().pool(&format!(
+        "upstreams = []\nprotocol = \"http2\"\ntls = {{ {OURS}, certificate = \"client.crt\", key = \"client.key\" }}"
+    ));
+    let tls = pool.tls.unwrap();
+    assert_eq!((tls.server_name.as_deref(), tls.verify), (Some("app.internal"), true));
+    assert_eq!(tls.ca.as_ref().unwrap().ders.len(), 1);
+    let client = tls.client.as_ref().unwrap();
+    assert_eq!((client.chain.ders.len(), client.key_file.as_str()), (1, "client.key"));
+    let debug = format!("{tls:?}");
+    assert!(debug.contains("PrivateKey(…)") && debug.len() < 500, "{debug}");
+}
+
+#[test]
+fn the_same_words_with_other_files_are_another_configuration() {
+    let (one, other) = (Folder::new(), Folder::new());
+    let lines = format!("upstreams = []\ntls = {{ {OURS} }}");
+    assert_eq!(one.pool(&lines), one.pool(&lines));
+    let (one, other) = (one.pool(&lines), other.pool(&lines));
+    assert_ne!(one, other);
+    let found = differences(&Description::of_pool(&one), &Description::of_pool(&other));
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].key, "tls.ca");
+    assert!(found[0].to.as_str().unwrap().starts_with("ca.pem (SHA-256 "), "{found:?}");
+}
+
+#[test]
+fn every_key_of_tls_and_of_a_grpc_check_shows_up_when_it_changes() {
+    let folder = Folder::new();
+    let pool = |tls: &str, check: &str| {
+        Description::of_pool(&folder.pool(&format!(
+            "upstreams = []\nprotocol = \"http2\"\ntls = {{ {tls} }}\nhealth_check = {{ {check} }}"
+        )))
+    };
+    let keys = |one: (&str, &str), other: (&str, &str)| {
+        let found = differences(&pool(one.0, one.1), &pool(other.0, other.1));
+        assert!(found.iter().all(|setting| setting.from != SECRET), "{found:?}");
+        found.into_iter().map(|setting| setting.key).collect::<Vec<_>>()
+    };
+    let (plain, asked) = ((OURS, ""), "grpc = true, service = \"a\"");
+    assert_eq!(keys(plain, ("server_name = \"b\", ca = \"ca.pem\"", "")), ["tls.server_name"]);
+    assert_eq!(keys(plain, ("server_name = \"app.internal\", verify = false", "")), ["tls.ca", "tls.verify"]);
+    let with_client = format!("{OURS}, certificate = \"client.crt\", key = \"client.key\"");
+    assert_eq!(keys(plain, (&with_client, "")), ["tls.certificate", "tls.key"]);
+    assert_eq!(keys(plain, (OURS, asked)), ["health_check.grpc", "health_check.service"]);
+    assert_eq!(keys((OURS, asked), (OURS, "grpc = true, service = \"b\"")), ["health_check.service"]);
+}
+
+#[test]
+fn without_a_name_nobody_could_be_verified() {
+    let folder = Folder::new();
+    assert_snapshot!(folder.told("ca = \"ca.pem\""), @r#"
+    error: `tls` needs `server_name`: whom should the certificates be for?
+     --> evener.toml:5:7
+      |
+    5 | tls = { ca = "ca.pem" }
+      |       ^^^^^^^^^^^^^^^^^ no `server_name` here
+      |
+      = help: add the name in the upstreams' certificates: server_name = "app.internal"; verify = false would trust whoever answers
+
+    1 mistake in evener.toml; nothing was applied
+    "#);
+    assert_snapshot!(folder.told("server_name = \"app.internal:443\", ca = \"ca.pem\""), @r#"
+    error: `app.internal:443` is no server name
+     --> evener.toml:5:23
+      |
+    5 | tls = { server_name = "app.internal:443", ca = "ca.pem" }
+      |                       ^^^^^^^^^^^^^^^^^^ not a host name or IP address
+      |
+      = help: write the name in the upstreams' certificates, without port: server_name = "app.internal"
+
+    1 mistake in evener.toml; nothing was applied
+    "#);
+}
+
+#[test]
+fn a_pool_that_verifies_nobody_is_pointed_out() {
+    let folder = Folder::new();
+    assert_snapshot!(folder.told("verify = false"), @r#"
+    warning: the upstreams of this pool are not verified
+     --> evener.toml:5:18
+      |
+    5 | tls = { verify = false }
+      |                  ^^^^^ whoever answers is believed
+      |
+      = help: name their CA instead: ca = "ca.pem", and `server_name`
+
+    1 warning in evener.toml
+    "#);
+    assert_snapshot!(folder.told("verify = false, ca = \"ca.pem\""), @r#"
+    error: `ca` has no meaning with `verify = false`
+     --> evener.toml:5:30
+      |
+    5 | tls = { verify = false, ca = "ca.pem" }
+      |                              ^^^^^^^^ nobody would ask it
+      |
+      = help: remove `verify = false`, or `ca`
+
+    1 mistake in evener.toml; nothing was applied
+    "#);
+}
+
+#[test]
+fn files_that_hold_no_certificate_say_why() {
+    let folder = Folder::new();
+    let told = |file: &str| {
+        let told = folder.told(&format!("server_name = \"a\", ca = \"{file}\""));
+        told.lines()
+            .filter(|line| line.contains("error: ") || line.contains("help: "))
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    assert_snapshot!(folder.told("server_name = \"a\", ca = \"nowhere.pem\""), @r#"
+    error: the file `nowhere.pem` does not exist
+     --> evener.toml:5:33
+      |
+    5 | tls = { server_name = "a", ca = "nowhere.pem" }
+      |                                 ^^^^^^^^^^^^^ cannot be read
+      |
+      = help: check the name; a relative one starts at the folder of this file
+
+    1 mistake in evener.toml; nothing was applied
+    "#);
+    let files =
+        ["empty.pem", "broken.pem", "cut.pem", "client.key", "large.pem", ".", "old.crt", "future.crt"];
+    assert_snapshot!(files.map(told).join("\n"), @r"
+    error: the file `empty.pem` holds no certificate
+      = help: name a PEM file: text with lines `-----BEGIN CERTIFICATE-----` (for DER: `openssl x509 -inform der`)
+    error: the file `broken.pem` is broken: its certificate 1 is none
+      = help: name a PEM file: text with lines `-----BEGIN CERTIFICATE-----` (for DER: `openssl x509 -inform der`)
+    error: the file `cut.pem` is cut off: a section has no end
+      = help: name a PEM file: text with lines `-----BEGIN CERTIFICATE-----` (for DER: `openssl x509 -inform der`)
+    error: the file `client.key` holds no certificate
+      = help: name a PEM file: text with lines `-----BEGIN CERTIFICATE-----` (for DER: `openssl x509 -inform der`)
+    error: the file `large.pem` is too large
+      = help: name a file of at most 1048576 bytes
+    error: the file `.` is no ordinary file
+      = help: check the name; a relative one starts at the folder of this file
+    error: the certificate `old.crt` expired on 2020-01-01
+      = help: ask whoever runs the CA for its current certificate
+    error: the certificate `future.crt` is not valid before 3000-01-01
+      = help: ask whoever runs the CA for its current certificate
+    ");
+}
+
+#[test]
+fn a_client_certificate_needs_its_own_key() {
+    let folder = Folder::new();
+    let told = |certificate: &str, key: &str| {
+        let told = folder.told(&format!("{OURS}, certificate = \"{certificate}\", key = \"{key}\""));
+        told.lines()
+            .filter(|line| line.contains("error: ") || line.contains("help: "))
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    assert_snapshot!(folder.told(&format!("{OURS}, certificate = \"client.crt\", key = \"old.key\"")), @r#"
+    error: the key `old.key` is not that of the certificate `client.crt`
+     --> evener.toml:5:88
+      |
+    5 | tls = { server_name = "app.internal", ca = "ca.pem", certificate = "client.crt", key = "old.key" }
+      |                                                                                        ^^^^^^^^^ another key
+      |
+      = help: name the key that the certificate was made for; compare `openssl pkey -pubout -in KEY` with `openssl x509 -pubkey -noout -in CERTIFICATE`
+
+    1 mistake in evener.toml; nothing was applied
+    "#);
+    assert_snapshot!(folder.told(&format!("{OURS}, certificate = \"client.crt\"")), @r#"
+    error: `certificate` needs `key`
+     --> evener.toml:5:68
+      |
+    5 | tls = { server_name = "app.internal", ca = "ca.pem", certificate = "client.crt" }
+      |                                                                    ^^^^^^^^^^^^ no `key` beside it
+      |
+      = help: add key = "client-key.pem", or remove `certificate`
+
+    1 mistake in evener.toml; nothing was applied
+    "#);
+    let pairs = [
+        ("client.crt", "client.crt"),
+        ("client.crt", "locked.key"),
+        ("old.crt", "old.key"),
+        ("future.crt", "future.key"),
+    ];
+    assert_snapshot!(pairs.map(|(certificate, key)| told(certificate, key)).join("\n"), @r"
+    error: the file `client.crt` holds no private key
+      = help: name a PEM file with a line `-----BEGIN PRIVATE KEY-----`
+    error: the file `locked.key` is encrypted
+      = help: decrypt it with `openssl pkey -in KEY -out PLAIN`, and let nobody but Evener's user read it
+    error: the certificate `old.crt` expired on 2020-01-01
+      = help: name one that is valid today
+    error: the certificate `future.crt` is not valid before 3000-01-01
+      = help: name one that is valid today
+    ");
+}
+
+#[test]
+fn a_ca_that_has_expired_is_pointed_out_among_others() {
+    let folder = Folder::new();
+    let read = |name: &str| fs::read_to_string(folder.0.path().join(name)).unwrap();
+    fs::write(folder.0.path().join("both.pem"), read("ca.pem") + &read("old.crt")).unwrap();
+    assert_snapshot!(folder.told("server_name = \"a\", ca = \"both.pem\""), @r#"
+    warning: a certificate of `both.pem` expired on 2020-01-01
+     --> evener.toml:5:33
+      |
+    5 | tls = { server_name = "a", ca = "both.pem" }
+      |                                 ^^^^^^^^^^ out of date
+      |
+      = help: remove it from the file, unless a clock is wrong
+
+    1 warning in evener.toml
+    "#);
+}
