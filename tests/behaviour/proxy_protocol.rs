@@ -399,7 +399,7 @@ fn an_announced_request_fails_over_to_an_upstream_that_is_there() {
 
 // With programs that nobody here wrote.
 
-/// HAProxy in front, nginx behind, and the example's configuration in between.
+/// `HAProxy` in front, nginx behind, and the example's configuration in between.
 #[test]
 fn the_example_tells_nginx_what_haproxy_told() {
     let (Some(haproxy), Some(nginx)) = (find("haproxy"), find("nginx")) else { return };

@@ -427,7 +427,7 @@ fn probes_speak_the_protocol_of_the_pool() {
         origin.address()
     ));
     evener.get("/").expect_status(200);
-    let is_probe = |call: &crate::rig::Call| call.uri.to_string() == "http://app.internal/healthz";
+    let is_probe = |call: &crate::rig::Call| call.uri == "http://app.internal/healthz";
     wait_until(SOON, || origin.calls().iter().filter(|call| is_probe(call)).count() >= 3);
     let probe = origin.calls().into_iter().find(is_probe).expect("a probe");
     assert_eq!((probe.method.as_str(), probe.header("connection")), ("GET", None));

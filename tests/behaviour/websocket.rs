@@ -266,7 +266,7 @@ fn a_reset_of_either_side_ends_the_other() {
     evener.admin().expect_metric("evener_upgraded_connections", &[], 0.0);
 }
 
-/// An end of sending is an end: WebSockets say goodbye in frames.
+/// An end of sending is an end: `WebSocket`s say goodbye in frames.
 #[test]
 fn a_half_closed_tunnel_is_closed() {
     let origin = Origin::serving(|request| Reply::accept_web_socket(request).then_hang());
@@ -340,7 +340,7 @@ fn a_drained_upstream_is_not_safe_to_stop_while_it_has_a_tunnel() {
     assert_eq!(drain("30s")["safe_to_stop"], true);
 }
 
-/// A drain lets WebSockets be until shortly before its end, then tells both sides why it goes.
+/// A drain lets `WebSocket`s be until shortly before its end, then tells both sides why it goes.
 #[test]
 fn both_sides_hear_of_the_end_of_a_drain() {
     let origin = Origin::serving(|request| Reply::accept_web_socket(request).then_send(FRAME).then_hang());
@@ -443,7 +443,7 @@ fn a_frame_under_way_is_finished_first() {
     assert!(close.starts_with(b"\x88\x82") && (other.is_empty() || other.starts_with(b"GET")), "{rest:?}");
 }
 
-/// By `websockets` from PyPI, on both sides: large messages, fragments, pings, compression, subprotocols, and
+/// By `websockets` from `PyPI`, on both sides: large messages, fragments, pings, compression, subprotocols, and
 /// close codes, through Evener.
 #[test]
 fn clients_and_servers_that_nobody_here_wrote_understand_each_other() {

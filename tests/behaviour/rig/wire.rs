@@ -30,7 +30,6 @@ impl Socket {
             Self::Tcp(stream) => stream.local_addr().expect("an address"),
             Self::Tls(stream) => stream.sock.local_addr().expect("an address"),
             Self::Unix(_) => panic!("a Unix socket has no such address"),
-            Self::Tls(stream) => stream.sock.local_addr().expect("an address"),
         }
     }
 
