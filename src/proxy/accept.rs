@@ -50,7 +50,7 @@ impl TrafficApp {
         shutdown: ShutdownWatch,
     ) {
         let announced =
-            announced::client_of(socket, ends, counted.listener(), &self.runtime, &shutdown).await;
+            announced::client_of(socket, ends, counted.listener(), &self.runtime, &self.idle_end).await;
         let Some((socket, client)) = announced else { return };
         let (socket, tls) = match self.runtime.tls_of(counted.listener()) {
             None => (socket, None),
