@@ -99,7 +99,7 @@ pub fn run(
     server.add_service(background_service("health checks", Prober::new(control.clone(), for_probe)));
     server.add_service(background_service("learning", Learner(runtime.clone())));
     server.add_service(background_service("certificates", ExpiryTeller(runtime.clone())));
-    if follows_file {
+    if follows_file && control::may_follow_file(&control) {
         server.add_service(background_service("file watch", FileFollower(control.clone())));
     }
     server.run(RunArgs { shutdown_signal: Box::new(Signals::new(control, table, idle_ends)) });

@@ -52,7 +52,7 @@ pub use succession::{
     CannotUpgrade, HandedOver, Hindrance, ProcessView, Succession, UPGRADE_TIMEOUT, UPGRADE_TIMEOUT_MAX,
     UpgradeEvent, UpgradeRequest, Visitor,
 };
-pub use watch::follow_file;
+pub use watch::{follow_file, may_follow_file};
 
 use crate::config::{Config, Files};
 use crate::observe::{ChangeOrigin, ChangeResult, utc};

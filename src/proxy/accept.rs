@@ -29,7 +29,7 @@ use crate::runtime::{ConnectionGuard, Listener, Runtime};
 pub struct TrafficApp {
     pub(super) runtime: Arc<Runtime>,
     pub(super) proxy: Arc<HttpProxy<Proxy>>,
-    /// Turns true when idle connections of HTTP/1.1 are to be closed. That may be long after the shutdown begins:
+    /// Turns true when connections without a request are to be closed, those of HTTP/2 apart. That may be long after the shutdown begins:
     /// while a successor serves, they are left to their clients, whose next request is answered and ends them.
     /// HTTP/2 needs no such patience, it has GOAWAY.
     pub(super) idle_end: ShutdownWatch,
@@ -50,7 +50,7 @@ impl TrafficApp {
         shutdown: ShutdownWatch,
     ) {
         let announced =
-            announced::client_of(socket, ends, counted.listener(), &self.runtime, &shutdown).await;
+            announced::client_of(socket, ends, counted.listener(), &self.runtime, &self.idle_end).await;
         let Some((socket, client)) = announced else { return };
         let (socket, tls) = match self.runtime.tls_of(counted.listener()) {
             None => (socket, None),

@@ -47,13 +47,14 @@ fn has_to_announce(peer: SocketAddr, listener: &Listener, runtime: &Runtime) -> 
     has_to.then_some(config.header_timeout)
 }
 
-/// Reads the PROXY header, if there has to be one; `None` when there is none, and the connection is to end.
+/// Reads the PROXY header, if there has to be one; `None` when there is none, and the connection is to end, as it
+/// is at `idle_end`.
 pub(super) async fn client_of(
     socket: Stream,
     ends: Ends,
     listener: &Listener,
     runtime: &Runtime,
-    shutdown: &ShutdownWatch,
+    idle_end: &ShutdownWatch,
 ) -> Option<(Stream, Client)> {
     let Some(time) = has_to_announce(ends.source, listener, runtime) else {
         return Some((socket, Client::at_the_socket(ends)));
@@ -62,7 +63,7 @@ pub(super) async fn client_of(
     let reading = Box::pin(tokio::time::timeout(time, announcement(socket)));
     let read = tokio::select! {
         read = reading => read.unwrap_or(Err("not in time")),
-        () = stopping(shutdown.clone()) => return None,
+        () = stopping(idle_end.clone()) => return None,
     };
     match read {
         Ok(read) => read.map(|(socket, told)| (socket, Client::told(told, ends))),

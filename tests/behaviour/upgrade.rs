@@ -277,6 +277,37 @@ fn an_idle_connection_is_ended_by_its_next_request() {
     assert_eq!(evener.ends_within(SOON).and_then(|status| status.code()), Some(0));
 }
 
+/// Accepted, and not yet announced by the proxy in front: its client is on the way.
+#[test]
+fn a_connection_that_waits_for_its_proxy_header_is_served_after_the_upgrade() {
+    let origin = Origin::answering("ok");
+    let evener =
+        in_front_of(&origin, "[listeners.http]\nproxy_protocol = true\ntrusted_proxies = [\"127.0.0.1\"]");
+    let mut silent = evener.connect();
+    wait_until(SOON, || evener.admin().json("/v1/status")["listeners"][0]["connections"] == 1);
+    evener.upgrade().expect_status(200);
+    assert!(!silent.is_closed_within(Duration::from_millis(300)));
+    silent.send("PROXY TCP4 192.0.2.7 127.0.0.1 4711 80\r\n");
+    silent.get("/").expect_status(200);
+    assert_eq!(origin.only_request().header("x-forwarded-for"), Some("192.0.2.7"));
+}
+
+/// A scraper keeps its connection, and asks on it in any moment.
+#[test]
+fn an_operators_idle_connection_gets_one_last_answer() {
+    let origin = Origin::answering("ok");
+    let mut evener = in_front_of(&origin, "");
+    let mut kept = evener.admin().connect();
+    kept.get("/v1/status").expect_status(200);
+    evener.upgrade().expect_status(200);
+    evener.get("/").expect_status(200);
+    let answer = kept.get("/v1/status").expect_status(200);
+    assert_eq!(answer.json()["pid"], evener.process_id());
+    assert_eq!(answer.header("connection").map(str::to_ascii_lowercase).as_deref(), Some("close"));
+    assert!(kept.is_closed_within(SOON));
+    assert_eq!(evener.ends_within(SOON).and_then(|status| status.code()), Some(0));
+}
+
 #[test]
 fn idle_connections_keep_the_old_process_no_longer_than_the_drain_timeout() {
     let origin = Origin::answering("ok");

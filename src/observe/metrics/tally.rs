@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AdminRefusal, ChangeOrigin, ChangeResult, Class, ConnectResult, Counter, Counters, ListenerMetrics,
-    PoolMetrics, ProcessMetrics, RetryReason, RouteMetrics, UpstreamMetrics,
+    AdminRefusal, ChangeOrigin, ChangeResult, Class, ConnectResult, Counter, Counters, HandshakeResult,
+    ListenerMetrics, PoolMetrics, ProcessMetrics, RetryReason, RouteMetrics, UpstreamMetrics,
 };
 use crate::observe::{Histogram, HistogramSnapshot, Reason, Recent, RecentMemory};
 
@@ -110,16 +110,26 @@ const fn one<'a>(name: &'static str, counter: &'a Counter) -> [Named<'a, Counter
     [(Cow::Borrowed(name), counter)]
 }
 
+/// What the names of the counters of gRPC's codes begin with.
+const GRPC: &str = "grpc ";
+
 impl ListenerMetrics {
-    /// Connections that were accepted.
+    /// Connections that were accepted, and how they began.
     pub fn tally(&self) -> Tally {
-        Tally::of(one("accepted", &self.connections.ups), &[], &[])
+        Tally::of(self.counters(), &[], &[])
     }
 
     /// Counts what another process accepted. None of that is open here.
     pub fn add(&self, tally: &Tally) {
         tally.add_to(one("accepted", &self.connections.downs), &[], &[]);
-        tally.add_to(one("accepted", &self.connections.ups), &[], &[]);
+        tally.add_to(self.counters(), &[], &[]);
+    }
+
+    fn counters(&self) -> impl Iterator<Item = Named<'_, Counter>> {
+        one("accepted", &self.connections.ups)
+            .into_iter()
+            .chain(each("handshakes", &self.handshakes, HandshakeResult::ALL.map(HandshakeResult::label)))
+            .chain(one("proxy_header_failures", &self.proxy_header_failures))
     }
 }
 
@@ -131,6 +141,9 @@ impl RouteMetrics {
 
     /// Counts what another process did for the route.
     pub fn add(&self, tally: &Tally, listeners: &[&str]) {
+        if tally.counts.keys().any(|name| name.starts_with(GRPC)) {
+            self.grpc.get_or_init(Box::default);
+        }
         tally.add_to(self.counters(listeners), &self.times(), &self.recents());
     }
 
@@ -146,6 +159,12 @@ impl RouteMetrics {
             .chain(one("request_bytes", &self.request_bytes))
             .chain(one("response_bytes", &self.response_bytes))
             .chain(each("refusals", &self.refusals, Reason::ALL.map(Reason::word)))
+            .chain(self.grpc_counters())
+    }
+
+    fn grpc_counters(&self) -> impl Iterator<Item = Named<'_, Counter>> {
+        let codes = self.grpc.get().into_iter().flat_map(|codes| codes.0.iter().enumerate());
+        codes.map(|(code, counter)| (format!("{GRPC}{code}").into(), counter))
     }
 
     const fn times(&self) -> [(&'static str, &Histogram); 1] {
@@ -256,6 +275,7 @@ mod tests {
         old.finished(0, 200, Duration::from_millis(5), 10, 1_000);
         old.finished(1, 502, Duration::from_millis(9), 0, 0);
         old.refused(Reason::QueueFull);
+        old.grpc_finished(14);
         new.finished(0, 200, Duration::from_millis(1), 1, 1);
 
         new.add(&sent(&old.tally(&["http", "https"])), &["https", "http"]);
@@ -263,6 +283,7 @@ mod tests {
         assert_eq!((new.requests(0, Class::Success), new.requests(0, Class::ServerError)), (1, 1));
         assert_eq!((new.requests(1, Class::Success), new.finished_requests()), (1, 3));
         assert_eq!((new.request_bytes(), new.refusals(Reason::QueueFull)), (11, 1));
+        assert_eq!((new.grpc_calls(14), new.grpc_calls(0)), (1, 0));
         let duration = new.duration();
         assert_eq!((duration.count, duration.sum), (3, Duration::from_millis(15)));
         assert_eq!((duration.min, duration.max), (Duration::from_millis(1), Duration::from_millis(9)));
@@ -289,9 +310,12 @@ mod tests {
     fn connections_of_another_process_are_not_open_here() {
         let (old, new) = (ListenerMetrics::default(), ListenerMetrics::default());
         (0..3).for_each(|_| old.connection_opened());
+        old.handshake(HandshakeResult::Resumed);
+        old.proxy_header_failed();
         new.connection_opened();
         new.add(&sent(&old.tally()));
         assert_eq!((new.open_connections(), new.accepted()), (1, 4));
+        assert_eq!((new.handshakes(HandshakeResult::Resumed), new.proxy_header_failures()), (1, 1));
     }
 
     #[test]
@@ -313,12 +337,14 @@ mod tests {
     #[test]
     fn every_name_is_another() {
         let route = RouteMetrics::new(2);
-        let upstream = UpstreamMetrics::default();
+        route.grpc_finished(0);
+        let (listener, upstream) = (ListenerMetrics::default(), UpstreamMetrics::default());
         let (pool, process) = (PoolMetrics::default(), ProcessMetrics::default());
         let names = |counters: &mut dyn Iterator<Item = Named<'_, Counter>>| -> Vec<String> {
             counters.map(|(name, _)| name.into_owned()).collect()
         };
         for mut names in [
+            names(&mut listener.counters()),
             names(&mut route.counters(&["http", "https"])),
             names(&mut upstream.counters()),
             names(&mut pool.counters()),
