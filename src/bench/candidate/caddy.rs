@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::PoisonError;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::super::machine;
 use super::plan::Plan;
@@ -72,16 +73,25 @@ fn at_home(command: &mut Command, plan: &Plan) {
 /// the new one is in force; a thread waits for it, and remembers a no.
 pub(super) fn load(admin: SocketAddr, text: String, complaint: Complaint) {
     thread::spawn(move || {
-        let load = ready::agent()
-            .post(format!("http://{admin}/load"))
-            .header("content-type", "text/caddyfile")
-            .send(text);
-        let refused = match load {
-            Ok(answer) if answer.status().is_success() => return,
-            Ok(mut answer) => answer.body_mut().read_to_string().unwrap_or_default(),
-            Err(error) => error.to_string(),
+        let until = Instant::now() + LOAD_PATIENCE;
+        let refused = loop {
+            match post(admin, &text) {
+                Ok(answer) if answer.status().is_success() => return,
+                Ok(mut answer) => break answer.body_mut().read_to_string().unwrap_or_default(),
+                // With each configuration it replaces its admin endpoint too, and cuts off whoever comes just then.
+                Err(ureq::Error::Io(_)) if Instant::now() < until => thread::sleep(LOAD_PAUSE),
+                Err(error) => break error.to_string(),
+            }
         };
         let complaint = &mut *complaint.lock().unwrap_or_else(PoisonError::into_inner);
         *complaint = Some(format!("refused a configuration: {refused}"));
     });
+}
+
+/// How long a configuration is offered again when the admin endpoint hangs up, and how often.
+const LOAD_PATIENCE: Duration = Duration::from_secs(10);
+const LOAD_PAUSE: Duration = Duration::from_millis(50);
+
+fn post(admin: SocketAddr, text: &str) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
+    ready::agent().post(format!("http://{admin}/load")).header("content-type", "text/caddyfile").send(text)
 }
