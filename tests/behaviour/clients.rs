@@ -651,7 +651,7 @@ fn wrong_usage_asks_nobody() {
 fn a_file_can_come_by_standard_input() {
     let port = side_port(vec![("POST /v1/config/check", json(200, PLAN))]);
     let script = "printf '# by a pipe\\n' | \"$0\" plan -";
-    let output = shell(script, &port);
+    let (output, _) = shell(script, &port);
     assert!(output.starts_with("stdin is valid: "), "{output}");
     assert_eq!(sent(&port, "POST").body, b"# by a pipe\n");
 }
@@ -662,16 +662,19 @@ fn a_reader_that_has_seen_enough_is_no_error() {
     let text = Reply::with_headers(200, "Content-Type: application/toml\r\n", &long);
     let port = side_port(vec![("GET /v1/config/history/7", text)]);
     // The code of the left side of a pipe, in a shell that knows that of the right side only.
-    let output = shell("{ { \"$0\" history 7 2>&4; echo \"code $?\" >&4; } | head -n 1; } 4>&1", &port);
-    assert_eq!(output, "# a line of the file\ncode 0\n");
+    let output = shell("{ \"$0\" history 7; echo \"code $?\" >&2; } | head -n 1", &port);
+    assert_eq!(output, ("# a line of the file\n".to_owned(), "code 0\n".to_owned()));
 }
 
-/// The script with the binary as `$0`, and the side port in the environment.
-fn shell(script: &str, port: &Origin) -> String {
+/// What the script writes to its standard output, and as errors; with the binary as `$0`, and the side port in
+/// the environment.
+fn shell(script: &str, port: &Origin) -> (String, String) {
     let mut command = Command::new("sh");
     command.args(["-c", script, env!("CARGO_BIN_EXE_evener")]).stdin(Stdio::null());
     command.env("EVENER_ADMIN", format!("http://{}", port.address())).env_remove("EVENER_ADMIN_TOKEN");
-    String::from_utf8(command.output().expect("a shell").stdout).expect("text")
+    let output = command.output().expect("a shell");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (text(output.stdout), text(output.stderr))
 }
 
 // ── Side ports that are none ────────────────────────────────────────────────────────────────────────────
