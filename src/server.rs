@@ -79,7 +79,7 @@ pub fn run(start: Start, access_log: Option<AccessLog>, follows_file: bool) -> R
     server.add_service(background_service("health checks", Prober::new(control.clone())));
     server.add_service(background_service("learning", Learner(runtime.clone())));
     server.add_service(background_service("listening", Greeter(runtime.clone())));
-    if follows_file {
+    if follows_file && control::may_follow_file(&control) {
         server.add_service(background_service("file watch", FileFollower(control.clone())));
     }
     server.run(RunArgs { shutdown_signal: Box::new(Signals::new(control)) });

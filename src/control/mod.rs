@@ -42,7 +42,7 @@ pub use judge::Figures;
 pub use overrides::{Override, Setting};
 pub use plan::Plan;
 pub use start::Start;
-pub use watch::follow_file;
+pub use watch::{follow_file, may_follow_file};
 
 use crate::config::Config;
 use crate::observe::{ChangeOrigin, ChangeResult, utc};

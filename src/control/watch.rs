@@ -47,15 +47,23 @@ const WHILE_GUARDED: Duration = Duration::from_secs(30);
 /// Links on the way to one file; Linux follows as many.
 const LINKS_MAX: usize = 40;
 
-/// Applies whatever is saved to the file that `control` was started with; without a file, and for one that
-/// cannot be read twice, it ends at once. Dropping the future ends it: a change under way is then still
-/// applied in full, or not at all.
+/// Whether there is a file to follow, and not one that can be read only once, such as a pipe.
+///
+/// To be asked when the process has just read it: what stands in its place later may stand there for a moment
+/// only.
+pub fn may_follow_file(control: &Control) -> bool {
+    let Source::File(file) = control.source() else { return false };
+    let is_read_once = fs::metadata(file).is_ok_and(|found| !found.is_file());
+    if is_read_once {
+        tracing::info!(file = %file.display(), "configuration is not a regular file, its changes are not followed");
+    }
+    !is_read_once
+}
+
+/// Applies whatever is saved to the file that `control` was started with; without a file it ends at once.
+/// Dropping the future ends it: a change under way is then still applied in full, or not at all.
 pub async fn follow_file(control: Arc<Control>) {
     let Source::File(file) = control.source().clone() else { return };
-    if fs::metadata(&file).is_ok_and(|found| !found.is_file()) {
-        tracing::info!(file = %file.display(), "configuration is not a regular file, its changes are not followed");
-        return;
-    }
     let touched = Arc::new(Notify::new());
     let mut watch = FileWatch::new(control, file, &touched);
     loop {
