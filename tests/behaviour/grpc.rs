@@ -268,6 +268,15 @@ fn a_stream_outlives_a_reload() {
 }
 
 #[test]
+fn a_stream_outlives_an_upgrade() {
+    let Some(play) = Play::set_up(Library::Grpcio, "survives", 1) else { return };
+    let evener = in_front_of(&play.upstreams(), "[server]\ndrain_timeout = \"120s\"");
+    let before = evener.process_id();
+    play.run_with(&evener, |_| drop(evener.upgrade().expect_status(200)));
+    assert_ne!(evener.serving_process(), before);
+}
+
+#[test]
 fn a_stream_is_finished_before_a_process_that_stops_ends() {
     for library in [Library::Grpcio, Library::GrpcJs] {
         let Some(play) = Play::set_up(library, "survives", 1) else { return };

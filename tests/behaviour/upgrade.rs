@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::rig::{Background, Client, Evener, Origin, Reply, reserve_port, wait_until};
+use crate::rig::{Authority, Background, Client, Evener, Origin, Reply, TlsClient, reserve_port, wait_until};
 use crate::websocket;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -72,6 +72,18 @@ fn kept_alive(address: SocketAddr) -> impl FnMut() {
         let answer = connection.get("/").expect_status(200);
         let is_last = answer.header("connection").is_some_and(|it| it.eq_ignore_ascii_case("close"));
         client = (!is_last).then_some(connection);
+    }
+}
+
+/// As [`kept_alive`], over TLS; each new connection tries to resume the session of the one before.
+fn kept_over_tls(tls: TlsClient, address: SocketAddr, requests: usize) -> impl FnMut() {
+    let mut client = None;
+    move || {
+        let (mut connection, left) =
+            client.take().unwrap_or_else(|| (tls.connect(address, "example.com"), requests));
+        let answer = connection.get("/").expect_status(200);
+        let is_last = answer.header("connection").is_some_and(|it| it.eq_ignore_ascii_case("close"));
+        client = (!is_last && left > 1).then_some((connection, left - 1));
     }
 }
 
@@ -194,6 +206,31 @@ fn twenty_upgrades_in_a_row_under_load_and_nobody_is_refused() {
     crowd.wait_for(20);
     assert!(crowd.stop() >= 400);
     sockets.iter_mut().for_each(|socket| websocket::echo(socket, "to the end"));
+}
+
+#[test]
+fn clients_over_tls_are_not_refused_either() {
+    let origin = Origin::answering("ok");
+    let (folder, authority) = (tempfile::tempdir().expect("a folder"), Authority::new("authority"));
+    authority.issue(&["example.com"]).write(folder.path(), "site");
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let tls = format!(
+        "[listeners.http.tls]\ncertificates = [{{ certificate = \"{}\", key = \"{}\" }}]",
+        file("site.crt"),
+        file("site.key")
+    );
+    let evener = in_front_of(&origin, &tls);
+    let (address, client) = (evener.address(), TlsClient::trusting(&authority));
+    let crowd = Crowd::new()
+        .and(kept_over_tls(client.clone(), address, usize::MAX))
+        .and(kept_over_tls(client.clone(), address, 1))
+        .and(kept_over_tls(client, address, 3));
+    for _ in 0..5 {
+        crowd.wait_for(20);
+        evener.upgrade().expect_status(200);
+    }
+    crowd.wait_for(20);
+    assert!(crowd.stop() >= 120);
 }
 
 #[test]
