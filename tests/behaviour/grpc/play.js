@@ -101,7 +101,14 @@ class Client extends grpc.Client {
   }
 }
 
-const next = (stream) => new Promise((resolve, reject) => stream.once('data', resolve).once('error', reject));
+const next = (stream) =>
+  new Promise((resolve, reject) => {
+    stream.once('error', reject);
+    stream.once('data', (message) => {
+      stream.off('error', reject);
+      resolve(message);
+    });
+  });
 
 async function failure(promise) {
   return promise.then(() => assert.fail('it did not fail'), (error) => error);
