@@ -103,7 +103,8 @@ pub fn forward(
     request_id: &HeaderValue,
     request: &mut RequestHeader,
 ) -> bool {
-    headers::forward(&headers::Origin { peer, is_trusted, claims_nothing, request_id }, request).is_ok()
+    headers::forward(&headers::Origin { peer, is_trusted, claims_nothing, tls: None, request_id }, request)
+        .is_ok()
 }
 
 /// The client behind trusted proxies.
