@@ -318,9 +318,8 @@ pub(super) fn discarded(status: u16) -> Box<Error> {
 
 /// Whether a request came over TLS, to us or to a proxy that we trust and that says so.
 pub(super) fn is_https(request: &RequestHeader, ctx: &RequestContext) -> bool {
-    let Some(connection) = ctx.connection() else { return false };
-    connection.tls.is_some()
-        || (headers::says_https(&request.headers) && ctx.is_trusted(connection.peer.ip().to_canonical()))
+    ctx.connection().is_some_and(|connection| connection.tls.is_some())
+        || (ctx.trusts_peer() && headers::says_https(&request.headers))
 }
 
 /// Tells the client to come again over TLS, to the host that it asked for.
