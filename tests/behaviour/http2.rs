@@ -217,6 +217,32 @@ fn a_host_that_differs_from_the_authority_is_refused() {
     client.get("/").expect_status(200);
 }
 
+/// What no client of HTTP/1.1 may send is not to reach an upstream by way of HTTP/2.
+#[test]
+fn what_is_ambiguous_in_http_1_is_refused() {
+    let origin = Origin::answering("ok");
+    let evener = in_front_of(&origin);
+    let request = |head: &[(&str, &str)]| {
+        let mut frames = Frames::connect(evener.address());
+        frames.send_frame(kind::HEADERS, flag::END_HEADERS, 1, &frames::fields(head));
+        frames.send_frame(kind::DATA, flag::END_STREAM, 1, b"body");
+        frames.find(|frame| frame.stream == 1 && frame.kind == kind::HEADERS).expect("an answer");
+    };
+    let start = [(":method", "POST"), (":scheme", "http")];
+    for rest in [
+        [(":path", "/"), ("host", "a, b")],
+        [(":path", "/"), ("host", "a/../b")],
+        [(":path", "/"), (":authority", "a,b")],
+        [(":path", "*"), (":authority", "a")],
+    ] {
+        request(&[&start[..], &rest[..]].concat());
+    }
+    let lengths = [(":path", "/"), (":authority", "a"), ("content-length", "4"), ("content-length", "4")];
+    request(&[&start[..], &lengths[..]].concat());
+    assert_eq!(origin.requests_seen(), 0);
+    wait_until(SOON, || logged(&evener).iter().filter(|line| line["reason"] == "bad_request").count() == 5);
+}
+
 #[test]
 fn the_route_timeout_answers_504_and_the_connection_goes_on() {
     let origin =
