@@ -217,6 +217,9 @@ impl ProxyHttp for Proxy {
             }
         }
         let Some(exchange) = &ctx.exchange else { return Ok(()) };
+        if exchange.is_stream && !is_http2 {
+            headers::join_cookies(request)?;
+        }
         let origin = headers::Origin {
             peer: &exchange.connection.peer_header,
             is_trusted: ctx.trusts_peer(),

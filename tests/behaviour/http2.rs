@@ -243,6 +243,20 @@ fn what_is_ambiguous_in_http_1_is_refused() {
     wait_until(SOON, || logged(&evener).iter().filter(|line| line["reason"] == "bad_request").count() == 5);
 }
 
+/// Browsers send each cookie as a field of its own (RFC 9113 §8.2.3); many applications read one only.
+#[test]
+fn cookies_are_one_field_for_an_upstream_that_speaks_http_1() {
+    let origin = Origin::answering("ok");
+    let evener = in_front_of(&origin);
+    let client = connect(&evener);
+    let mut head = client.head("GET", "/");
+    for crumb in ["a=1", "b=2", "c=3"] {
+        head.headers_mut().append("cookie", http::HeaderValue::from_static(crumb));
+    }
+    client.start(head, true).read().expect("an answer").expect_status(200);
+    assert_eq!(origin.only_request().values("cookie"), ["a=1; b=2; c=3"]);
+}
+
 #[test]
 fn the_route_timeout_answers_504_and_the_connection_goes_on() {
     let origin =
