@@ -182,7 +182,8 @@ impl Attempt<'_> {
             Err(cannot) => {
                 let CannotUpgrade { detail, help, .. } = cannot;
                 tracing::error!(%who, reason = %detail, %help, "not handed over, this process goes on");
-                systemd::notify("READY=1");
+                // Perhaps the successor has said that it is the service, just before it came to nothing.
+                systemd::notify(&format!("READY=1\nMAINPID={}", std::process::id()));
                 self.control.tell_upgrade(self.author, None, Err(cannot));
             }
         }
