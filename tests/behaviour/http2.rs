@@ -243,6 +243,22 @@ fn what_is_ambiguous_in_http_1_is_refused() {
     wait_until(SOON, || logged(&evener).iter().filter(|line| line["reason"] == "bad_request").count() == 5);
 }
 
+#[test]
+fn connect_is_refused_logged_and_counted() {
+    let origin = Origin::answering("ok");
+    let evener = in_front_of(&origin);
+    let mut frames = Frames::connect(evener.address());
+    let head = frames::fields(&[(":method", "CONNECT"), (":authority", "a:443")]);
+    frames.send_frame(kind::HEADERS, flag::WHOLE, 1, &head);
+    frames.find(|frame| frame.stream == 1 && frame.kind == kind::HEADERS).expect("an answer");
+    let line = wait_for_line(&evener, |line| line["reason"] == "bad_request");
+    assert_eq!((line["protocol"].as_str(), line["status"].as_u64()), (Some("HTTP/2"), Some(400)));
+    // The connection goes on.
+    frames.get(3, "/");
+    frames.find(|frame| frame.stream == 3 && frame.kind == kind::HEADERS).expect("an answer");
+    assert_eq!(origin.requests_seen(), 1);
+}
+
 /// Browsers send each cookie as a field of its own (RFC 9113 §8.2.3); many applications read one only.
 #[test]
 fn cookies_are_one_field_for_an_upstream_that_speaks_http_1() {
