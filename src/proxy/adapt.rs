@@ -14,6 +14,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 use super::client_stream::{Answer, ClientStream};
 use super::context::{RequestContext, Told};
 use super::exchange::Exchange;
+use super::head::is_authority;
 use super::steps::{self, Outcome, Sent};
 use super::{grpc, headers, http2, refusal};
 use crate::config::UpstreamProtocol;
@@ -57,6 +58,24 @@ pub(super) fn within_size(request: &RequestHeader, ctx: &RequestContext) -> Resu
     let fields =
         request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD);
     if target + fields.sum::<usize>() > max { Err(Reason::HeadTooLarge) } else { Ok(()) }
+}
+
+/// Whether a head of HTTP/2 can be read in one way only when it goes on as HTTP/1.1. What Pingora and the h2 crate
+/// leave to see to: `head.rs` does it, and much else, for HTTP/1.1.
+pub(super) fn unambiguous(request: &RequestHeader, ctx: &RequestContext) -> Result<(), Reason> {
+    if ctx.exchange.as_ref().is_none_or(|exchange| !exchange.is_stream) {
+        return Ok(());
+    }
+    let host = request.headers.get(header::HOST).map(header::HeaderValue::as_bytes);
+    let authority = request.uri.authority().map(|authority| authority.as_str().as_bytes());
+    let is_plain = |name: &[u8]| name.iter().all(|&byte| is_authority(byte));
+    let is_target = request.uri.path() != "*" || request.method == http::Method::OPTIONS;
+    let lengths = request.headers.get_all(header::CONTENT_LENGTH).iter().count();
+    if is_target && lengths <= 1 && host.is_none_or(is_plain) && authority.is_none_or(is_plain) {
+        Ok(())
+    } else {
+        Err(Reason::BadRequest)
+    }
 }
 
 /// What a field of a header list counts beside its name and value (RFC 9113 §6.5.2).
@@ -318,9 +337,8 @@ pub(super) fn discarded(status: u16) -> Box<Error> {
 
 /// Whether a request came over TLS, to us or to a proxy that we trust and that says so.
 pub(super) fn is_https(request: &RequestHeader, ctx: &RequestContext) -> bool {
-    let Some(connection) = ctx.connection() else { return false };
-    connection.tls.is_some()
-        || (headers::says_https(&request.headers) && ctx.is_trusted(connection.peer.ip().to_canonical()))
+    ctx.connection().is_some_and(|connection| connection.tls.is_some())
+        || (ctx.trusts_peer() && headers::says_https(&request.headers))
 }
 
 /// Tells the client to come again over TLS, to the host that it asked for.

@@ -328,6 +328,18 @@ pub(super) fn https_location(
     HeaderValue::from_bytes(&location).ok()
 }
 
+/// Makes one `Cookie` of many: clients of HTTP/2 may send a field for each cookie, HTTP/1.1 knows one field
+/// only (RFC 9113 §8.2.3).
+pub(super) fn join_cookies(request: &mut RequestHeader) -> pingora::Result<()> {
+    let crumbs: Vec<&[u8]> =
+        request.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() < 2 {
+        return Ok(());
+    }
+    let joined = crumbs.join(&b"; "[..]);
+    request.insert_header(header::COOKIE, joined)
+}
+
 /// The value of a cookie.
 pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     headers

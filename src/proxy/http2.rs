@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::Connection as Frames;
+use http::Method;
 use pingora::apps::HttpServerApp;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
@@ -185,11 +186,14 @@ impl Multiplex {
                 }
             };
             match accepted {
+                Ok(Some(H2Accept::Session(session))) if session.req_header().method == Method::CONNECT => {
+                    self.refuse_connect(session);
+                }
                 Ok(Some(H2Accept::Session(session))) => {
                     let stream = self.streams.clone().begin();
                     tokio::spawn(request(self.app.clone(), session, exchange, stream, shutdown.clone()));
                 }
-                Ok(Some(H2Accept::Rejected)) => self.note_malformed(),
+                Ok(Some(H2Accept::Rejected)) => self.note_malformed("authority, target or content-length"),
                 Ok(None) | Err(_) => return,
             }
         }
@@ -228,8 +232,16 @@ impl Multiplex {
         false
     }
 
-    fn note_malformed(&mut self) {
-        note(&Early::malformed("authority, target or content-length"), &self.connection, &self.app.runtime);
+    /// As in HTTP/1.1; Pingora would refuse it unlogged and uncounted.
+    fn refuse_connect(&mut self, mut session: HttpSession) {
+        let answer = ResponseHeader::build(Reason::BadRequest.status(), Some(1));
+        // The client may be gone.
+        let _ = answer.and_then(|head| session.write_response_header(Box::new(head), true));
+        self.note_malformed("CONNECT is not served");
+    }
+
+    fn note_malformed(&mut self, detail: &'static str) {
+        note(&Early::malformed(detail), &self.connection, &self.app.runtime);
         self.malformed += 1;
         if self.malformed == MALFORMED_MAX {
             self.end(h2::Reason::ENHANCE_YOUR_CALM);

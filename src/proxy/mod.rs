@@ -102,6 +102,7 @@ impl ProxyHttp for Proxy {
         let head = adapt::head(request, &host);
         let is_https = adapt::is_https(request, ctx);
         let verdict = adapt::within_size(request, ctx)
+            .and_then(|()| adapt::unambiguous(request, ctx))
             .and_then(|()| steps::route(&head, is_https, fastrand::u64(..), ctx))
             .and_then(|way| steps::admit(&head, ctx).map(|()| way));
         drop(host);
@@ -216,6 +217,9 @@ impl ProxyHttp for Proxy {
             }
         }
         let Some(exchange) = &ctx.exchange else { return Ok(()) };
+        if exchange.is_stream && !is_http2 {
+            headers::join_cookies(request)?;
+        }
         let origin = headers::Origin {
             peer: &exchange.connection.peer_header,
             is_trusted: ctx.trusts_peer(),

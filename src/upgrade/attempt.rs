@@ -182,7 +182,8 @@ impl Attempt<'_> {
             Err(cannot) => {
                 let CannotUpgrade { detail, help, .. } = cannot;
                 tracing::error!(%who, reason = %detail, %help, "not handed over, this process goes on");
-                systemd::notify("READY=1");
+                // Perhaps the successor has said that it is the service, just before it came to nothing.
+                systemd::notify(&format!("READY=1\nMAINPID={}", std::process::id()));
                 self.control.tell_upgrade(self.author, None, Err(cannot));
             }
         }
@@ -285,9 +286,13 @@ impl Drop for Heir {
     fn drop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
         if self.may_serve {
-            // It drains, and is somebody else's child by then.
-            let pid = i32::try_from(child.id()).map(Pid::from_raw);
-            let _ = pid.map(|pid| kill(pid, Signal::SIGTERM));
+            // Of one that has ended, the number may be somebody else's by now.
+            if matches!(child.try_wait(), Ok(None)) {
+                let pid = i32::try_from(child.id()).map(Pid::from_raw);
+                let _ = pid.map(|pid| kill(pid, Signal::SIGTERM));
+                // It drains for as long as it has to, and we go on.
+                std::thread::spawn(move || child.wait());
+            }
             return;
         }
         // One that has ended is waited for, and one that is killed ends at once.
@@ -335,4 +340,25 @@ async fn wait_for_serving(link: &mut Link) -> Result<(), Trouble> {
 /// Its last word, if it had one, or that it has gone; `None`: it is still there.
 async fn hear_end(link: &mut Link) -> Option<Trouble> {
     timeout(END_PAUSE * END_LOOKS, wait_for_ready(link)).await.ok()?.err()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// It drains for as long as it has to; then nothing of it is left, while we go on for months.
+    #[test]
+    fn a_successor_that_came_too_far_is_told_to_end_and_waited_for() {
+        let child = Command::new("sleep").arg("600").spawn().unwrap();
+        let process = PathBuf::from(format!("/proc/{}", child.id()));
+        drop(Heir { child: Some(child), stream: None, may_serve: true });
+        let until = Instant::now() + Duration::from_secs(60);
+        while process.exists() {
+            assert!(Instant::now() < until, "it is still there");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
 }

@@ -217,6 +217,62 @@ fn a_host_that_differs_from_the_authority_is_refused() {
     client.get("/").expect_status(200);
 }
 
+/// What no client of HTTP/1.1 may send is not to reach an upstream by way of HTTP/2.
+#[test]
+fn what_is_ambiguous_in_http_1_is_refused() {
+    let origin = Origin::answering("ok");
+    let evener = in_front_of(&origin);
+    let request = |head: &[(&str, &str)]| {
+        let mut frames = Frames::connect(evener.address());
+        frames.send_frame(kind::HEADERS, flag::END_HEADERS, 1, &frames::fields(head));
+        frames.send_frame(kind::DATA, flag::END_STREAM, 1, b"body");
+        frames.find(|frame| frame.stream == 1 && frame.kind == kind::HEADERS).expect("an answer");
+    };
+    let start = [(":method", "POST"), (":scheme", "http")];
+    for rest in [
+        [(":path", "/"), ("host", "a, b")],
+        [(":path", "/"), ("host", "a/../b")],
+        [(":path", "/"), (":authority", "a,b")],
+        [(":path", "*"), (":authority", "a")],
+    ] {
+        request(&[&start[..], &rest[..]].concat());
+    }
+    let lengths = [(":path", "/"), (":authority", "a"), ("content-length", "4"), ("content-length", "4")];
+    request(&[&start[..], &lengths[..]].concat());
+    assert_eq!(origin.requests_seen(), 0);
+    wait_until(SOON, || logged(&evener).iter().filter(|line| line["reason"] == "bad_request").count() == 5);
+}
+
+#[test]
+fn connect_is_refused_logged_and_counted() {
+    let origin = Origin::answering("ok");
+    let evener = in_front_of(&origin);
+    let mut frames = Frames::connect(evener.address());
+    let head = frames::fields(&[(":method", "CONNECT"), (":authority", "a:443")]);
+    frames.send_frame(kind::HEADERS, flag::WHOLE, 1, &head);
+    frames.find(|frame| frame.stream == 1 && frame.kind == kind::HEADERS).expect("an answer");
+    let line = wait_for_line(&evener, |line| line["reason"] == "bad_request");
+    assert_eq!((line["protocol"].as_str(), line["status"].as_u64()), (Some("HTTP/2"), Some(400)));
+    // The connection goes on.
+    frames.get(3, "/");
+    frames.find(|frame| frame.stream == 3 && frame.kind == kind::HEADERS).expect("an answer");
+    assert_eq!(origin.requests_seen(), 1);
+}
+
+/// Browsers send each cookie as a field of its own (RFC 9113 §8.2.3); many applications read one only.
+#[test]
+fn cookies_are_one_field_for_an_upstream_that_speaks_http_1() {
+    let origin = Origin::answering("ok");
+    let evener = in_front_of(&origin);
+    let client = connect(&evener);
+    let mut head = client.head("GET", "/");
+    for crumb in ["a=1", "b=2", "c=3"] {
+        head.headers_mut().append("cookie", http::HeaderValue::from_static(crumb));
+    }
+    client.start(head, true).read().expect("an answer").expect_status(200);
+    assert_eq!(origin.only_request().values("cookie"), ["a=1; b=2; c=3"]);
+}
+
 #[test]
 fn the_route_timeout_answers_504_and_the_connection_goes_on() {
     let origin =

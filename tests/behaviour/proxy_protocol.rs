@@ -191,6 +191,22 @@ fn a_header_that_names_nobody_leaves_the_address_of_the_socket() {
     assert_eq!(forwarded_for(v2(0x21, 0x31, &[0; 216]), claim), ["127.0.0.1"]);
 }
 
+/// Whom a proxy cannot name may write anything into a request, such as that it came over TLS.
+#[test]
+fn whoever_is_not_named_is_redirected_whatever_the_request_says() {
+    let origin = Origin::answering("ok");
+    let evener = behind_a_proxy(&origin, "[routes.all]\nredirect_https = true\npool = \"app\"");
+    let status = |header: &[u8]| {
+        let mut client = evener.connect();
+        client.send(header);
+        client.request("GET", "/", "X-Forwarded-Proto: https\r\n", b"").status()
+    };
+    assert_eq!(status(b"PROXY UNKNOWN\r\n"), 308);
+    assert_eq!(status(&v2(0x21, 0, &[])), 308);
+    // The proxy itself, which is trusted.
+    assert_eq!(status(&v2(0x20, 0, &[])), 200);
+}
+
 #[test]
 fn the_announced_address_is_what_client_ip_hashes() {
     let origins: Vec<Origin> = (0..3).map(|_| Origin::answering("ok")).collect();

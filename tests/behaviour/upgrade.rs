@@ -650,6 +650,13 @@ fn the_service_manager_is_told_who_is_ready() {
     assert!(hear().starts_with("RELOADING=1\nMONOTONIC_USEC="));
     assert_eq!(hear(), "READY=1");
 
+    // A successor that fails may have said that it is the service, just before.
+    evener.replace_own_file_by("#!/bin/sh\nexit 7\n");
+    evener.upgrade().expect_status(409);
+    assert!(hear().starts_with("RELOADING=1\nMONOTONIC_USEC="));
+    assert_eq!(hear(), format!("READY=1\nMAINPID={first}"));
+    evener.restore_own_file();
+
     evener.upgrade().expect_status(200);
     assert!(hear().starts_with("RELOADING=1\nMONOTONIC_USEC="));
     let second = evener.serving_process();

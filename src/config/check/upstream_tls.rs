@@ -12,6 +12,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
 
+use super::secret;
 use super::upstream::host_name_in;
 use crate::config::fields::{Desk, Fields, Value};
 use crate::config::report::Wrong;
@@ -129,6 +130,7 @@ fn client(fields: &Fields<'_>) -> Option<ClientCertificate> {
         (None, Some(given)) => return lonely(&given, "key", "certificate"),
         (None, None) => return None,
     };
+    secret::warn_of_open_key(&key);
     let chain = certificate.parse(|text| certificates(text, certificate.desk));
     let private_key = key.parse(|text| private_key(text, key.desk));
     let (chain, private_key) = (chain?, private_key?);
@@ -162,7 +164,7 @@ fn mismatch(error: &rustls::Error, certificate: &str, key: &str) -> Wrong {
         _ => Wrong::new(
             format!("the key `{key}` cannot be used: {error}"),
             "no usable key",
-            "name an unencrypted RSA, ECDSA (P-256, P-384, P-521) or Ed25519 key",
+            "name an unencrypted RSA, ECDSA (P-256, P-384) or Ed25519 key",
         ),
     }
 }
@@ -217,9 +219,10 @@ fn private_key(file: &str, desk: &Desk<'_>) -> Result<PrivateKeyDer<'static>, Wr
     }
 }
 
-/// What is in a file; a relative name starts at the desk's folder.
+/// What is in a file, which whoever follows the configuration follows, too; a relative name starts at the desk's folder.
 fn read_file(file: &str, desk: &Desk<'_>) -> Result<Vec<u8>, Wrong> {
     let path = desk.folder.join(file);
+    desk.reads(&path);
     let wrong = |what: &str, help: &str| {
         let message = format!("the file `{}` {what}", shown(&path.display().to_string()));
         Wrong::new(message, "cannot be read", help)

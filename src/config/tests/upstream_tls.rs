@@ -4,6 +4,7 @@
 #![allow(clippy::needless_raw_string_hashes)]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use insta::assert_snapshot;
@@ -35,6 +36,14 @@ fn write_material(folder: &Path) {
         fs::write(folder.join(format!("{name}.crt")), params.signed_by(&key, &ca).unwrap().pem()).unwrap();
         fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
     }
+    hide(folder);
+}
+
+/// From other users: a key that they can read is odd.
+fn hide(folder: &Path) {
+    for file in fs::read_dir(folder).unwrap() {
+        fs::set_permissions(file.unwrap().path(), fs::Permissions::from_mode(0o600)).unwrap();
+    }
 }
 
 struct Folder(TempDir);
@@ -56,6 +65,7 @@ impl Folder {
         ] {
             fs::write(folder.path().join(name), text).unwrap();
         }
+        hide(folder.path());
         Self(folder)
     }
 
@@ -93,6 +103,34 @@ fn tls_holds_what_is_in_the_files() {
     assert_eq!((client.chain.ders.len(), client.key_file.as_str()), (1, "client.key"));
     let debug = format!("{tls:?}");
     assert!(debug.contains("PrivateKey(…)") && debug.len() < 500, "{debug}");
+}
+
+/// So a file that is replaced is read again, and one that was missing once it is there.
+#[test]
+fn the_files_that_were_read_are_known_even_when_they_are_refused() {
+    let files = |keys: &str| {
+        let lines = format!("upstreams = []\ntls = {{ {OURS}, {keys} }}");
+        let report = match Folder::new().check(&lines) {
+            Ok((_, odd)) => odd,
+            Err(report) => report,
+        };
+        let names = report.files().paths().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned());
+        names.collect::<Vec<_>>()
+    };
+    for key in ["client.key", "none.key"] {
+        let keys = format!("certificate = \"client.crt\", key = \"{key}\"");
+        assert_eq!(files(&keys), ["ca.pem", "client.crt", key]);
+    }
+}
+
+#[test]
+fn a_key_for_all_eyes_is_odd() {
+    let folder = Folder::new();
+    let keys = format!("{OURS}, certificate = \"client.crt\", key = \"client.key\"");
+    assert!(!folder.told(&keys).contains("private key"), "{}", folder.told(&keys));
+    fs::set_permissions(folder.0.path().join("client.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    let told = folder.told(&keys);
+    assert!(told.contains("everybody on this machine can read this private key"), "{told}");
 }
 
 #[test]
