@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, Method, Uri};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::head::is_authority;
@@ -328,9 +328,21 @@ pub(super) fn https_location(
     HeaderValue::from_bytes(&location).ok()
 }
 
+/// Says what a request of HTTP/2 means in the words of HTTP/1.1.
+pub(super) fn translate_to_http_1_1(request: &mut RequestHeader, is_body_empty: bool) -> pingora::Result<()> {
+    // No 100 can go back to the client, so whoever waits for one upstream would wait in vain.
+    request.remove_header(&header::EXPECT);
+    let has_meaning = [Method::POST, Method::PUT, Method::PATCH].contains(&request.method);
+    if is_body_empty && has_meaning && !request.headers.contains_key(header::CONTENT_LENGTH) {
+        // The end of the stream has said so; here the absence of a length would be taken for an oversight (411).
+        request.insert_header(header::CONTENT_LENGTH, "0")?;
+    }
+    join_cookies(request)
+}
+
 /// Makes one `Cookie` of many: clients of HTTP/2 may send a field for each cookie, HTTP/1.1 knows one field
 /// only (RFC 9113 §8.2.3).
-pub(super) fn join_cookies(request: &mut RequestHeader) -> pingora::Result<()> {
+fn join_cookies(request: &mut RequestHeader) -> pingora::Result<()> {
     let crumbs: Vec<&[u8]> =
         request.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if crumbs.len() < 2 {

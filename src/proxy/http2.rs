@@ -48,7 +48,8 @@ use crate::runtime::{ListenerLimits, Runtime};
 /// What a client sends first (RFC 9113 §3.4).
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Requests that make no sense, per connection, before we end it: as many as Pingora allows on its own loop.
+/// Requests that make no sense, per connection, before no further ones are taken: as many as Pingora allows on its own
+/// loop.
 const MALFORMED_MAX: usize = 32;
 
 /// Streams of one connection that the h2 crate may reset for a breach of the protocol before it ends the
@@ -244,7 +245,8 @@ impl Multiplex {
         note(&Early::malformed(detail), &self.connection, &self.app.runtime);
         self.malformed += 1;
         if self.malformed == MALFORMED_MAX {
-            self.end(h2::Reason::ENHANCE_YOUR_CALM);
+            // Streams under way may be those of other clients of a proxy in front.
+            self.leave();
         }
     }
 }

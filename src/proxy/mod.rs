@@ -218,7 +218,7 @@ impl ProxyHttp for Proxy {
         }
         let Some(exchange) = &ctx.exchange else { return Ok(()) };
         if exchange.is_stream && !is_http2 {
-            headers::join_cookies(request)?;
+            headers::translate_to_http_1_1(request, session.is_body_empty())?;
         }
         let origin = headers::Origin {
             peer: &exchange.connection.peer_header,

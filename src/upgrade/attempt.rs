@@ -273,7 +273,7 @@ impl Heir {
                 _ => break,
             }
         }
-        "closed the connection to us and was ended".to_owned()
+        "did not end by itself, and was ended".to_owned()
     }
 }
 
@@ -291,7 +291,7 @@ impl Drop for Heir {
                 let pid = i32::try_from(child.id()).map(Pid::from_raw);
                 let _ = pid.map(|pid| kill(pid, Signal::SIGTERM));
                 // It drains for as long as it has to, and we go on.
-                std::thread::spawn(move || child.wait());
+                let _ = std::thread::Builder::new().spawn(move || child.wait());
             }
             return;
         }

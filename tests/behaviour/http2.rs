@@ -259,6 +259,23 @@ fn connect_is_refused_logged_and_counted() {
     assert_eq!(origin.requests_seen(), 1);
 }
 
+/// No 100 can be passed back, and where HTTP/2 ends a stream, HTTP/1.1 says a length.
+#[test]
+fn a_request_is_told_in_the_words_of_http_1() {
+    let origin = Origin::answering("ok");
+    let evener = in_front_of(&origin);
+    let client = connect(&evener);
+    client.start(client.head("POST", "/without"), true).read().expect("an answer").expect_status(200);
+    client.start(client.head("DELETE", "/without"), true).read().expect("an answer").expect_status(200);
+    let mut head = client.head("PUT", "/with");
+    head.headers_mut().append("expect", http::HeaderValue::from_static("100-continue"));
+    client.start(head, true).read().expect("an answer").expect_status(200);
+    let [post, delete, put] = origin.requests().try_into().expect("three requests");
+    assert_eq!(post.values("content-length"), ["0"]);
+    assert!(delete.values("content-length").is_empty());
+    assert!(put.values("expect").is_empty(), "{put:?}");
+}
+
 /// Browsers send each cookie as a field of its own (RFC 9113 §8.2.3); many applications read one only.
 #[test]
 fn cookies_are_one_field_for_an_upstream_that_speaks_http_1() {
