@@ -14,6 +14,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 use super::client_stream::{Answer, ClientStream};
 use super::context::{RequestContext, Told};
 use super::exchange::Exchange;
+use super::head::is_host_and_port;
 use super::steps::{self, Outcome, Sent};
 use super::{grpc, headers, http2, refusal};
 use crate::config::UpstreamProtocol;
@@ -61,6 +62,15 @@ pub(super) fn within_size(request: &RequestHeader, ctx: &RequestContext) -> Resu
 
 /// What a field of a header list counts beside its name and value (RFC 9113 §6.5.2).
 const FIELD_OVERHEAD: usize = 32;
+
+/// Whether a request over HTTP/2 names one host; one of HTTP/1.1 was looked at as it was read.
+pub(super) fn names_a_host(request: &RequestHeader) -> Result<(), Reason> {
+    let is_good = |host: &[u8]| host.is_empty() || is_host_and_port(host);
+    let is_named = request.version != Version::HTTP_2
+        || (request.headers.get(header::HOST).is_none_or(|host| is_good(host.as_bytes()))
+            && request.uri.authority().is_none_or(|authority| is_good(authority.as_str().as_bytes())));
+    if is_named { Ok(()) } else { Err(Reason::BadRequest) }
+}
 
 /// Who asks, by which connection, and under which id.
 pub(super) fn identify(session: &Session, ctx: &mut RequestContext) {

@@ -102,6 +102,7 @@ impl ProxyHttp for Proxy {
         let head = adapt::head(request, &host);
         let is_https = adapt::is_https(request, ctx);
         let verdict = adapt::within_size(request, ctx)
+            .and_then(|()| adapt::names_a_host(request))
             .and_then(|()| steps::route(&head, is_https, fastrand::u64(..), ctx))
             .and_then(|way| steps::admit(&head, ctx).map(|()| way));
         drop(host);

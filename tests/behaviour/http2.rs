@@ -217,6 +217,22 @@ fn a_host_that_differs_from_the_authority_is_refused() {
     client.get("/").expect_status(200);
 }
 
+/// The next reader might cut it in two at another place.
+#[test]
+fn a_host_that_is_no_host_is_refused_as_over_http1() {
+    let origin = Origin::answering("ok");
+    let evener = in_front_of(&origin);
+    for host in ["a:99999", "a:b", "[::1]x", "a,b", "a;b"] {
+        let answer = evener.get_with("/", &format!("Host: {host}\r\n"));
+        assert_eq!(answer.status(), 400, "{host}");
+        let client = connect(&evener);
+        let mut head = client.head("GET", "/");
+        *head.uri_mut() = format!("http://{host}/").parse().unwrap();
+        assert_eq!(client.start(head, true).read().expect("an answer").status(), 400, "{host}");
+    }
+    assert_eq!(origin.requests_seen(), 0);
+}
+
 #[test]
 fn the_route_timeout_answers_504_and_the_connection_goes_on() {
     let origin =
