@@ -19,7 +19,7 @@ pub(super) async fn livez() -> &'static str {
 /// `GET /readyz` — 200 when traffic is welcome; 503 before the first health checks are done, and from
 /// the signal to stop on.
 pub(super) async fn readyz(State(control): State<Arc<Control>>) -> impl IntoResponse {
-    let text = match control.runtime().readiness.phase() {
+    let text = match control.runtime().readiness.seen() {
         Phase::Starting => "starting: the first health checks are under way\n",
         Phase::Ready => "ready\n",
         Phase::Draining => "draining: requests in flight finish, new ones belong elsewhere\n",
@@ -38,7 +38,7 @@ pub(super) async fn health_ready(State(control): State<Arc<Control>>) -> impl In
 }
 
 fn readiness(control: &Control) -> StatusCode {
-    match control.runtime().readiness.phase() {
+    match control.runtime().readiness.seen() {
         Phase::Ready => StatusCode::OK,
         Phase::Starting | Phase::Draining => StatusCode::SERVICE_UNAVAILABLE,
     }

@@ -389,6 +389,23 @@ async fn readiness_follows_the_phase_and_liveness_does_not() {
     }
 }
 
+/// Its predecessor accepts on the same sockets until it does itself.
+#[tokio::test]
+async fn a_process_that_takes_over_is_as_ready_as_the_one_before() {
+    let api = Api::new(TWO_POOLS);
+    let readiness = &api.runtime().readiness;
+    readiness.set_taking_over();
+    readiness.set_hearing();
+    api.get("/readyz").await.expect(503);
+    readiness.set_probed();
+    assert!(readiness.could_listen());
+    for path in ["/readyz", "/health/ready"] {
+        api.get(path).await.expect(200);
+    }
+    readiness.set_draining();
+    api.get("/readyz").await.expect(503);
+}
+
 #[tokio::test]
 async fn health_tells_a_weak_pool_from_a_dead_one() {
     let api = Api::up(TWO_POOLS);

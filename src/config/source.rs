@@ -154,8 +154,10 @@ impl fmt::Display for Unreadable {
     }
 }
 
-/// The folder of a file; of a bare name, the current one.
+/// The folder of a file; of a bare name, the current one. In full, so that two readings of one file agree on what
+/// it names, however they came to the file.
 fn folder_of(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),

@@ -446,6 +446,20 @@ fn a_file_is_loaded_with_its_folder() {
     assert!(loaded.warnings.is_empty());
 }
 
+/// `evener run --config evener.toml` reads it by that name, and each reload by the whole path.
+#[test]
+fn a_file_says_the_same_by_its_name_and_by_its_whole_path() {
+    let here = std::env::current_dir().unwrap();
+    let folder = tempfile::tempdir_in(&here).unwrap();
+    let path = folder.path().join("evener.toml");
+    std::fs::write(&path, format!("[log]\naccess = \"access.log\"\n{MINIMAL}")).unwrap();
+
+    let by_name = load(path.strip_prefix(&here).unwrap()).unwrap();
+    let by_path = load(&path).unwrap();
+    assert_eq!(by_name.config, by_path.config);
+    assert_eq!(by_name.source.folder, by_path.source.folder);
+}
+
 #[test]
 fn a_file_that_cannot_be_read_says_why_and_what_to_do() {
     let folder = tempfile::tempdir().unwrap();

@@ -70,7 +70,8 @@ const QUIETED: [(&str, LevelFilter); 8] = [
     // It warns of every PING that answers none of ours: a client could fill the disk with them.
     ("h2", LevelFilter::ERROR),
     ("hyper", LevelFilter::WARN),
-    ("rustls", LevelFilter::WARN),
+    // It warns of each host name that a client should not have asked for.
+    ("rustls", LevelFilter::ERROR),
 ];
 
 #[cfg(test)]
@@ -147,6 +148,7 @@ mod tests {
         assert!(usual.would_enable("pingora_core::services::listening", &Level::ERROR));
         assert!(!usual.would_enable("pingora_core::server", &Level::INFO));
         assert!(usual.would_enable("pingora_core::server", &Level::WARN));
+        assert!(!usual.would_enable("rustls::msgs::handshake", &Level::WARN), "clients choose what it says");
         assert!(usual.would_enable("evener::probe", &Level::INFO));
 
         let debugging = targets(Level::DEBUG);

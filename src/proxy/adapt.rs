@@ -14,7 +14,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 use super::client_stream::{Answer, ClientStream};
 use super::context::{RequestContext, Told};
 use super::exchange::Exchange;
-use super::head::is_authority;
+use super::head::is_host_and_port;
 use super::steps::{self, Outcome, Sent};
 use super::{grpc, headers, http2, refusal};
 use crate::config::UpstreamProtocol;
@@ -68,7 +68,7 @@ pub(super) fn unambiguous(request: &RequestHeader, ctx: &RequestContext) -> Resu
     }
     let host = request.headers.get(header::HOST).map(header::HeaderValue::as_bytes);
     let authority = request.uri.authority().map(|authority| authority.as_str().as_bytes());
-    let is_plain = |name: &[u8]| name.iter().all(|&byte| is_authority(byte));
+    let is_plain = |host: &[u8]| host.is_empty() || is_host_and_port(host);
     let is_target = request.uri.path() != "*" || request.method == http::Method::OPTIONS;
     let lengths = request.headers.get_all(header::CONTENT_LENGTH).iter().count();
     if is_target && lengths <= 1 && host.is_none_or(is_plain) && authority.is_none_or(is_plain) {

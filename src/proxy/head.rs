@@ -5,6 +5,8 @@
 //! both lengths, folded lines). Request smuggling lives in such gaps, so a head passes only when RFC
 //! 9112 leaves one reading of it, and the body's framing is decided here, once.
 
+use std::net::Ipv6Addr;
+
 use http::uri::Authority;
 use memchr::memchr;
 use pingora::http::RequestHeader;
@@ -212,7 +214,7 @@ impl<'a> RequestLine<'a> {
         if host.is_none() && !self.is_http_1_0 {
             return Err(Fault::Malformed("HTTP/1.1 request without Host"));
         }
-        if host.is_some_and(|host| !host.iter().all(|&byte| is_authority(byte))) {
+        if host.is_some_and(|host| !host.is_empty() && !is_host_and_port(host)) {
             return Err(Fault::Malformed("Host is not a host and port"));
         }
         if self.target.starts_with(b"/") || (self.target == b"*" && self.method == b"OPTIONS") {
@@ -228,6 +230,30 @@ impl<'a> RequestLine<'a> {
     }
 }
 
+/// Whether this is one host, perhaps with one port: what two readers could cut in two places is none.
+pub(super) fn is_host_and_port(authority: &[u8]) -> bool {
+    if !authority.iter().all(|&byte| is_authority(byte)) {
+        return false;
+    }
+    let end = match authority.first() {
+        Some(b'[') => memchr(b']', authority).map(|end| end + 1),
+        _ => Some(memchr(b':', authority).unwrap_or(authority.len())),
+    };
+    let Some((host, rest)) = end.and_then(|end| authority.split_at_checked(end)) else { return false };
+    let address = host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]"));
+    let is_host = match address.map(std::str::from_utf8) {
+        Some(address) => address.is_ok_and(|address| address.parse::<Ipv6Addr>().is_ok()),
+        None => !host.is_empty() && !host.iter().any(|byte| b"[]".contains(byte)),
+    };
+    is_host && rest.strip_prefix(b":").map_or(rest.is_empty(), is_port)
+}
+
+/// Digits of a port, or none, as RFC 3986 lets it.
+fn is_port(digits: &[u8]) -> bool {
+    let port = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u16>().ok());
+    digits.is_empty() || (digits.iter().all(u8::is_ascii_digit) && port.is_some())
+}
+
 /// The authority of `http://authority/…`; `None` unless it is a plain host and port.
 fn absolute_form_authority(target: &[u8]) -> Option<&[u8]> {
     let (scheme, rest) = target.split_at_checked(b"http://".len())?;
@@ -236,8 +262,7 @@ fn absolute_form_authority(target: &[u8]) -> Option<&[u8]> {
     }
     let end = rest.iter().position(|byte| b"/?".contains(byte)).unwrap_or(rest.len());
     let authority = rest.get(..end)?;
-    let is_plain = authority.iter().all(|&byte| is_authority(byte));
-    (is_plain && Authority::try_from(authority).is_ok()).then_some(authority)
+    (is_host_and_port(authority) && Authority::try_from(authority).is_ok()).then_some(authority)
 }
 
 impl<'a> Fields<'a> {
@@ -382,7 +407,7 @@ fn is_readable(target: &[u8]) -> bool {
 }
 
 /// Bytes of a host name, an IP address in brackets, a port. No user information, no list.
-pub(super) const fn is_authority(byte: u8) -> bool {
+const fn is_authority(byte: u8) -> bool {
     matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'%' | b':' | b'[' | b']')
 }
 
@@ -392,6 +417,39 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_host_may_have_one_port_and_nothing_else() {
+        for good in ["a", "a.b:80", "a:", "a_b.c", "1.2.3.4:65535", "[::1]", "[2001:db8::7]:443", "%41", "a."]
+        {
+            assert!(is_host_and_port(good.as_bytes()), "{good}");
+        }
+        for bad in [
+            "",
+            ":80",
+            "a:80:80",
+            "a:b",
+            "a:65536",
+            "a:+1",
+            "a:-1",
+            "::1",
+            "[::1",
+            "[::1]x",
+            "[::1]:x",
+            "[zz]",
+            "[1.2.3.4]",
+            "[]",
+            "a]",
+            "a[",
+            "a,b",
+            "u@a",
+            "a b",
+            "a/b",
+            "a;b",
+        ] {
+            assert!(!is_host_and_port(bad.as_bytes()), "{bad}");
+        }
+    }
 
     const LIMIT: usize = 4096;
 

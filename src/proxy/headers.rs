@@ -7,7 +7,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Uri};
 use pingora::http::{RequestHeader, ResponseHeader};
 
-use super::head::is_authority;
+use super::head::is_host_and_port;
 use super::tls::{ClientCertificate, ClientTls};
 use crate::config::HeaderEdits;
 
@@ -304,10 +304,10 @@ pub(super) fn https_location(
         Some(host) => host.to_str().ok()?,
         None => uri.authority()?.as_str(),
     };
-    let host = without_port(named);
-    if host.is_empty() || !host.bytes().all(is_authority) {
+    if !is_host_and_port(named.as_bytes()) {
         return None;
     }
+    let host = without_port(named);
     let absolute = origin_form(target, uri);
     let path = match absolute.as_deref().unwrap_or(target) {
         b"*" => &b"/"[..],

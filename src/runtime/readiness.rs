@@ -17,6 +17,7 @@ const LISTENING: u8 = 1;
 const PROBED: u8 = 2;
 const HEARING: u8 = 4;
 const DRAINING: u8 = 8;
+const TAKING_OVER: u8 = 16;
 
 /// The phase, readable from everywhere. It only moves forward.
 #[derive(Debug, Default)]
@@ -25,16 +26,31 @@ pub struct Readiness(AtomicU8);
 impl Readiness {
     /// The phase as of now.
     pub fn phase(&self) -> Phase {
-        match self.0.load(Ordering::Acquire) {
+        match self.0.load(Ordering::Acquire) & !TAKING_OVER {
             reached if reached & DRAINING != 0 => Phase::Draining,
             reached if reached == LISTENING | PROBED | HEARING => Phase::Ready,
             _ => Phase::Starting,
         }
     }
 
+    /// The phase for those who ask over the side port. While this process takes over, traffic is as welcome as
+    /// before: its predecessor accepts on the same sockets until this one does.
+    pub fn seen(&self) -> Phase {
+        let is_taking_over = self.0.load(Ordering::Acquire) & TAKING_OVER != 0;
+        match self.phase() {
+            Phase::Starting if is_taking_over && self.could_listen() => Phase::Ready,
+            phase => phase,
+        }
+    }
+
     /// Whether nothing is missing but listeners that accept.
     pub fn could_listen(&self) -> bool {
-        self.0.load(Ordering::Acquire) | LISTENING == LISTENING | PROBED | HEARING
+        (self.0.load(Ordering::Acquire) | LISTENING) & !TAKING_OVER == LISTENING | PROBED | HEARING
+    }
+
+    /// Somebody else's listeners become those of this process.
+    pub fn set_taking_over(&self) {
+        self.0.fetch_or(TAKING_OVER, Ordering::AcqRel);
     }
 
     /// Every listener accepts connections.

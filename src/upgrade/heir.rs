@@ -202,6 +202,8 @@ impl Heir {
         // From here on what fails is ours: the predecessor is told that we serve.
         REPORT.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.control.release_writes();
+        // The side port may accept before all of the others do.
+        runtime.readiness.set_taking_over();
         ready.notify_ready();
         while runtime.readiness.phase() == Phase::Starting {
             sleep(PAUSE).await;

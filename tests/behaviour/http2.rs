@@ -270,7 +270,7 @@ fn a_request_is_told_in_the_words_of_http_1() {
     let mut head = client.head("PUT", "/with");
     head.headers_mut().append("expect", http::HeaderValue::from_static("100-continue"));
     client.start(head, true).read().expect("an answer").expect_status(200);
-    let [post, delete, put] = origin.requests().try_into().expect("three requests");
+    let [post, delete, put] = <[_; 3]>::try_from(origin.requests()).expect("three requests");
     assert_eq!(post.values("content-length"), ["0"]);
     assert!(delete.values("content-length").is_empty());
     assert!(put.values("expect").is_empty(), "{put:?}");
@@ -288,6 +288,22 @@ fn cookies_are_one_field_for_an_upstream_that_speaks_http_1() {
     }
     client.start(head, true).read().expect("an answer").expect_status(200);
     assert_eq!(origin.only_request().values("cookie"), ["a=1; b=2; c=3"]);
+}
+
+/// The next reader might cut it in two at another place.
+#[test]
+fn a_host_that_is_no_host_is_refused_as_over_http1() {
+    let origin = Origin::answering("ok");
+    let evener = in_front_of(&origin);
+    for host in ["a:99999", "a:b", "[::1]x", "a,b", "a;b"] {
+        let answer = evener.get_with("/", &format!("Host: {host}\r\n"));
+        assert_eq!(answer.status(), 400, "{host}");
+        let client = connect(&evener);
+        let mut head = client.head("GET", "/");
+        *head.uri_mut() = format!("http://{host}/").parse().unwrap();
+        assert_eq!(client.start(head, true).read().expect("an answer").status(), 400, "{host}");
+    }
+    assert_eq!(origin.requests_seen(), 0);
 }
 
 #[test]

@@ -127,6 +127,9 @@ fn each_host_has_its_certificate_and_strangers_see_the_first() {
     assert_eq!(shown("www.example.org"), wildcard.der);
     assert_eq!(shown("first.example"), address.der);
     assert_eq!(shown("127.0.0.1"), address.der, "who asks for an address names no host");
+    for (name, der) in [("api.example.org.", &exact.der), ("www.example.org.", &wildcard.der)] {
+        assert_eq!(&openssl(evener.address(), &["-servername", name]).certificate, der, "{name}");
+    }
     for stranger in ["a.b.example.org", "example.org", "else.example"] {
         let seen = openssl(evener.address(), &["-servername", stranger]);
         assert_eq!(seen.certificate, address.der, "{stranger}");

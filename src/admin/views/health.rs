@@ -64,7 +64,7 @@ impl HealthView {
         let runtime = control.runtime();
         let checks = Checks::of(control);
         Self {
-            status: checks.condition(runtime.readiness.phase()),
+            status: checks.condition(runtime.readiness.seen()),
             timestamp: now_utc(),
             version: env!("CARGO_PKG_VERSION"),
             uptime: runtime.uptime().as_secs(),

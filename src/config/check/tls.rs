@@ -179,7 +179,7 @@ fn client_ca(fields: &Fields<'_>) -> Option<(ClientCaConfig, rustls::RootCertSto
         return None;
     };
     let file = file(&value)?;
-    match tls::authorities(&file.path) {
+    match tls::authorities(&file.path, SystemTime::now()) {
         Ok((store, sha256)) => {
             let auth = auth.unwrap_or(ClientAuth::Required);
             Some((ClientCaConfig { file: file.text.to_owned(), sha256, auth }, store))

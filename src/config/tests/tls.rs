@@ -337,6 +337,23 @@ fn a_certificate_and_a_key_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn an_authority_lets_clients_in_in_its_time_only() {
+    let desk = Desk::new();
+    let authority = |until: i32| {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(until, 3, 31));
+        params.self_signed(&key).unwrap().pem()
+    };
+    let asking = format!("{SITE}\nclient_ca = \"clients.crt\"");
+    desk.put_text("clients.crt", &authority(2021));
+    let said = desk.said(&asking);
+    assert!(said.contains("the file `clients.crt` has expired on 2021-03-31"), "{said}");
+    desk.put_text("clients.crt", &(authority(2021) + &authority(2999)));
+    assert!(desk.tls(&asking).client_ca.is_some());
+}
+
+#[test]
 fn a_certificate_is_served_in_its_time_only() {
     let desk = Desk::new();
     let said = |from: (i32, u8, u8), to: (i32, u8, u8)| {

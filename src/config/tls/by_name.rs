@@ -64,7 +64,9 @@ impl ByName {
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let can = Abilities { schemes: hello.signature_schemes(), suites: hello.cipher_suites() };
-        self.choose(hello.server_name(), &can)
+        // Some clients send the dot with which a host name may end.
+        let name = hello.server_name().map(|name| name.strip_suffix('.').unwrap_or(name));
+        self.choose(name, &can)
     }
 }
 

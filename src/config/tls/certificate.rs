@@ -118,6 +118,11 @@ impl Leaf {
     }
 }
 
+/// Whether this certificate is in force; what cannot be read is somebody else's affair.
+pub(super) fn in_force(der: &CertificateDer<'_>, now: SystemTime) -> Result<(), Unusable> {
+    X509Certificate::from_der(der).map_or(Ok(()), |(_, parsed)| validity(&parsed, now).map(drop))
+}
+
 fn validity(leaf: &X509Certificate<'_>, now: SystemTime) -> Result<Validity, Unusable> {
     let (from, to) = (leaf.validity().not_before, leaf.validity().not_after);
     if now < moment(from) {

@@ -3,11 +3,13 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
+use std::time::SystemTime;
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::certificate::in_force;
 use super::sha256_of;
 use crate::config::limits::PEM_BYTES_MAX;
 
@@ -51,8 +53,17 @@ pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, Unusable> {
 }
 
 /// The authorities of a file, and the SHA-256 of their certificates.
-pub(in crate::config) fn authorities(path: &Path) -> Result<(RootCertStore, String), Unusable> {
+pub(in crate::config) fn authorities(
+    path: &Path,
+    now: SystemTime,
+) -> Result<(RootCertStore, String), Unusable> {
     let found = certificates(path)?;
+    // Nobody looks at the dates of an authority later on: one that has ended would let its clients in for ever.
+    let (found, ended): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|certificate| in_force(certificate, now).is_ok());
+    if let (true, Some(first)) = (found.is_empty(), ended.first()) {
+        in_force(first, now)?;
+    }
     let mut store = RootCertStore::empty();
     for (index, certificate) in found.iter().enumerate() {
         store.add(certificate.clone()).map_err(|error| {
