@@ -84,8 +84,10 @@ fn lines(description: &Description) -> Option<String> {
     if told.iter().any(|(_, value)| value == SECRET) {
         return None;
     }
-    // Every host and every method are spelled by leaving them out.
+    // Every host and every method are spelled by leaving them out, and so is a listener without TLS; with TLS it
+    // needs files, which are not here.
     let told = told.iter().filter(|(key, value)| *value != Value::Array(Vec::new()) || key.ends_with("on"));
+    let told = told.filter(|(key, _)| key != "tls.enabled");
     Some(told.map(|(key, value)| format!("{key} = {}\n", in_toml(value))).collect())
 }
 
