@@ -25,6 +25,7 @@ pub mod proxy;
 // The roof: assembles, knows everyone.
 pub mod bench;
 pub mod cli;
+mod descriptors;
 pub mod server;
 pub mod signals;
 pub mod upgrade;

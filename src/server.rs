@@ -15,11 +15,12 @@ use pingora::services::background::{BackgroundService, background_service};
 use pingora::services::listening::Service;
 use tokio::sync::watch;
 
-use crate::admin;
+use crate::admin::SidePort;
 use crate::balance::TICK;
 use crate::config::limits::DURATION_MAX;
 use crate::config::{Config, has_system_roots};
 use crate::control::{self, Control, Start};
+use crate::descriptors;
 use crate::observe::{AccessLog, SAMPLE};
 use crate::probe::Prober;
 use crate::proxy::{Proxy, TrafficApp, for_probe};
@@ -80,6 +81,7 @@ pub fn run(
         addresses.into_iter().try_for_each(can_bind)?;
     }
     die_when_a_listener_fails();
+    look_at_the_limit_of_descriptors(&config);
     let conf = server_conf(&config);
     let mut server = Server::new_with_opt_and_conf(Opt::default(), conf);
     server.bootstrap();
@@ -91,7 +93,7 @@ pub fn run(
     let entrance = server.add_service(entrance);
     for listens in [
         server.add_service(traffic(&server, &runtime, idle_end)),
-        server.add_service(admin::service(control.clone())),
+        server.add_service(SidePort::new(control.clone())),
         server.add_service(background_service("listening", Greeter(runtime.clone()))),
     ] {
         listens.add_dependency(&entrance);
@@ -105,6 +107,21 @@ pub fn run(
     server.run(RunArgs { shutdown_signal: Box::new(Signals::new(control, table, idle_ends)) });
     runtime.flush_access_log();
     Ok(())
+}
+
+/// Tells when the system allows fewer descriptors than the connections that the file allows need.
+fn look_at_the_limit_of_descriptors(config: &Config) {
+    let limit = descriptors::raise_limit();
+    let connections: usize = config.listeners.iter().map(|listener| listener.max_connections).sum();
+    // One to the client, and one to an upstream.
+    let needed = connections.saturating_mul(2);
+    if limit < needed as u64 {
+        tracing::warn!(
+            limit,
+            needed,
+            "fewer file descriptors than max_connections may need; raise the limit (LimitNOFILE, `ulimit -Hn`) or lower max_connections"
+        );
+    }
 }
 
 /// What runs first; where a predecessor runs it, with what that learned and counted.

@@ -72,9 +72,14 @@ mod upstream_edit;
 mod views;
 mod write;
 
+use std::future::pending;
 use std::sync::Arc;
 
-use pingora::services::listening::Service;
+use async_trait::async_trait;
+use pingora::server::{ListenFds, ShutdownWatch};
+use pingora::services::Service;
+use pingora::services::listening::Service as Listening;
+use tokio::sync::watch;
 
 pub use connection::AdminApp;
 
@@ -85,10 +90,54 @@ use crate::control::Control;
 const THREADS: usize = 1;
 
 /// The side port, as a service that listens on `admin.address`.
-pub fn service(control: Arc<Control>) -> Service<AdminApp> {
-    let address = control.runtime().peek().config.admin.address.to_string();
-    let mut service = Service::new("admin".to_owned(), AdminApp::new(control));
-    service.threads = Some(THREADS);
-    service.add_tcp(&address);
-    service
+///
+/// It outlives the listeners for traffic: while the process drains, this is where one sees what it still waits
+/// for. After a handover it stops with them, since the successor answers.
+pub struct SidePort {
+    listening: Listening<AdminApp>,
+    control: Arc<Control>,
+}
+
+impl SidePort {
+    /// For what `control` runs.
+    pub fn new(control: Arc<Control>) -> Self {
+        let address = control.runtime().peek().config.admin.address.to_string();
+        let mut listening = Listening::new("admin".to_owned(), AdminApp::new(control.clone()));
+        listening.threads = Some(THREADS);
+        listening.add_tcp(&address);
+        Self { listening, control }
+    }
+}
+
+#[async_trait]
+impl Service for SidePort {
+    async fn start_service(
+        &mut self,
+        sockets: Option<ListenFds>,
+        mut shutdown: ShutdownWatch,
+        listeners_per_socket: usize,
+    ) {
+        let (leave, leaving) = watch::channel(false);
+        let succession = self.control.succession();
+        let successor_serves = async {
+            // An error means that the server is gone, and the process with it.
+            let _ = shutdown.wait_for(|is_stopping| *is_stopping).await;
+            if succession.is_handed_over() {
+                leave.send_replace(true);
+            }
+            pending::<()>().await;
+        };
+        tokio::select! {
+            () = self.listening.start_service(sockets, leaving, listeners_per_socket) => {}
+            () = successor_serves => {}
+        }
+    }
+
+    fn name(&self) -> &str {
+        self.listening.name()
+    }
+
+    fn threads(&self) -> Option<usize> {
+        self.listening.threads()
+    }
 }

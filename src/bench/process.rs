@@ -21,7 +21,6 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{kill, killpg};
 use nix::unistd::Pid;
 
@@ -213,16 +212,6 @@ impl Drop for Process {
         let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
         let _ = child.kill();
         let _ = child.wait();
-    }
-}
-
-/// Lets this process, and those that it starts from now on, open as many files as the system allows: clients,
-/// servers and balancers have a connection each for whatever is under way. What cannot be had is done without.
-pub fn raise_file_limit() {
-    if let Ok((now, most)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && now < most
-    {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
 }
 

@@ -10,7 +10,7 @@ use super::candidate::{self, Place, Running};
 use super::error::BenchError;
 use super::load::{self, Order};
 use super::name::Candidate;
-use super::process::{Usage, raise_file_limit};
+use super::process::Usage;
 use super::progress::Progress;
 use super::report::{Outcome, Run};
 use super::scenario::{Fate, Scenario};
@@ -18,6 +18,7 @@ use super::schedule::schedule;
 use super::server::Fleet;
 use super::turn::{Doubt, Turn, Used};
 use super::{machine, oracle, verdict};
+use crate::descriptors::raise_limit;
 
 /// From the moment when everything is ready to the first request: all threads are waiting by then.
 const LEAD: Duration = Duration::from_millis(300);
@@ -49,7 +50,8 @@ pub struct Task<'a> {
 pub fn run(task: &Task<'_>, told: impl Fn(&Outcome)) -> (Run, Result<(), BenchError>) {
     let started = SystemTime::now();
     // The servers' ports count, too, and they come first.
-    raise_file_limit();
+    // For us and for those that we start: each request under way has a connection or two.
+    raise_limit();
     let machine = machine::facts();
     let turns = task.scenarios.iter().map(|(_, candidates)| candidates.len() * task.rounds).sum();
     let progress = Progress::new(turns);

@@ -102,6 +102,27 @@ fn ready_fails_before_listeners_close() {
     assert_eq!(evener.ends_within(SOON).and_then(|status| status.code()), Some(0));
 }
 
+/// Who drains for minutes is looked at meanwhile, and scraped to the last request.
+#[test]
+fn the_side_port_answers_while_requests_finish() {
+    let origin = Origin::answering("ok");
+    let mut evener = in_front_of(&origin, "drain_timeout = \"60s\"");
+    origin.hold();
+    let under_way = evener.get_in_background("/");
+    origin.wait_for_request();
+    evener.signal("TERM");
+    wait_until(SOON, || {
+        let Ok(mut client) = Client::try_connect(evener.address()) else { return true };
+        client.is_closed_within(Duration::from_millis(50))
+    });
+    assert_eq!(evener.admin().get("/readyz").status(), 503);
+    assert_eq!(evener.admin().get("/livez").status(), 200);
+    evener.admin().expect_metric("evener_requests_in_flight", &[], 1.0);
+    origin.release();
+    under_way.join().expect_status(200);
+    assert_eq!(evener.ends_within(SOON).and_then(|status| status.code()), Some(0));
+}
+
 #[test]
 fn a_stopping_process_takes_no_new_connections() {
     let origin = Origin::answering("ok");

@@ -39,8 +39,9 @@ use self::plan::Plan;
 use super::error::BenchError;
 use super::machine;
 use super::name::Candidate;
-use super::process::{Process, Signal, Usage, raise_file_limit};
+use super::process::{Process, Signal, Usage};
 use super::scenario::Scenario;
+use crate::descriptors::raise_limit;
 
 /// Where candidates run, and what they stand in front of.
 pub struct Place<'a> {
@@ -97,7 +98,7 @@ pub fn start(candidate: Candidate, place: &Place<'_>) -> Result<Running, BenchEr
     if candidate == Candidate::Direct {
         return Ok(Running { addresses: vec![first; count], balancers: Vec::new() });
     }
-    raise_file_limit();
+    raise_limit();
     let balancers: Result<Vec<Balancer>, BenchError> =
         (0..count).map(|number| Balancer::start(candidate, Plan::new(candidate, place, number)?)).collect();
     let balancers = balancers?;

@@ -2,6 +2,7 @@
 
 use super::super::error::BenchError;
 use super::super::scenario::{Load, Scenario};
+use crate::descriptors::raise_limit;
 
 /// Requests under way at most; more than that is no load any more but a queue of our own.
 pub(super) const IN_FLIGHT_MAX: usize = 20_000;
@@ -44,16 +45,7 @@ pub(super) fn in_flight_max(scenario: &Scenario) -> Result<usize, BenchError> {
 }
 
 fn free_after_raising() -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        let most = Rlimit { current: limit.maximum, maximum: limit.maximum };
-        // Where it is refused, the limit stays as it is and is read below.
-        let _ = setrlimit(Resource::Nofile, most);
-    }
-    let allowed = getrlimit(Resource::Nofile).current;
-    let allowed = allowed.map_or(usize::MAX, |allowed| usize::try_from(allowed).unwrap_or(usize::MAX));
-    allowed.saturating_sub(used())
+    usize::try_from(raise_limit()).unwrap_or(usize::MAX).saturating_sub(used())
 }
 
 /// Those of this process, and a guess where nobody tells.
