@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::rig::{Ca, Evener, Modern, Origin, Pair, Reply, Setup, mute_server, quoted};
+use crate::rig::{Ca, Evener, Modern, Origin, Pair, Reply, Setup, mute_server, put, quoted};
 use crate::rig::{run_to_end, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -183,6 +183,41 @@ fn another_certificate_under_the_same_name_takes_effect_with_a_reload() {
     fs::write(authority.file(), "no certificate").expect("write");
     evener.reload_in_vain(&pool("app", &[&front.address()], &tls));
     evener.get("/").expect_status(200);
+}
+
+/// As those of listeners: who renews them need not tell anybody.
+#[test]
+fn files_that_change_on_the_disk_are_used_without_a_word() {
+    let (authority, stranger, origin) = (Ca::new(), Ca::new(), Origin::answering("ok"));
+    let server = authority.server_for_clients_of(&authority.certificate(NAME), &["http/1.1"]);
+    let front = Setup { http1: Some(origin.address()), ..Setup::default() }.over(server).start();
+    let (ours, foreign) = (authority.certificate("evener.internal"), stranger.certificate("evener.internal"));
+    let shown = format!("certificate = {}, key = {}", quoted(&ours.certificate), quoted(&ours.key));
+    let tls = format!("{}, {shown}", trusting(&authority));
+    let evener = Evener::start_watching(&pool("app", &[&front.address()], &tls));
+    let expect = |status: u16, generation: u64| {
+        wait_until(SOON, || evener.get("/").status() == status);
+        assert_eq!(evener.generation(), generation, "{}", evener.log());
+    };
+    expect(200, 1);
+
+    // Whom we believe; and what is no certificate leaves that as it is.
+    put(&authority.file(), &stranger.pem());
+    expect(502, 2);
+    put(&authority.file(), "no certificate");
+    evener.wait_for_log(&format!("{}` holds no certificate", authority.file().display()));
+    expect(502, 2);
+    put(&authority.file(), &authority.pem());
+    expect(200, 3);
+
+    // Who we are: half of an exchange, then all of it.
+    let read = |file: &Path| fs::read_to_string(file).expect("a file");
+    put(&ours.certificate, &read(&foreign.certificate));
+    evener.wait_for_log("is not that of the certificate");
+    expect(200, 3);
+    put(&ours.key, &read(&foreign.key));
+    expect(502, 4);
+    evener.admin().wait_for_rest();
 }
 
 /// PINGORA.md, 3.1: Pingora loads the system's CAs at the start and panics; and makes a verifier of none.

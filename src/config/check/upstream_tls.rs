@@ -217,9 +217,11 @@ fn private_key(file: &str, desk: &Desk<'_>) -> Result<PrivateKeyDer<'static>, Wr
     }
 }
 
-/// What is in a file; a relative name starts at the desk's folder.
+/// What is in a file; a relative name starts at the desk's folder. Whoever follows the configuration follows
+/// this file too.
 fn read_file(file: &str, desk: &Desk<'_>) -> Result<Vec<u8>, Wrong> {
     let path = desk.folder.join(file);
+    desk.reads(&path);
     let wrong = |what: &str, help: &str| {
         let message = format!("the file `{}` {what}", shown(&path.display().to_string()));
         Wrong::new(message, "cannot be read", help)
