@@ -205,7 +205,7 @@ fn files_that_change_on_the_disk_are_used_without_a_word() {
     put(&authority.file(), &stranger.pem());
     expect(502, 2);
     put(&authority.file(), "no certificate");
-    evener.wait_for_log(&format!("{}` holds no certificate", authority.file().display()));
+    evener.wait_for_log(&format!("{}` has no certificate in it", authority.file().display()));
     expect(502, 2);
     put(&authority.file(), &authority.pem());
     expect(200, 3);
@@ -213,7 +213,7 @@ fn files_that_change_on_the_disk_are_used_without_a_word() {
     // Who we are: half of an exchange, then all of it.
     let read = |file: &Path| fs::read_to_string(file).expect("a file");
     put(&ours.certificate, &read(&foreign.certificate));
-    evener.wait_for_log("is not that of the certificate");
+    evener.wait_for_log("does not belong to the certificate");
     expect(200, 3);
     put(&ours.key, &read(&foreign.key));
     expect(502, 4);
@@ -338,9 +338,9 @@ fn bad_material_is_refused_at_check_with_its_place() {
     };
     let wrong = [
         (format!("server_name = \"{NAME}\", ca = \"nowhere.pem\""), "nowhere.pem` does not exist"),
-        (format!("server_name = \"{NAME}\", ca = {}", quoted(&pair.key)), "holds no certificate"),
-        (ours(&pair.certificate, &foreign.key), "is not that of the certificate"),
-        (ours(&pair.certificate, &pair.certificate), "holds no private key"),
+        (format!("server_name = \"{NAME}\", ca = {}", quoted(&pair.key)), "has no certificate in it"),
+        (ours(&pair.certificate, &foreign.key), "does not belong to the certificate"),
+        (ours(&pair.certificate, &pair.certificate), "has no private key in it"),
         (ours(&old.certificate, &old.key), "expired on 2020-12-31"),
         (format!("server_name = \"{NAME}\", ca = {}", quoted(&old.certificate)), "expired on 2020-12-31"),
     ];
