@@ -1,6 +1,7 @@
 //! Files that a configuration names, and whether they are still what was read.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -44,6 +45,17 @@ fn look(path: &Path) -> Option<Look> {
     let found = fs::metadata(path).ok()?;
     let (modified, changed) = ((found.mtime(), found.mtime_nsec()), (found.ctime(), found.ctime_nsec()));
     Some((found.dev(), found.ino(), found.len(), modified, changed))
+}
+
+/// What is in a file; at most one byte more than `bytes_max`. Opening a pipe would wait for its writer, so only
+/// ordinary files are opened.
+pub(super) fn read_ordinary(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

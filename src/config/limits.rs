@@ -102,8 +102,5 @@ pub const TOKENS_MAX: usize = 64;
 /// Bytes of a Unix socket's path: `sun_path` on Linux, without its closing zero.
 pub const UNIX_PATH_BYTES_MAX: usize = 107;
 
-/// Bytes of a file with certificates or a key for upstreams: the CA bundle of Debian has a quarter of it.
-pub const UPSTREAM_PEM_BYTES_MAX: u64 = 1024 * 1024;
-
 /// Bytes of the name of a gRPC service in a health check: longer than any path, within one frame.
 pub const GRPC_SERVICE_BYTES_MAX: usize = 1_024;

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! `fields.rs` reads a table key by key, `values.rs` single values, `words.rs` guesses what was meant;
-//! `defaults.rs` and `limits.rs` hold the numbers. `without_file.rs` makes a [`Config`] from a few addresses.
+//! `defaults.rs` and `limits.rs` hold the numbers; `pem.rs` and `pair.rs` read certificates and keys, and say what
+//! is wrong with them. `without_file.rs` makes a [`Config`] from a few addresses.
 //!
 //! **To add a key**: a field below, one line where its table is read (`check/<table>.rs`), a default in
 //! `defaults.rs`, and its entry in `config/evener.toml`; a test fails while the entry is missing.
@@ -29,6 +30,8 @@ mod files;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod limits;
+mod pair;
+mod pem;
 mod report;
 mod source;
 #[cfg(test)]

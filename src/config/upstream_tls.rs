@@ -4,15 +4,11 @@
 //! reload notices.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::path::Path;
 
-use ring::digest::{Context, SHA256};
 use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 
-use super::limits::UPSTREAM_PEM_BYTES_MAX;
+use super::pem::sha256_of;
 
 /// `tls` of a pool, its files read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,11 +36,7 @@ impl Certificates {
     /// Tells these certificates from others: the first 16 hexadecimal digits of their SHA-256, to be
     /// compared by eye with what was there before.
     pub fn fingerprint(&self) -> String {
-        let mut context = Context::new(&SHA256);
-        self.ders.iter().for_each(|der| context.update(der));
-        let hash = context.finish();
-        let start = hash.as_ref().iter().take(8).fold(0, |start: u64, &byte| start << 8 | u64::from(byte));
-        format!("{start:016x}")
+        sha256_of(&self.ders).chars().take(16).collect()
     }
 }
 
@@ -95,18 +87,4 @@ pub fn has_system_roots() -> bool {
     let mut store = RootCertStore::empty();
     // One that cannot be read would stop the engine when it loads them.
     !found.is_empty() && found.into_iter().all(|certificate| store.add(certificate).is_ok())
-}
-
-/// The bytes of a file with certificates or a key. Opening a pipe would wait for its writer, so only
-/// ordinary files are opened.
-pub(super) fn pem_of(path: &Path) -> io::Result<Vec<u8>> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    let mut pem = Vec::new();
-    File::open(path)?.take(UPSTREAM_PEM_BYTES_MAX + 1).read_to_end(&mut pem)?;
-    if pem.len() as u64 > UPSTREAM_PEM_BYTES_MAX {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    Ok(pem)
 }

@@ -10,7 +10,6 @@
 //! kind of probe**: write its file after the pattern of `tcp.rs`, add a variant to
 //! [`ProbeConfig`], and follow the compiler to the match in `Asker::ask`.
 
-mod announcing;
 mod grpc;
 mod http;
 mod question;
@@ -155,14 +154,13 @@ impl Prober {
         // Who comes back from maintenance is new here, and asked at once.
         let asked = |upstream: &&Upstream| upstream.config.mode != Mode::Maintenance;
         for upstream in pool.upstreams().iter().filter(asked) {
-            let mut peer = match (self.dial)(pool, upstream, check.timeout) {
+            let peer = match (self.dial)(pool, upstream, check.timeout) {
                 Ok(peer) => peer,
                 Err(error) => {
                     tracing::warn!(pool = %pool.config.name, upstream = %upstream.state.address, %error, "health check not possible");
                     continue;
                 }
             };
-            announcing::announce(pool.config.proxy_protocol, &mut peer);
             let subject = Subject {
                 state: upstream.state.clone(),
                 peer,

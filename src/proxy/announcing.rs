@@ -1,5 +1,6 @@
 //! Announces for whom we connect: a PROXY header, sent before anything else.
 
+use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
@@ -21,7 +22,7 @@ static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// Connects and sends these bytes.
 #[derive(Debug)]
-struct Announcing(Vec<u8>);
+struct Announcing(Cow<'static, [u8]>);
 
 /// Lets connections to this peer begin with a header that tells of a client.
 ///
@@ -30,7 +31,13 @@ struct Announcing(Vec<u8>);
 pub(super) fn announce(version: Version, ends: &Ends, peer: &mut HttpPeer) {
     let header = proxy_header::write(version, ends);
     peer.group_key = KEYS.hash_one((peer.group_key, &header));
-    peer.options.custom_l4 = Some(Arc::new(Announcing(header)));
+    peer.options.custom_l4 = Some(Arc::new(Announcing(header.into())));
+}
+
+/// Lets a connection to this peer begin with a header that tells of nobody: it is our own.
+pub(super) fn announce_own(version: Version, peer: &mut HttpPeer) {
+    let header = proxy_header::write_own(version);
+    peer.options.custom_l4 = Some(Arc::new(Announcing(header.into())));
 }
 
 #[async_trait]

@@ -16,15 +16,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
-use pingora::protocols::tls::{SslDigest, TlsRef};
-use pingora::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, IO, Peek, Shutdown, SocketDigest, Ssl, Stream,
-    TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest,
-};
+use pingora::protocols::{IO, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::by_socket::answer_by_socket;
 use super::chunked::ChunkScanner;
 use super::exchange::Exchange;
 use super::head::Framing;
@@ -399,50 +395,4 @@ impl fmt::Debug for ClientStream {
     }
 }
 
-#[async_trait]
-impl Shutdown for ClientStream {
-    async fn shutdown(&mut self) {
-        self.socket.shutdown().await;
-    }
-}
-
-impl UniqueID for ClientStream {
-    fn id(&self) -> UniqueIDType {
-        self.socket.id()
-    }
-}
-
-impl Ssl for ClientStream {
-    fn get_ssl(&self) -> Option<&TlsRef> {
-        self.socket.get_ssl()
-    }
-
-    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.socket.get_ssl_digest()
-    }
-
-    fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.socket.selected_alpn_proto()
-    }
-}
-
-impl GetTimingDigest for ClientStream {
-    /// Nobody asks for it, and it would be an allocation with every request.
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-
-impl GetProxyDigest for ClientStream {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.socket.get_proxy_digest()
-    }
-}
-
-impl GetSocketDigest for ClientStream {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.socket.get_socket_digest()
-    }
-}
-
-impl Peek for ClientStream {}
+answer_by_socket!(ClientStream);

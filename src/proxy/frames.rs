@@ -14,15 +14,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::tls::{SslDigest, TlsRef};
-use pingora::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
-    TimingDigest, UniqueID, UniqueIDType,
-};
+use pingora::protocols::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::by_socket::answer_by_socket;
 use super::http2::PREFACE;
 
 /// Goodwill of a new connection, and the most that can be saved: 10 000 PINGs, or 1 000 requests that are reset
@@ -268,53 +263,7 @@ impl fmt::Debug for Counted {
     }
 }
 
-#[async_trait]
-impl Shutdown for Counted {
-    async fn shutdown(&mut self) {
-        self.socket.shutdown().await;
-    }
-}
-
-impl UniqueID for Counted {
-    fn id(&self) -> UniqueIDType {
-        self.socket.id()
-    }
-}
-
-impl Ssl for Counted {
-    fn get_ssl(&self) -> Option<&TlsRef> {
-        self.socket.get_ssl()
-    }
-
-    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.socket.get_ssl_digest()
-    }
-
-    fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.socket.selected_alpn_proto()
-    }
-}
-
-impl GetTimingDigest for Counted {
-    /// Nobody asks for it.
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-
-impl GetProxyDigest for Counted {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.socket.get_proxy_digest()
-    }
-}
-
-impl GetSocketDigest for Counted {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.socket.get_socket_digest()
-    }
-}
-
-impl Peek for Counted {}
+answer_by_socket!(Counted);
 
 /// How long a silent client is waited for before it is asked whether it is there, and again before it is
 /// given up.

@@ -14,6 +14,7 @@ mod accept;
 mod adapt;
 mod announced;
 mod announcing;
+mod by_socket;
 mod chunked;
 mod client_stream;
 mod connection;

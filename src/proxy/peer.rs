@@ -9,7 +9,7 @@ use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use super::announcing::announce;
+use super::announcing::{announce, announce_own};
 use super::exchange::Exchange;
 use crate::config::{PoolConfig, UpstreamAddress, UpstreamProtocol, UpstreamTls};
 use crate::proxy_header::Ends;
@@ -70,6 +70,9 @@ pub fn for_probe(pool: &Pool, upstream: &Upstream, timeout: Duration) -> pingora
     options.read_timeout = Some(timeout);
     options.write_timeout = Some(timeout);
     options.max_h2_streams = 1;
+    if let Some(version) = pool.config.proxy_protocol {
+        announce_own(version, &mut peer);
+    }
     Ok(Box::new(peer))
 }
 

@@ -1,6 +1,7 @@
 //! HTTP/2 against clients that mean harm: the connection is bounded or ends, others are served, memory stays
 //! where it was, and nothing goes on afterwards. Which limit does it stands in `src/proxy/http2.rs`.
 
+use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -113,12 +114,22 @@ fn assert_calm(code: Option<u32>) {
     assert!(matches!(code, None | Some(ENHANCE_YOUR_CALM)), "GOAWAY {code:?}");
 }
 
+/// Whether the server has hung up: nothing comes any more, and nothing that is sent is taken.
 fn is_closed(frames: &mut Frames) -> bool {
-    thread::sleep(Duration::from_millis(50));
+    let is_silent = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+    let has_ended = loop {
+        match frames.try_read() {
+            Ok(Some(_)) => {}
+            Ok(None) => break true,
+            Err(error) => break !is_silent(&error),
+        }
+    };
+    // A socket that nobody has answers the first of them with a reset.
     let ping = frame(kind::PING, flag::NONE, 0, &[0; 8]);
-    frames.send_if_open(&ping);
-    thread::sleep(Duration::from_millis(200));
-    !frames.send_if_open(&ping)
+    if has_ended {
+        wait_until(Duration::from_secs(20), || !frames.send_if_open(&ping));
+    }
+    has_ended
 }
 
 /// CVE-2023-44487.

@@ -528,24 +528,16 @@ fn nobody_says_of_himself_who_he_is() {
         let told = request.headers().iter().filter(|(name, _)| folded(name).starts_with("x-client"));
         told.map(|(name, value)| format!("{name}: {value}")).collect()
     };
+    let claim = |evener: &Evener| {
+        let mut client = scene.client().connect(evener.address(), "example.com");
+        client.request("GET", "/", claims, b"").expect_status(200);
+    };
     let evener = Evener::start(&asking);
-    drop(
-        scene
-            .client()
-            .connect(evener.address(), "example.com")
-            .request("GET", "/", claims, b"")
-            .expect_status(200),
-    );
+    claim(&evener);
     assert_eq!(told(&scene.origin.requests()[0]), ["X-Client-Cert-Verified: false"]);
 
     evener.reload(&scene.text(&["site"], ""));
-    drop(
-        scene
-            .client()
-            .connect(evener.address(), "example.com")
-            .request("GET", "/", claims, b"")
-            .expect_status(200),
-    );
+    claim(&evener);
     evener.reload(&scene.pool());
     drop(evener.get_with("/", claims).expect_status(200));
     for request in &scene.origin.requests()[1..] {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use h2::Reason;
 
 use crate::rig::{
-    Act, Background, Ca, Client, Evener, Modern, Origin, Reply, Response, Setup, mute_server, quoted,
-    wait_until,
+    Act, AuthorityFolder, Background, Client, Evener, Modern, Origin, Reply, Response, Setup, mute_server,
+    quoted, wait_until,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -31,7 +31,7 @@ fn text_of(origins: &[&Modern], more: &str) -> String {
     format!("[pools.app]\nupstreams = [{}]\n{protocol}{UNCHECKED}\n{more}", addresses.join(", "))
 }
 
-fn over_tls(authority: &Ca) -> String {
+fn over_tls(authority: &AuthorityFolder) -> String {
     format!("tls = {{ server_name = \"{NAME}\", ca = {} }}\n", quoted(&authority.file()))
 }
 
@@ -115,7 +115,7 @@ fn max_connections_counts_requests_though_they_share_a_connection() {
 
 #[test]
 fn alpn_settles_the_protocol_over_tls() {
-    let (authority, plain) = (Ca::new(), Origin::answering("one"));
+    let (authority, plain) = (AuthorityFolder::new(), Origin::answering("one"));
     let pair = authority.certificate(NAME);
     let with = |protocols: &[&str]| {
         let setup = Setup { http1: Some(plain.address()), ..Setup::http2(|_| Act::ok("two")) };
@@ -164,7 +164,7 @@ fn alpn_settles_the_protocol_over_tls() {
 /// Over HTTP/2 there are no upgrades; ours to an `auto` pool goes over HTTP/1.1.
 #[test]
 fn a_websocket_is_refused_where_it_cannot_be_and_otherwise_carried() {
-    let (authority, echo) = (Ca::new(), Origin::serving(Reply::echo_web_socket));
+    let (authority, echo) = (AuthorityFolder::new(), Origin::serving(Reply::echo_web_socket));
     let server = authority.certificate(NAME).server(&["h2", "http/1.1"]);
     let origin =
         Setup { http1: Some(echo.address()), ..Setup::http2(|_| Act::ok("two")) }.over(server).start();
@@ -297,7 +297,7 @@ fn a_connection_that_dies_takes_no_idempotent_request_with_it() {
 /// The kernel of a hung process takes what is sent, so nothing but a ping tells.
 #[test]
 fn a_silent_peer_is_found_dead_before_its_requests_give_up() {
-    let authority = Ca::new();
+    let authority = AuthorityFolder::new();
     let server = authority.certificate(NAME).server(&["h2"]);
     let over = |server| Setup::http2(|_| Act::ok("ok")).over(server).start();
     let (silent, other) = (over(server.clone()), over(server));
@@ -365,7 +365,7 @@ fn a_client_that_does_not_read_holds_up_nobody() {
 
 #[test]
 fn an_upstream_that_demands_http1_gets_it_in_an_auto_pool() {
-    let (authority, plain) = (Ca::new(), Origin::answering("one"));
+    let (authority, plain) = (AuthorityFolder::new(), Origin::answering("one"));
     let server = authority.certificate(NAME).server(&["h2", "http/1.1"]);
     let setup =
         Setup { http1: Some(plain.address()), ..Setup::http2(|_| Act::Reset(Reason::HTTP_1_1_REQUIRED)) };

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::rig::{Background, Ca, Client, Evener, Pair, quoted, reserve_port, wait_until};
+use crate::rig::{AuthorityFolder, Background, Client, Evener, Pair, quoted, reserve_port, wait_until};
 
 /// To start, on a machine under load.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -109,7 +109,7 @@ fn pool(name: &str, port: u16, protocol: &str, tls: &str) -> String {
 /// nginx leaves its connections again and again, in the middle of the traffic.
 #[test]
 fn nginx_is_spoken_to_in_whatever_it_understands() {
-    let authority = Ca::new();
+    let authority = AuthorityFolder::new();
     let Some((_nginx, ports)) = nginx(&authority.certificate(NAME)) else { return };
     let tls = format!("tls = {{ server_name = \"{NAME}\", ca = {} }}", quoted(&authority.file()));
     let pools = [
@@ -145,7 +145,7 @@ fn nginx_is_spoken_to_in_whatever_it_understands() {
 
 #[test]
 fn the_health_service_of_grpcs_own_library_is_understood() {
-    let (authority, port) = (Ca::new(), reserve_port());
+    let (authority, port) = (AuthorityFolder::new(), reserve_port());
     let pair = authority.certificate(NAME);
     let Some(mut server) = grpc_server(&pair, port, &[]) else { return };
     let checked = |port: u16, service: &str| {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::rig::{Ca, Evener, Modern, Origin, Pair, Reply, Setup, mute_server, quoted};
+use crate::rig::{AuthorityFolder, Evener, Modern, Origin, Pair, Reply, Setup, mute_server, put, quoted};
 use crate::rig::{run_to_end, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -23,7 +23,7 @@ fn pool(name: &str, addresses: &[&str], tls: &str) -> String {
     format!("[pools.{name}]\nupstreams = [{}]\ntls = {{ {tls} }}\n{UNCHECKED}\n", addresses.join(", "))
 }
 
-fn trusting(authority: &Ca) -> String {
+fn trusting(authority: &AuthorityFolder) -> String {
     format!("server_name = \"{NAME}\", ca = {}", quoted(&authority.file()))
 }
 
@@ -33,7 +33,7 @@ fn lines_with(evener: &Evener, phrase: &str) -> usize {
 
 #[test]
 fn requests_go_over_tls_to_an_upstream_of_the_right_name_and_ca() {
-    let (authority, origin) = (Ca::new(), Origin::answering("secret"));
+    let (authority, origin) = (AuthorityFolder::new(), Origin::answering("secret"));
     let front = behind_tls(&origin, &authority.certificate(NAME));
     let evener = Evener::start(&pool("app", &[&front.address()], &trusting(&authority)));
 
@@ -49,10 +49,10 @@ fn requests_go_over_tls_to_an_upstream_of_the_right_name_and_ca() {
 /// More than one CA may be trusted, and intermediate certificates in the chain of an upstream count.
 #[test]
 fn a_ca_file_may_hold_several() {
-    let (one, other, origin) = (Ca::new(), Ca::new(), Origin::answering("ok"));
+    let (one, other, origin) = (AuthorityFolder::new(), AuthorityFolder::new(), Origin::answering("ok"));
     let fronts = [behind_tls(&origin, &one.certificate(NAME)), behind_tls(&origin, &other.certificate(NAME))];
-    let both = one.write("both", &format!("# two of them\n{}\n{}", one.pem(), other.pem()), "");
-    let tls = format!("server_name = \"{NAME}\", ca = {}", quoted(&both.certificate));
+    let both = one.put("both.crt", &format!("# two of them\n{}\n{}", one.pem(), other.pem()));
+    let tls = format!("server_name = \"{NAME}\", ca = {}", quoted(&both));
     let evener = Evener::start(&pool("app", &[&fronts[0].address(), &fronts[1].address()], &tls));
     (0..6).for_each(|_| drop(evener.get("/").expect_status(200)));
     assert!(fronts.iter().all(|front| front.handshakes() > 0));
@@ -61,7 +61,8 @@ fn a_ca_file_may_hold_several() {
 /// Each with the words that an operator gets, once.
 #[test]
 fn whoever_cannot_be_believed_gets_nothing_and_the_log_says_why_once() {
-    let (authority, stranger, origin) = (Ca::new(), Ca::new(), Origin::answering("ok"));
+    let (authority, stranger, origin) =
+        (AuthorityFolder::new(), AuthorityFolder::new(), Origin::answering("ok"));
     let bad = [
         (
             behind_tls(&origin, &stranger.certificate(NAME)).into_kept(),
@@ -89,7 +90,8 @@ fn whoever_cannot_be_believed_gets_nothing_and_the_log_says_why_once() {
 
 #[test]
 fn a_request_goes_to_another_upstream_when_one_cannot_be_believed() {
-    let (authority, stranger, origin) = (Ca::new(), Ca::new(), Origin::answering("ok"));
+    let (authority, stranger, origin) =
+        (AuthorityFolder::new(), AuthorityFolder::new(), Origin::answering("ok"));
     let bad = behind_tls(&origin, &stranger.certificate(NAME));
     let good = behind_tls(&origin, &authority.certificate(NAME));
     let evener = Evener::start(&pool("app", &[&bad.address(), &good.address()], &trusting(&authority)));
@@ -102,7 +104,7 @@ fn a_request_goes_to_another_upstream_when_one_cannot_be_believed() {
 
 #[test]
 fn a_handshake_that_hangs_is_a_connect_timeout() {
-    let (authority, origin) = (Ca::new(), Origin::answering("ok"));
+    let (authority, origin) = (AuthorityFolder::new(), Origin::answering("ok"));
     let mute = mute_server(b"").to_string();
     let evener = Evener::start(&pool("app", &[&mute], &trusting(&authority)));
     let answer = evener.get_with("/", "Accept: application/json\r\n").expect_status(504);
@@ -117,11 +119,11 @@ fn a_handshake_that_hangs_is_a_connect_timeout() {
 
 #[test]
 fn an_upstream_that_asks_who_we_are_is_shown_our_certificate() {
-    let (authority, origin) = (Ca::new(), Origin::answering("ok"));
+    let (authority, origin) = (AuthorityFolder::new(), Origin::answering("ok"));
     let server = authority.server_for_clients_of(&authority.certificate(NAME), &["http/1.1"]);
     let front = Setup { http1: Some(origin.address()), ..Setup::default() }.over(server).start();
     let client = authority.certificate("evener.internal");
-    let stranger = Ca::new().certificate("evener.internal");
+    let stranger = AuthorityFolder::new().certificate("evener.internal");
     let shown = |pair: &Pair| {
         format!(
             "{}, certificate = {}, key = {}",
@@ -145,7 +147,8 @@ fn an_upstream_that_asks_who_we_are_is_shown_our_certificate() {
 /// PINGORA.md, rule 12: by itself, Pingora would share the connection.
 #[test]
 fn pools_of_one_address_share_no_connection_across_trust() {
-    let (authority, stranger, origin) = (Ca::new(), Ca::new(), Origin::answering("ok"));
+    let (authority, stranger, origin) =
+        (AuthorityFolder::new(), AuthorityFolder::new(), Origin::answering("ok"));
     let front = behind_tls(&origin, &authority.certificate(NAME));
     let address = front.address();
     let evener = Evener::start(&format!(
@@ -164,7 +167,8 @@ fn pools_of_one_address_share_no_connection_across_trust() {
 
 #[test]
 fn another_certificate_under_the_same_name_takes_effect_with_a_reload() {
-    let (authority, stranger, origin) = (Ca::new(), Ca::new(), Origin::answering("ok"));
+    let (authority, stranger, origin) =
+        (AuthorityFolder::new(), AuthorityFolder::new(), Origin::answering("ok"));
     let front = behind_tls(&origin, &authority.certificate(NAME));
     let tls = trusting(&authority);
     let evener = Evener::start(&pool("app", &[&front.address()], &tls));
@@ -185,10 +189,46 @@ fn another_certificate_under_the_same_name_takes_effect_with_a_reload() {
     evener.get("/").expect_status(200);
 }
 
+/// As those of listeners: who renews them need not tell anybody.
+#[test]
+fn files_that_change_on_the_disk_are_used_without_a_word() {
+    let (authority, stranger, origin) =
+        (AuthorityFolder::new(), AuthorityFolder::new(), Origin::answering("ok"));
+    let server = authority.server_for_clients_of(&authority.certificate(NAME), &["http/1.1"]);
+    let front = Setup { http1: Some(origin.address()), ..Setup::default() }.over(server).start();
+    let (ours, foreign) = (authority.certificate("evener.internal"), stranger.certificate("evener.internal"));
+    let shown = format!("certificate = {}, key = {}", quoted(&ours.certificate), quoted(&ours.key));
+    let tls = format!("{}, {shown}", trusting(&authority));
+    let evener = Evener::start_watching(&pool("app", &[&front.address()], &tls));
+    let expect = |status: u16, generation: u64| {
+        wait_until(SOON, || evener.get("/").status() == status);
+        assert_eq!(evener.generation(), generation, "{}", evener.log());
+    };
+    expect(200, 1);
+
+    // Whom we believe; and what is no certificate leaves that as it is.
+    put(&authority.file(), stranger.pem());
+    expect(502, 2);
+    put(&authority.file(), "no certificate");
+    evener.wait_for_log(&format!("{}` has no certificate in it", authority.file().display()));
+    expect(502, 2);
+    put(&authority.file(), authority.pem());
+    expect(200, 3);
+
+    // Who we are: half of an exchange, then all of it.
+    let read = |file: &Path| fs::read_to_string(file).expect("a file");
+    put(&ours.certificate, &read(&foreign.certificate));
+    evener.wait_for_log("does not belong to the certificate");
+    expect(200, 3);
+    put(&ours.key, &read(&foreign.key));
+    expect(502, 4);
+    evener.admin().wait_for_rest();
+}
+
 /// PINGORA.md, 3.1: Pingora loads the system's CAs at the start and panics; and makes a verifier of none.
 #[test]
 fn a_machine_without_any_ca_is_good_enough() {
-    let (authority, origin) = (Ca::new(), Origin::answering("ok"));
+    let (authority, origin) = (AuthorityFolder::new(), Origin::answering("ok"));
     let front = behind_tls(&origin, &authority.certificate(NAME));
     let address = front.address();
     let route = |name: &str| format!("[routes.{name}]\npath_prefix = \"/{name}\"\npool = \"{name}\"\n");
@@ -216,7 +256,7 @@ fn a_machine_without_any_ca_is_good_enough() {
 #[test]
 fn without_verification_whoever_answers_is_believed() {
     let origin = Origin::answering("ok");
-    let front = behind_tls(&origin, &Ca::new().expired_certificate("somebody.else"));
+    let front = behind_tls(&origin, &AuthorityFolder::new().expired_certificate("somebody.else"));
     let evener = Evener::start(&pool("app", &[&front.address()], "verify = false"));
     evener.get("/").expect_status(200);
     assert_eq!(front.names()[0], None, "no name, no SNI");
@@ -224,7 +264,7 @@ fn without_verification_whoever_answers_is_believed() {
 
 #[test]
 fn health_checks_go_the_same_way() {
-    let (authority, stranger) = (Ca::new(), Ca::new());
+    let (authority, stranger) = (AuthorityFolder::new(), AuthorityFolder::new());
     let (well, sick) = (Origin::answering("ok"), Origin::answering("ok"));
     let fronts =
         [behind_tls(&well, &authority.certificate(NAME)), behind_tls(&sick, &stranger.certificate(NAME))];
@@ -246,7 +286,7 @@ fn health_checks_go_the_same_way() {
 
 #[test]
 fn a_tcp_check_asks_for_no_certificate() {
-    let authority = Ca::new();
+    let authority = AuthorityFolder::new();
     let mute = mute_server(b"").to_string();
     let evener = Evener::start(&format!(
         "[pools.app]\nupstreams = [\"{mute}\"]\ntls = {{ {} }}\nhealth_check = {{ interval = \"200ms\" }}",
@@ -257,7 +297,7 @@ fn a_tcp_check_asks_for_no_certificate() {
 
 #[test]
 fn connections_over_tls_are_used_again() {
-    let (authority, origin) = (Ca::new(), Origin::answering("ok"));
+    let (authority, origin) = (AuthorityFolder::new(), Origin::answering("ok"));
     let front = behind_tls(&origin, &authority.certificate(NAME));
     let evener = Evener::start(&pool("app", &[&front.address()], &trusting(&authority)));
     let mut client = evener.connect();
@@ -277,7 +317,7 @@ fn connections_over_tls_are_used_again() {
 
 #[test]
 fn a_websocket_goes_over_tls() {
-    let (authority, origin) = (Ca::new(), Origin::serving(Reply::echo_web_socket));
+    let (authority, origin) = (AuthorityFolder::new(), Origin::serving(Reply::echo_web_socket));
     let front = behind_tls(&origin, &authority.certificate(NAME));
     let evener = Evener::start(&pool("app", &[&front.address()], &trusting(&authority)));
     let mut socket = crate::websocket::open(&evener);
@@ -295,7 +335,7 @@ fn an_upstream_on_a_unix_socket_has_no_name_of_its_own() {
 
 #[test]
 fn bad_material_is_refused_at_check_with_its_place() {
-    let (authority, other) = (Ca::new(), Ca::new());
+    let (authority, other) = (AuthorityFolder::new(), AuthorityFolder::new());
     let (pair, foreign) = (authority.certificate(NAME), other.certificate("foreign"));
     let old = authority.expired_certificate(NAME);
     let ours = |certificate: &Path, key: &Path| {
@@ -303,11 +343,11 @@ fn bad_material_is_refused_at_check_with_its_place() {
     };
     let wrong = [
         (format!("server_name = \"{NAME}\", ca = \"nowhere.pem\""), "nowhere.pem` does not exist"),
-        (format!("server_name = \"{NAME}\", ca = {}", quoted(&pair.key)), "holds no certificate"),
-        (ours(&pair.certificate, &foreign.key), "is not that of the certificate"),
-        (ours(&pair.certificate, &pair.certificate), "holds no private key"),
-        (ours(&old.certificate, &old.key), "expired on 2020-12-31"),
-        (format!("server_name = \"{NAME}\", ca = {}", quoted(&old.certificate)), "expired on 2020-12-31"),
+        (format!("server_name = \"{NAME}\", ca = {}", quoted(&pair.key)), "has no certificate in it"),
+        (ours(&pair.certificate, &foreign.key), "does not belong to the certificate"),
+        (ours(&pair.certificate, &pair.certificate), "has no private key in it"),
+        (ours(&old.certificate, &old.key), "has expired on "),
+        (format!("server_name = \"{NAME}\", ca = {}", quoted(&old.certificate)), "has expired on "),
     ];
     for (tls, reason) in wrong {
         let text =

@@ -3,6 +3,7 @@
 mod headers;
 mod health_check;
 pub(super) mod listener;
+mod named_file;
 pub(super) mod pool;
 mod process;
 pub(super) mod route;

@@ -1,11 +1,11 @@
 //! Values that may stand elsewhere than in the file: `env:NAME`, `file:PATH`.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use crate::config::fields::{Desk, Value};
+use crate::config::files::read_ordinary;
 use crate::config::limits::SECRET_BYTES_MAX;
 use crate::config::report::Wrong;
 use crate::config::values::shown;
@@ -56,11 +56,12 @@ pub(super) fn of_file(path: &str, desk: &Desk<'_>) -> Result<String, Wrong> {
         let help = format!("name a readable text file of at most {SECRET_BYTES_MAX} bytes");
         Wrong::new(message, "no secret there", help)
     };
-    let text = text_of(path).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => wrong("does not exist"),
-        io::ErrorKind::InvalidInput => wrong("is no ordinary file"),
-        kind => wrong(&format!("cannot be read: {kind}")),
-    })?;
+    let text =
+        read_ordinary(path, SECRET_BYTES_MAX).and_then(as_text).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => wrong("does not exist"),
+            io::ErrorKind::InvalidInput => wrong("is no ordinary file"),
+            kind => wrong(&format!("cannot be read: {kind}")),
+        })?;
     let trimmed = text.trim_end_matches(['\r', '\n']);
     if trimmed.is_empty() || text.len() as u64 > SECRET_BYTES_MAX {
         return Err(wrong("is empty or too large"));
@@ -83,13 +84,6 @@ pub(super) fn is_open_to_all(path: &str, desk: &Desk<'_>) -> bool {
     metadata.is_ok_and(|metadata| metadata.permissions().mode() & READABLE_BY_OTHERS != 0)
 }
 
-/// At most one byte more than [`SECRET_BYTES_MAX`]. Opening a pipe would wait for its writer, so only
-/// ordinary files are opened.
-fn text_of(path: &Path) -> io::Result<String> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    let mut text = String::new();
-    File::open(path)?.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text)?;
-    Ok(text)
+fn as_text(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(|_| io::ErrorKind::InvalidData.into())
 }

@@ -1,15 +1,15 @@
 //! `tls` of a listener: certificates, and who may come in.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::secret;
+use super::named_file::{NamedFile, read_authorities, read_pair};
 use crate::config::fields::{Fields, Value};
 use crate::config::limits::{self, DURATION_MIN};
+use crate::config::pem::sha256_of;
 use crate::config::report::Wrong;
-use crate::config::tls::{self, Fault, Identity, KeyKind, Parts, Unusable, Validity};
+use crate::config::tls::{self, Identity, KeyKind, Parts};
 use crate::config::values::shown;
 use crate::config::{
     AlpnProtocol, CertificateConfig, ClientAuth, ClientCaConfig, ListenerTlsConfig, TlsVersion, defaults,
@@ -68,49 +68,21 @@ fn certificates<'t>(value: &Value<'t>) -> Option<Vec<Placed<'t>>> {
 }
 
 fn certificate<'t>(entry: &Value<'t>, fields: &Fields<'t>) -> Option<Placed<'t>> {
-    let certificate =
-        fields.require("certificate", "add the file of the certificate: certificate = \"site.crt\"", file);
-    let key = fields.require("key", "add the file of its private key: key = \"site.key\"", file);
+    let certificate = fields.require(
+        "certificate",
+        "add the file of the certificate: certificate = \"site.crt\"",
+        NamedFile::of,
+    );
+    let key = fields.require("key", "add the file of its private key: key = \"site.key\"", NamedFile::of);
     let (certificate, key) = (certificate?, key?);
-    secret::warn_of_open_key(&key.value);
-    let read = tls::identity(certificate.named(), key.named(), SystemTime::now());
-    let (config, identity, validity) = match read {
-        Ok(read) => read,
-        Err(Fault::Certificate(why)) => return certificate.refuse("certificate file", why),
-        Err(Fault::Key(why)) => return key.refuse("key file", why),
-    };
-    if let Validity::EndsSoon(day) = validity {
+    let (config, identity, last_day) =
+        read_pair(&certificate, &key, |certificate, key| tls::identity(certificate, key, SystemTime::now()))?;
+    if let Some(day) = last_day {
         let message = format!("the certificate in `{}` expires on {day}", shown(&config.certificate));
         let help = "renew it, such as by `certbot renew`; the new one is used as soon as it is there";
         certificate.value.desk.warn(certificate.value.span.clone(), Wrong::new(message, "ends soon", help));
     }
     Some((entry.clone(), config, identity))
-}
-
-/// A file that the configuration names.
-struct NamedFile<'t> {
-    value: Value<'t>,
-    text: &'t str,
-    path: PathBuf,
-}
-
-impl NamedFile<'_> {
-    fn named(&self) -> (&str, &std::path::Path) {
-        (self.text, &self.path)
-    }
-
-    fn refuse<T>(&self, what: &str, why: Unusable) -> Option<T> {
-        let message = format!("the {what} `{}` {}", shown(self.text), why.what);
-        self.value.refuse(Wrong::new(message, "of no use", why.help))
-    }
-}
-
-/// The path; whoever follows the configuration follows this file too.
-fn file<'t>(value: &Value<'t>) -> Option<NamedFile<'t>> {
-    let text = value.text()?;
-    let path = value.desk.folder.join(text);
-    value.desk.reads(&path);
-    Some(NamedFile { value: value.clone(), text, path })
 }
 
 /// With two of one type for one name, which of them is shown?
@@ -178,12 +150,8 @@ fn client_ca(fields: &Fields<'_>) -> Option<(ClientCaConfig, rustls::RootCertSto
         }
         return None;
     };
-    let file = file(&value)?;
-    match tls::authorities(&file.path, SystemTime::now()) {
-        Ok((store, sha256)) => {
-            let auth = auth.unwrap_or(ClientAuth::Required);
-            Some((ClientCaConfig { file: file.text.to_owned(), sha256, auth }, store))
-        }
-        Err(why) => file.refuse("file", why),
-    }
+    let file = NamedFile::of(&value)?;
+    let (found, store) = read_authorities(&file)?;
+    let (sha256, auth) = (sha256_of(&found), auth.unwrap_or(ClientAuth::Required));
+    Some((ClientCaConfig { file: file.text.to_owned(), sha256, auth }, store))
 }

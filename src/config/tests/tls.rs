@@ -330,7 +330,7 @@ fn a_certificate_and_a_key_that_do_not_fit_are_refused() {
     4 | certificates = [{ certificate = "chain.crt", key = "chain.key" }]
       |                                                    ^^^^^^^^^^^ of no use
       |
-      = help: the server's own certificate stands first in its file, then the one that signed it, and so on
+      = help: the certificate of the key stands first in its file, then the one that signed it, and so on
 
     1 mistake in evener.toml; nothing was applied
     "#);

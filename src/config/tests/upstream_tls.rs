@@ -11,6 +11,7 @@ use insta::assert_snapshot;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 
+use super::certificates::put;
 use super::{PoolConfig, SECRET, Source, names};
 use crate::config::check::check;
 use crate::config::{Config, Description, Report, differences};
@@ -33,8 +34,8 @@ fn write_material(folder: &Path) {
         let mut params = CertificateParams::new(vec!["client.internal".to_owned()]).unwrap();
         (params.not_before, params.not_after) = (date_time_ymd(from, 1, 1), date_time_ymd(to, 1, 1));
         let key = KeyPair::generate().unwrap();
-        fs::write(folder.join(format!("{name}.crt")), params.signed_by(&key, &ca).unwrap().pem()).unwrap();
-        fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+        put(&folder.join(format!("{name}.crt")), &params.signed_by(&key, &ca).unwrap().pem());
+        put(&folder.join(format!("{name}.key")), &key.serialize_pem());
     }
     hide(folder);
 }
@@ -63,7 +64,7 @@ impl Folder {
             ),
             ("large.pem", "x".repeat(1024 * 1024 + 1)),
         ] {
-            fs::write(folder.path().join(name), text).unwrap();
+            put(&folder.path().join(name), &text);
         }
         hide(folder.path());
         Self(folder)
@@ -237,30 +238,30 @@ fn files_that_hold_no_certificate_say_why() {
      --> evener.toml:5:33
       |
     5 | tls = { server_name = "a", ca = "nowhere.pem" }
-      |                                 ^^^^^^^^^^^^^ cannot be read
+      |                                 ^^^^^^^^^^^^^ of no use
       |
-      = help: check the name; a relative one starts at the folder of this file
+      = help: name a file; a relative path starts at the folder of the configuration file
 
     1 mistake in evener.toml; nothing was applied
     "#);
     let files =
         ["empty.pem", "broken.pem", "cut.pem", "client.key", "large.pem", ".", "old.crt", "future.crt"];
     assert_snapshot!(files.map(told).join("\n"), @r"
-    error: the file `empty.pem` holds no certificate
-      = help: name a PEM file: text with lines `-----BEGIN CERTIFICATE-----` (for DER: `openssl x509 -inform der`)
-    error: the file `broken.pem` is broken: its certificate 1 is none
-      = help: name a PEM file: text with lines `-----BEGIN CERTIFICATE-----` (for DER: `openssl x509 -inform der`)
-    error: the file `cut.pem` is cut off: a section has no end
-      = help: name a PEM file: text with lines `-----BEGIN CERTIFICATE-----` (for DER: `openssl x509 -inform der`)
-    error: the file `client.key` holds no certificate
-      = help: name a PEM file: text with lines `-----BEGIN CERTIFICATE-----` (for DER: `openssl x509 -inform der`)
+    error: the file `empty.pem` has no certificate in it
+      = help: it should hold certificates in PEM, each between `-----BEGIN CERTIFICATE-----` and `-----END CERTIFICATE-----`
+    error: the file `broken.pem` has a certificate (number 1) that cannot be read
+      = help: download it again, or have it issued anew
+    error: the file `cut.pem` is not PEM: its end is missing
+      = help: it should hold certificates in PEM, each between `-----BEGIN CERTIFICATE-----` and `-----END CERTIFICATE-----`
+    error: the file `client.key` has no certificate in it
+      = help: it should hold certificates in PEM, each between `-----BEGIN CERTIFICATE-----` and `-----END CERTIFICATE-----`
     error: the file `large.pem` is too large
-      = help: name a file of at most 1048576 bytes
+      = help: a file in PEM has at most 1048576 bytes here
     error: the file `.` is no ordinary file
-      = help: check the name; a relative one starts at the folder of this file
-    error: the certificate `old.crt` expired on 2020-01-01
+      = help: name a file in PEM
+    error: the file `old.crt` has expired on 2020-01-01
       = help: ask whoever runs the CA for its current certificate
-    error: the certificate `future.crt` is not valid before 3000-01-01
+    error: the file `future.crt` is not valid yet: it begins on 3000-01-01
       = help: ask whoever runs the CA for its current certificate
     ");
 }
@@ -276,13 +277,13 @@ fn a_client_certificate_needs_its_own_key() {
             .join("\n")
     };
     assert_snapshot!(folder.told(&format!("{OURS}, certificate = \"client.crt\", key = \"old.key\"")), @r#"
-    error: the key `old.key` is not that of the certificate `client.crt`
+    error: the key file `old.key` does not belong to the certificate in `client.crt`
      --> evener.toml:5:88
       |
     5 | tls = { server_name = "app.internal", ca = "ca.pem", certificate = "client.crt", key = "old.key" }
-      |                                                                                        ^^^^^^^^^ another key
+      |                                                                                        ^^^^^^^^^ of no use
       |
-      = help: name the key that the certificate was made for; compare `openssl pkey -pubout -in KEY` with `openssl x509 -pubkey -noout -in CERTIFICATE`
+      = help: give the key that the certificate was made for; `openssl x509 -noout -pubkey -in CERTIFICATE` and `openssl pkey -pubout -in KEY` say the same when they fit
 
     1 mistake in evener.toml; nothing was applied
     "#);
@@ -304,14 +305,14 @@ fn a_client_certificate_needs_its_own_key() {
         ("future.crt", "future.key"),
     ];
     assert_snapshot!(pairs.map(|(certificate, key)| told(certificate, key)).join("\n"), @r"
-    error: the file `client.crt` holds no private key
-      = help: name a PEM file with a line `-----BEGIN PRIVATE KEY-----`
-    error: the file `locked.key` is encrypted
-      = help: decrypt it with `openssl pkey -in KEY -out PLAIN`, and let nobody but Evener's user read it
-    error: the certificate `old.crt` expired on 2020-01-01
-      = help: name one that is valid today
-    error: the certificate `future.crt` is not valid before 3000-01-01
-      = help: name one that is valid today
+    error: the key file `client.crt` has no private key in it
+      = help: it should hold the private key in PEM: PKCS#8 (`BEGIN PRIVATE KEY`), SEC1 (`BEGIN EC PRIVATE KEY`) or PKCS#1 (`BEGIN RSA PRIVATE KEY`)
+    error: the key file `locked.key` holds an encrypted key
+      = help: nobody is there to type its password: write it without, `openssl pkey -in KEY -out PLAIN_KEY`, for the eyes of Evener's user only
+    error: the certificate file `old.crt` has expired on 2020-01-01
+      = help: renew it, such as by `certbot renew`; then check again
+    error: the certificate file `future.crt` is not valid yet: it begins on 3000-01-01
+      = help: compare the clock of this machine (`date -u`), or wait
     ");
 }
 
@@ -321,11 +322,11 @@ fn a_ca_that_has_expired_is_pointed_out_among_others() {
     let read = |name: &str| fs::read_to_string(folder.0.path().join(name)).unwrap();
     fs::write(folder.0.path().join("both.pem"), read("ca.pem") + &read("old.crt")).unwrap();
     assert_snapshot!(folder.told("server_name = \"a\", ca = \"both.pem\""), @r#"
-    warning: a certificate of `both.pem` expired on 2020-01-01
+    warning: a certificate in `both.pem` has expired on 2020-01-01
      --> evener.toml:5:33
       |
     5 | tls = { server_name = "a", ca = "both.pem" }
-      |                                 ^^^^^^^^^^ out of date
+      |                                 ^^^^^^^^^^ left out
       |
       = help: remove it from the file, unless a clock is wrong
 

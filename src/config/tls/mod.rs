@@ -1,29 +1,24 @@
 //! TLS to clients: files become checked certificates, and those a server that is ready to run.
 //!
 //! ```text
-//!   site.crt ──► pem.rs ──► certificate.rs: names, dates, key type ──┐
-//!   site.key ──► pem.rs ──► does it belong to the certificate? ──────┴─► by_name.rs ──► rustls::ServerConfig
+//!   site.crt ──┐
+//!   site.key ──┴► ../pair.rs ──► certificate.rs: names, key type ──► by_name.rs ──► rustls::ServerConfig
 //! ```
 //!
-//! All that can be wrong with a file is said here, in a phrase that has the file's name in it; `check/tls.rs`
-//! adds the place and the next step. What comes out shows no key in its `Debug` and compares by content: two
+//! All that can be wrong with a file is said in a phrase that has the file's name in it; `check/tls.rs` adds the
+//! place. What comes out shows no key in its `Debug` and compares by content: two
 //! readings of the same files are equal, whatever their paths have gone through meanwhile.
 
 mod by_name;
 mod certificate;
-mod pem;
 mod server;
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use ring::digest::{Context, SHA256};
-use rustls::pki_types::CertificateDer;
-
 pub use certificate::EXPIRES_SOON;
-pub(super) use certificate::{Fault, Validity, identity};
-pub(super) use pem::{Unusable, authorities};
+pub(super) use certificate::identity;
 pub(super) use server::{Identity, KeyKind, Parts};
 
 /// `tls` of a listener.
@@ -167,17 +162,4 @@ impl TlsVersion {
             Self::Tls13 => "1.3",
         }
     }
-}
-
-/// SHA-256 over all of them, in hexadecimal.
-fn sha256_of(certificates: &[CertificateDer<'_>]) -> String {
-    let mut hash = Context::new(&SHA256);
-    for certificate in certificates {
-        hash.update(certificate);
-    }
-    hash.finish().as_ref().iter().fold(String::new(), |mut text, byte| {
-        // Cannot fail: a `String` takes whatever is written.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

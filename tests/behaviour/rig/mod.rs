@@ -32,6 +32,6 @@ pub(crate) use message::Response;
 pub(crate) use modern::{Act, Call, Modern, Setup, mute_server};
 pub(crate) use origin::{Origin, Reply, Request};
 pub(crate) use ports::{reserve_port, unreachable_address};
-pub(crate) use secure::{Ca, Pair, quoted};
+pub(crate) use secure::{AuthorityFolder, Pair, quoted};
 pub(crate) use tls::{TlsClient, certificate_of};
 pub(crate) use wire::Socket;

@@ -1,21 +1,21 @@
-//! PEM files: certificates, and the private key of one.
+//! PEM files: certificates, and the private key of one. What is wrong with a file is said here, and in
+//! `pair.rs`, whether it is for clients or for upstreams.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fmt::Write;
+use std::io;
 use std::path::Path;
-use std::time::SystemTime;
 
+use ring::digest::{Context, SHA256};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::certificate::in_force;
-use super::sha256_of;
-use crate::config::limits::PEM_BYTES_MAX;
+use super::files::read_ordinary;
+use super::limits::PEM_BYTES_MAX;
 
 /// Why a file is of no use, in a phrase that follows its name: `is empty`; and what to do about it.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::config) struct Unusable {
+pub(super) struct Unusable {
     pub what: String,
     pub help: String,
 }
@@ -52,32 +52,33 @@ pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, Unusable> {
     })
 }
 
-/// The authorities of a file, and the SHA-256 of their certificates.
-pub(in crate::config) fn authorities(
-    path: &Path,
-    now: SystemTime,
-) -> Result<(RootCertStore, String), Unusable> {
-    let found = certificates(path)?;
-    // Nobody looks at the dates of an authority later on: one that has ended would let its clients in for ever.
-    let (found, ended): (Vec<_>, Vec<_>) =
-        found.into_iter().partition(|certificate| in_force(certificate, now).is_ok());
-    if let (true, Some(first)) = (found.is_empty(), ended.first()) {
-        in_force(first, now)?;
-    }
+/// Authorities as whoever asks them wants them.
+pub(super) fn store_of(authorities: &[CertificateDer<'static>]) -> Result<RootCertStore, Unusable> {
     let mut store = RootCertStore::empty();
-    for (index, certificate) in found.iter().enumerate() {
+    for (index, certificate) in authorities.iter().enumerate() {
         store.add(certificate.clone()).map_err(|error| {
-            let help = "it should hold the certificates of the authorities that sign those of the clients";
+            let help = "it should hold the certificates of the authorities that sign those of the other side";
             Unusable::new(format!("has a certificate (number {}) of no use: {error}", index + 1), help)
         })?;
     }
-    let sha256 = sha256_of(&found);
-    Ok((store, sha256))
+    Ok(store)
 }
 
-/// Opening a pipe would wait for its writer, so only ordinary files are opened.
+/// SHA-256 over all of them, in hexadecimal.
+pub(super) fn sha256_of(certificates: &[CertificateDer<'_>]) -> String {
+    let mut hash = Context::new(&SHA256);
+    for certificate in certificates {
+        hash.update(certificate);
+    }
+    hash.finish().as_ref().iter().fold(String::new(), |mut text, byte| {
+        // Cannot fail: a `String` takes whatever is written.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, Unusable> {
-    let bytes = bytes_of(path).map_err(|error| match error.kind() {
+    let bytes = read_ordinary(path, PEM_BYTES_MAX).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Unusable::new(
             "does not exist",
             "name a file; a relative path starts at the folder of the configuration file",
@@ -93,15 +94,6 @@ fn read(path: &Path) -> Result<Vec<u8>, Unusable> {
         let help = format!("a file in PEM has at most {PEM_BYTES_MAX} bytes here");
         return Err(Unusable::new("is too large", help));
     }
-    Ok(bytes)
-}
-
-fn bytes_of(path: &Path) -> io::Result<Vec<u8>> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    let mut bytes = Vec::new();
-    File::open(path)?.take(PEM_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
