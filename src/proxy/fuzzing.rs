@@ -5,8 +5,11 @@ use std::net::IpAddr;
 use http::header::HeaderValue;
 use http::{HeaderMap, Uri};
 pub use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::Stream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::chunked::ChunkScanner;
+use super::frames::Counted;
 use super::head::{Fault, Framing, HeadReader, Reading};
 use super::headers;
 use crate::config::HeaderEdits;
@@ -93,6 +96,13 @@ pub fn scan_chunks(bytes: &[u8], ends: &[usize]) -> Option<(usize, bool)> {
         }
     }
     Some((taken, scanner.is_done()))
+}
+
+/// A client's socket on which the frames of HTTP/2 are counted; how many bytes have come, and whether the
+/// client's goodwill is used up.
+pub fn count_frames(socket: Stream) -> (impl AsyncRead + AsyncWrite + Unpin, impl Fn() -> (u64, bool)) {
+    let (counted, pulse) = Counted::new(socket);
+    (counted, move || (pulse.received(), pulse.is_flooded()))
 }
 
 /// Sets what the upstream should know of the client. `claims_nothing` as [`read_head`] says it.

@@ -18,9 +18,11 @@ mod chunked;
 mod config;
 mod engines;
 mod forwarded;
+mod frames;
 mod head;
 mod header_edits;
 mod pool_edit;
+mod proxy_header;
 mod route;
 mod secrets;
 mod state;
@@ -32,14 +34,16 @@ use libfuzzer_sys::fuzz_target;
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 11] = [
+const TARGETS: [(&str, Target); 13] = [
     ("admin", admin::run),
     ("chunked", chunked::run),
     ("config", config::run),
     ("forwarded", forwarded::run),
+    ("frames", frames::run),
     ("head", head::run),
     ("header_edits", header_edits::run),
     ("pool_edit", pool_edit::run),
+    ("proxy_header", proxy_header::run),
     ("route", route::run),
     ("secrets", secrets::run),
     ("state", state::run),
