@@ -14,7 +14,7 @@ const FLOORS: [&[&str]; 6] = [
     &["runtime"],
     &["control"],
     &["proxy", "probe", "discovery", "admin", "dashboard"],
-    &["bench", "cli", "server", "signals", "upgrade", "main", "lib"],
+    &["bench", "cli", "descriptors", "server", "signals", "upgrade", "main", "lib"],
 ];
 
 const ROOF: usize = FLOORS.len() - 1;

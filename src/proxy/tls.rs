@@ -9,7 +9,7 @@ use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
 use http::HeaderValue;
@@ -109,7 +109,7 @@ async fn attempt(mut socket: Stream, config: &ListenerTlsConfig) -> Result<(TlsS
     if first.iter().all(u8::is_ascii_alphabetic) {
         return Err(Failure::InClear(socket));
     }
-    let socket = TlsSocket(TlsAcceptor::from(config.server().clone()).accept(socket).await?);
+    let socket = TlsSocket::new(TlsAcceptor::from(config.server().clone()).accept(socket).await?);
     let connection = socket.connection();
     let tls = ClientTls {
         version: version(connection),
@@ -155,15 +155,48 @@ impl ClientCertificate {
 const SUBJECT_BYTES_MAX: usize = 4 * 1024;
 
 /// The bytes of a client, decrypted.
-pub(super) struct TlsSocket(TlsStream<Stream>);
+///
+/// A head and the small body behind it are written one after the other; held back until somebody flushes, they go
+/// out as one record.
+pub(super) struct TlsSocket {
+    tls: TlsStream<Stream>,
+    /// Taken, and not yet encrypted; without a buffer while there is nothing.
+    held: Vec<u8>,
+}
+
+/// Pieces up to this size are held back: copying one costs less than a record of its own, which is an allocation, a
+/// seal and 22 bytes.
+const SMALL_PIECE_BYTES: usize = 2 * 1024;
+
+/// Held back at most: a quarter of the largest record.
+const HELD_BYTES_MAX: usize = 4 * 1024;
 
 impl TlsSocket {
+    fn new(tls: TlsStream<Stream>) -> Self {
+        Self { tls, held: Vec::new() }
+    }
+
     fn socket(&self) -> &Stream {
-        self.0.get_ref().0
+        self.tls.get_ref().0
     }
 
     fn connection(&self) -> &ServerConnection {
-        self.0.get_ref().1
+        self.tls.get_ref().1
+    }
+
+    /// Ready when nothing is held back any more.
+    fn poll_let_go(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.held.is_empty() {
+            let written = ready!(Pin::new(&mut self.tls).poll_write(context, &self.held))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.held.drain(..written);
+            if self.held.is_empty() {
+                self.held = Vec::new();
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -182,7 +215,7 @@ impl AsyncRead for TlsSocket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
+        Pin::new(&mut self.tls).poll_read(context, buffer)
     }
 }
 
@@ -192,27 +225,36 @@ impl AsyncWrite for TlsSocket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
+        if bytes.len() <= SMALL_PIECE_BYTES && self.held.len() + bytes.len() <= HELD_BYTES_MAX {
+            self.held.extend_from_slice(bytes);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        ready!(self.poll_let_go(context))?;
+        Pin::new(&mut self.tls).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
+        ready!(self.poll_let_go(context))?;
+        Pin::new(&mut self.tls).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+        ready!(self.poll_let_go(context))?;
+        Pin::new(&mut self.tls).poll_shutdown(context)
     }
 
+    /// Whoever writes so has gathered all that there is.
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(context, slices)
+        ready!(self.poll_let_go(context))?;
+        Pin::new(&mut self.tls).poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.tls.is_write_vectored()
     }
 }
 
@@ -220,7 +262,7 @@ impl AsyncWrite for TlsSocket {
 impl Shutdown for TlsSocket {
     async fn shutdown(&mut self) {
         // Says goodbye in TLS first; a client that is gone does not hear it.
-        let _ = AsyncWriteExt::shutdown(&mut self.0).await;
+        let _ = AsyncWriteExt::shutdown(self).await;
     }
 }
 
