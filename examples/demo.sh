@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 
 binaries="${CARGO_TARGET_DIR:-target}/debug"
 traffic=8080 admin=9900 apps=(9001 9002 9003)
-children=()
+children=() evener=
 
 main() {
     refuse_taken_ports
@@ -16,7 +16,7 @@ main() {
         children+=($!)
     done
     "$binaries/evener" run --config examples/demo.toml &
-    children+=($!)
+    evener=$!
     wait_until_ready
     say_what_to_try
     # Nobody ends by himself; whoever does takes the others along.
@@ -41,13 +41,16 @@ is_open() {
 }
 
 # A fresh machine may have no curl; bash can ask by itself.
-is_ready() {
+ask() {
     (
         exec 3<>"/dev/tcp/127.0.0.1/$admin" || exit 1
-        printf 'GET /readyz HTTP/1.1\r\nHost: 127.0.0.1:%s\r\nConnection: close\r\n\r\n' "$admin" >&3
-        read -r _ status _ <&3
-        [ "$status" = 200 ]
+        printf 'GET %s HTTP/1.1\r\nHost: 127.0.0.1:%s\r\nConnection: close\r\n\r\n' "$1" "$admin" >&3
+        cat <&3
     ) 2>/dev/null
+}
+
+is_ready() {
+    [[ "$(ask /readyz)" == "HTTP/1.1 200"* ]]
 }
 
 wait_until_ready() {
@@ -66,6 +69,13 @@ all_run() {
     for child in "${children[@]}"; do
         kill -0 "$child" 2>/dev/null || return 1
     done
+    kill -0 "$evener" 2>/dev/null || follow_successor
+}
+
+# After `evener upgrade` it is another process, and none of our children.
+follow_successor() {
+    evener="$(ask /v1/status | sed -n 's/.*"pid":\([0-9]*\).*/\1/p')"
+    [ -n "$evener" ]
 }
 
 say_what_to_try() {
@@ -89,16 +99,15 @@ TEXT
 # signal would cut its drain short; so it has a moment to end by itself.
 stop() {
     trap '' INT TERM
-    local index
     [ ${#children[@]} -eq 0 ] && return
     for turn in 1 2 3 4 5 6 7 8 9 10; do
         all_run || break
         sleep 0.1
     done
-    for ((index = ${#children[@]} - 1; index >= 0; index--)); do
-        kill -TERM "${children[$index]}" 2>/dev/null
-        wait "${children[$index]}" 2>/dev/null
-    done
+    [ -n "$evener" ] && kill -TERM "$evener" 2>/dev/null
+    while [ -n "$evener" ] && kill -0 "$evener" 2>/dev/null; do sleep 0.1; done
+    kill -TERM "${children[@]}" 2>/dev/null
+    wait "${children[@]}" 2>/dev/null
     echo "Stopped."
 }
 
