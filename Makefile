@@ -18,7 +18,7 @@ test: setup-build setup-test ## Everything CI checks: format, lints, documentati
 	cargo clippy --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
 	cargo test --quiet
-	FUZZ_SECONDS=$${FUZZ_SECONDS:-15} .ci/fuzz
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-15} FUZZ_SEED=$${FUZZ_SEED:-1} .ci/fuzz
 
 fuzz: setup-build ## Every parser against made-up input: FUZZ_SECONDS (60) for each, FUZZ_TARGETS names some of them
 	.ci/fuzz

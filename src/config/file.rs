@@ -40,7 +40,9 @@ impl<'t> ConfigFile<'t> {
             let (root, errors) = DeTable::parse_recoverable(&self.readable);
             let swallowed = swallowing_value(root.get_ref(), &errors);
             let hiding = errors.iter().filter(|error| error.message().starts_with(NO_VALUE));
-            let hiding = hiding.map(|error| line_around(text, place_of(error, text).start)).next();
+            let hiding = hiding.map(|error| line_around(text, place_of(error, text).start));
+            // At the end of the text the reader may miss the value of a key far above, whatever stands there.
+            let hiding = hiding.into_iter().find(|line| !self.is_blanked(line));
             match (swallowed, hiding) {
                 (None, Some(line)) => self.blank(text, line, &errors),
                 (swallowed, _) => {

@@ -196,10 +196,15 @@ pub(super) fn in_range<T: Copy + PartialOrd>(
 
 /// What the file says, made safe to repeat: no control characters, not endless.
 pub(super) fn shown(text: &str) -> String {
+    clean(text, SHOWN_CHARACTERS_MAX)
+}
+
+/// As much of it as may be shown, without what would steer a terminal.
+pub(super) fn clean(text: &str, characters_max: usize) -> String {
     let clean =
         |character: char| if character.is_control() { char::REPLACEMENT_CHARACTER } else { character };
-    let mut shown: String = text.chars().take(SHOWN_CHARACTERS_MAX).map(clean).collect();
-    if text.chars().nth(SHOWN_CHARACTERS_MAX).is_some() {
+    let mut shown: String = text.chars().take(characters_max).map(clean).collect();
+    if text.chars().nth(characters_max).is_some() {
         shown.push('…');
     }
     shown

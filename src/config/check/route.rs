@@ -11,7 +11,7 @@ use super::{miss_section, named};
 use crate::config::fields::{Fields, Value};
 use crate::config::limits;
 use crate::config::report::Wrong;
-use crate::config::values::shown;
+use crate::config::values::{clean, shown};
 use crate::config::words::did_you_mean;
 use crate::config::{HeaderEdits, RouteConfig, SplitConfig, defaults};
 use crate::retry::{Conditions, Policy};
@@ -144,8 +144,13 @@ fn matcher(fields: &Fields<'_>) -> Matcher {
 
 /// Floor 0 says in one phrase what is wrong and what would be right.
 fn unmatchable(what: &str, text: &str, help: String) -> Wrong {
+    // The advice quotes the text, too.
+    let help = clean(&help, ADVICE_CHARACTERS_MAX);
     Wrong::new(format!("`{}` is no {what} that a route can match", shown(text)), "not accepted", help)
 }
+
+/// Longer than any advice that quotes a name of 253 bytes.
+const ADVICE_CHARACTERS_MAX: usize = 400;
 
 /// Refuses `hosts = []`: every host, or none?
 fn meant<T>(value: &Value<'_>, list: Vec<T>, what: &str) -> Option<Vec<T>> {

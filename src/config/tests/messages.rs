@@ -2452,3 +2452,23 @@ fn a_prefix_of_nothing_cannot_be_cut_off() {
     1 warning in evener.toml
     ");
 }
+
+/// A name from the file may stand in the advice, too.
+#[test]
+fn what_steers_a_terminal_is_not_shown() {
+    let label = format!("{}\\u0000\\u001B[31m", "x".repeat(100));
+    let told = in_route(&format!("pool = \"app\"\nhosts = [\"{label}\"]"));
+    assert!(told.contains("is longer than 63 bytes"), "{told}");
+    assert!(!told.chars().any(|character| character.is_control() && character != '\n'), "{told:?}");
+    assert!(told.len() < 2_000, "{told}");
+}
+
+/// The reader misses the value of a key at the end of the text, whatever stands there.
+#[test]
+fn a_broken_last_line_is_told_once() {
+    let told = mistakes_in("a = 1\nr.'''\n");
+    let places: Vec<_> = told.lines().filter(|line| line.trim_start().starts_with("-->")).collect();
+    let mut different = places.clone();
+    different.dedup();
+    assert_eq!(places, different, "{told}");
+}
