@@ -123,10 +123,10 @@ fn warn_of_nothing_to_strip(strip_prefix: Option<&Value<'_>>, matcher: &Matcher)
 
 fn matcher(fields: &Fields<'_>) -> Matcher {
     let host = |value: &Value<'_>| {
-        value.parse(|text| HostPattern::parse(text).map_err(|help| unmatchable("host", text, help)))
+        value.parse(|text| HostPattern::parse(text).map_err(|help| unmatchable("host", text, &help)))
     };
     let path = |value: &Value<'_>| {
-        value.parse(|text| PathPrefix::parse(text).map_err(|help| unmatchable("path", text, help)))
+        value.parse(|text| PathPrefix::parse(text).map_err(|help| unmatchable("path", text, &help)))
     };
     let hosts = |value: &Value<'_>| {
         value.list(limits::HOSTS_PER_ROUTE_MAX, host).and_then(|hosts| meant(value, hosts, "host"))
@@ -143,9 +143,9 @@ fn matcher(fields: &Fields<'_>) -> Matcher {
 }
 
 /// Floor 0 says in one phrase what is wrong and what would be right.
-fn unmatchable(what: &str, text: &str, help: String) -> Wrong {
+fn unmatchable(what: &str, text: &str, help: &str) -> Wrong {
     // The advice quotes the text, too.
-    let help = clean(&help, ADVICE_CHARACTERS_MAX);
+    let help = clean(help, ADVICE_CHARACTERS_MAX);
     Wrong::new(format!("`{}` is no {what} that a route can match", shown(text)), "not accepted", help)
 }
 
