@@ -11,7 +11,7 @@ use super::context::{Attempt, RequestContext};
 use super::{grpc, headers};
 use crate::balance::hash;
 use crate::config::HashKey;
-use crate::observe::{Class, Reason, RetryReason};
+use crate::observe::{AttemptOutcome, Class, Reason, RetryReason};
 use crate::retry::{ATTEMPTS_MAX, Failure, Progress};
 use crate::route::RequestHead;
 use crate::runtime::{Lease, NoPick, Pool, Upstream};
@@ -54,6 +54,23 @@ impl Outcome {
             Self::Garbage => Reason::BadResponse,
             Self::TlsFailure => Reason::TlsFailure,
             Self::ClientTrouble => Reason::ClientClosed,
+        }
+    }
+
+    /// The same for those who ask afterwards.
+    const fn told(self) -> AttemptOutcome {
+        match self {
+            Self::ConnectFailure => AttemptOutcome::ConnectFailure,
+            Self::ConnectTimeout => AttemptOutcome::ConnectTimeout,
+            Self::Reset => AttemptOutcome::Reset,
+            Self::Timeout => AttemptOutcome::Timeout,
+            Self::Garbage => AttemptOutcome::Garbage,
+            Self::TlsFailure => AttemptOutcome::TlsFailure,
+            Self::StaleConnection => AttemptOutcome::StaleConnection,
+            Self::GoneAway => AttemptOutcome::GoneAway,
+            Self::Refused => AttemptOutcome::RefusedStream,
+            Self::LocalTrouble => AttemptOutcome::LocalTrouble,
+            Self::ClientTrouble => AttemptOutcome::ClientClosed,
         }
     }
 
@@ -194,10 +211,13 @@ pub(super) fn pick(now: Duration, random: u64, ctx: &mut RequestContext) -> Resu
     ctx.request_bytes = 0;
     let mut tried = std::mem::take(&mut ctx.tried);
     let pool = ctx.pool().ok_or(NotYet::Refused(Reason::NoRoute))?;
+    // Before the choice, so that it is what the choice goes by.
+    let standing = ctx.standing_at_pick(pool, now, random, &tried);
     let picked = pool.pick(now, ctx.hash, random, &mut tried);
     ctx.tried = tried;
     let chosen = picked.map_err(|why| not_yet(why, ctx))?;
     ctx.attempts += 1;
+    ctx.note_pick(&chosen, standing, now);
     ctx.attempt = Some(Attempt {
         upstream: chosen.index,
         lease: Some(chosen.lease),
@@ -222,6 +242,7 @@ fn not_yet(why: NoPick, ctx: &RequestContext) -> NotYet {
 /// FORWARD, outcome: an attempt failed. Told to the upstream's state once.
 pub(super) fn failed(outcome: Outcome, now: Duration, ctx: &mut RequestContext) {
     ctx.refusal = Some(outcome.reason());
+    ctx.note_failure(outcome.told(), now);
     if outcome.failure() == Some(Failure::Connect) {
         ctx.connect_failures += 1;
     }
@@ -255,6 +276,7 @@ pub(super) fn answered(status: u16, is_latency: bool, now: Duration, ctx: &mut R
     attempt.is_recorded = true;
     let latency = now.saturating_sub(attempt.sent_at);
     attempt.response_time = Some(latency);
+    ctx.note_answer(&attempt, status, now);
     record(&mut attempt, ctx, |pool, upstream, lease| {
         upstream.state.metrics.attempt_finished(Some(status));
         upstream.state.metrics.response_time(latency);
@@ -374,6 +396,7 @@ pub(super) fn observe(finished: &Finished, now: Duration, ctx: &mut RequestConte
     if ctx.told.is_some() {
         super::log::write(finished, duration, ctx);
     }
+    super::record::keep(finished, duration, ctx);
     ctx.attempt = None;
     ctx.upgraded = None;
 }
