@@ -60,6 +60,7 @@ struct Attempt {
     took_ms: Option<f64>,
     in_flight: u64,
     candidates: Option<Standing>,
+    then: Option<String>,
     note: Option<String>,
 }
 
@@ -189,8 +190,8 @@ impl Attempt {
             let _ = write!(text, " after {took} ms");
         }
         let _ = writeln!(text, "\n  connection {}, {in_flight} in flight there with it", self.connection);
-        if let Some(note) = &self.note {
-            let _ = writeln!(text, "  {note}");
+        for line in self.then.iter().chain(&self.note) {
+            let _ = writeln!(text, "  {line}");
         }
         if let Some(candidates) = &self.candidates {
             text.push_str(&candidates.tell(paint));

@@ -40,7 +40,7 @@ pub use reason::Reason;
 pub use recent::{Recent, RecentMemory, RecentTimes, RecentTimesMemory, SAMPLE, WINDOW};
 pub use record::{
     ASKED_FOR, AttemptOutcome, AttemptRecord, CANDIDATES_MAX, CandidateRecord, Detail, Facts, HeadText, Kept,
-    LATEST, Moment, Name, Names, PickRecord, Record, Records, SAMPLED_ONE_IN, SLOW, UNUSUAL_MIN,
+    LATEST, Moment, Name, Names, PickRecord, Record, Records, SAMPLED_ONE_IN, SLOW, Then, UNUSUAL_MIN,
 };
 pub use timestamp::utc;
 pub use tls_failure::tls_failure;

@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 pub use detail::{
-    AttemptOutcome, AttemptRecord, CANDIDATES_MAX, CandidateRecord, Detail, Moment, PickRecord,
+    AttemptOutcome, AttemptRecord, CANDIDATES_MAX, CandidateRecord, Detail, Moment, PickRecord, Then,
 };
 pub use ring::Kept;
 use ring::Ring;

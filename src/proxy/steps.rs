@@ -11,7 +11,7 @@ use super::context::{Attempt, RequestContext};
 use super::{grpc, headers};
 use crate::balance::hash;
 use crate::config::HashKey;
-use crate::observe::{AttemptOutcome, Class, Reason, RetryReason};
+use crate::observe::{AttemptOutcome, Class, Reason, RetryReason, Then};
 use crate::retry::{ATTEMPTS_MAX, Failure, Progress};
 use crate::route::RequestHead;
 use crate::runtime::{Lease, NoPick, Pool, Upstream};
@@ -317,11 +317,12 @@ pub(super) fn may_try_another(outcome: Outcome, sent: Sent, now: Duration, ctx: 
 
 /// A connection that has ended costs the upstream nothing, so neither budget nor `max_retries` counts it;
 /// but what was sent on a stale one may have been read, so only idempotent requests go again.
-fn may_reconnect(sent: Sent, ctx: &RequestContext) -> bool {
+fn may_reconnect(sent: Sent, ctx: &mut RequestContext) -> bool {
     let may = ctx.attempts < ATTEMPTS_MAX && sent.is_harmless && sent.is_replayable && !sent.is_answered;
     if let Some(pool) = ctx.pool().filter(|_| may) {
         pool.state.metrics.retried(RetryReason::StaleConnection);
     }
+    ctx.trail.then(if may { Then::Retried } else { Then::NotAllowed });
     may
 }
 
@@ -330,8 +331,14 @@ pub(super) fn may_retry_status(status: u16, sent: Sent, now: Duration, ctx: &mut
     may_retry(Failure::Status(status), false, sent, now, ctx)
 }
 
-fn may_retry(failure: Failure, is_free: bool, sent: Sent, now: Duration, ctx: &RequestContext) -> bool {
-    let (Some(pool), Some(route)) = (ctx.pool(), ctx.route()) else { return false };
+fn may_retry(failure: Failure, is_free: bool, sent: Sent, now: Duration, ctx: &mut RequestContext) -> bool {
+    let then = after(failure, is_free, sent, now, ctx);
+    ctx.trail.then(then);
+    then == Then::Retried
+}
+
+fn after(failure: Failure, is_free: bool, sent: Sent, now: Duration, ctx: &RequestContext) -> Then {
+    let (Some(pool), Some(route)) = (ctx.pool(), ctx.route()) else { return Then::Ended };
     let progress = Progress {
         attempts: ctx.attempts,
         connect_failures: ctx.connect_failures,
@@ -339,18 +346,19 @@ fn may_retry(failure: Failure, is_free: bool, sent: Sent, now: Duration, ctx: &R
         replayable: sent.is_replayable,
         response_started: sent.is_answered,
     };
-    if !route.config.retry.allows(failure, &progress)
-        || ctx.deadline().is_some_and(|deadline| now >= deadline)
-    {
-        return false;
+    if !route.config.retry.allows(failure, &progress) {
+        return Then::NotAllowed;
+    }
+    if ctx.deadline().is_some_and(|deadline| now >= deadline) {
+        return Then::TooLate;
     }
     // Before giving up a response there must be somebody who could give a better one.
     if matches!(failure, Failure::Status(_)) && !pool.has_untried(now, &ctx.tried) {
-        return false;
+        return Then::NobodyElse;
     }
     if !is_free && !pool.state.budget.pays_for(failure, now) {
         pool.state.metrics.budget_exhausted();
-        return false;
+        return Then::BudgetSpent;
     }
     pool.state.metrics.retried(match failure {
         Failure::Connect => RetryReason::ConnectFailure,
@@ -358,7 +366,7 @@ fn may_retry(failure: Failure, is_free: bool, sent: Sent, now: Duration, ctx: &R
         Failure::Timeout => RetryReason::Timeout,
         Failure::Status(_) => RetryReason::Status,
     });
-    true
+    Then::Retried
 }
 
 /// OBSERVE: counters and the access log. Called once per request.

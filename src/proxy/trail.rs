@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::{Attempt, RequestContext};
-use crate::observe::{AttemptOutcome, AttemptRecord, Detail, Moment, PickRecord, SAMPLED_ONE_IN};
+use crate::observe::{AttemptOutcome, AttemptRecord, Detail, Moment, PickRecord, SAMPLED_ONE_IN, Then};
 use crate::runtime::{Chosen, Pool, Tiers};
 
 /// See the [module documentation](self). Times count from the beginning of the request.
@@ -31,6 +31,13 @@ impl Trail {
     pub(super) fn connected(&mut self, at: Duration) {
         if let Some(attempt) = self.current() {
             attempt.connected = Some(at);
+        }
+    }
+
+    /// Whether another attempt follows, or why none.
+    pub(super) fn then(&mut self, then: Then) {
+        if let Some(attempt) = self.current() {
+            attempt.then = then;
         }
     }
 

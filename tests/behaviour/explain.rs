@@ -70,6 +70,8 @@ fn a_failed_request_is_found_by_its_id_with_both_attempts() {
     assert_eq!(told["route"]["why"], serde_json::json!(["it takes every host", "it takes every path"]));
     assert_eq!(told["request"]["path"], "/orders/7", "{told}");
     assert!(!told.to_string().contains("s3cret"), "{told}");
+    assert_eq!(told["attempts"][0]["then"], "another attempt was allowed", "{told}");
+    assert!(told["attempts"][1]["then"].is_string(), "{told}");
     assert!(told["help"].as_str().is_some_and(|help| !help.is_empty()));
 
     let second = &told["attempts"][1];

@@ -60,8 +60,7 @@ impl PickView {
             candidates: shown
                 .into_iter()
                 .filter_map(|index| {
-                    let terms = pool.terms_of(index, now);
-                    let score = terms.map(|terms| ScoreView::of(&terms, kind));
+                    let score = ScoreView::of(&pool.terms_of(index, now)?, kind);
                     Some(CandidateView::of(*standings.get(index)?, score))
                 })
                 .collect(),

@@ -9,7 +9,7 @@ use super::score::{ScoreView, rounded, rule};
 use super::{milliseconds, utc};
 use crate::health::WhyNot;
 use crate::observe::{
-    ASKED_FOR, AttemptOutcome, AttemptRecord, Moment, Name, PickRecord, Reason, Record, SAMPLED_ONE_IN,
+    ASKED_FOR, AttemptOutcome, AttemptRecord, Moment, Name, PickRecord, Reason, Record, SAMPLED_ONE_IN, Then,
 };
 
 /// When the process's time began.
@@ -150,6 +150,8 @@ struct AttemptView {
     multiplier: f64,
     /// How everybody stood; null: not recorded.
     candidates: Option<StandingView>,
+    /// Whether another attempt followed a failure, or why none.
+    then: Option<&'static str>,
     note: Option<String>,
 }
 
@@ -271,9 +273,15 @@ impl AttemptView {
             in_flight: attempt.in_flight,
             multiplier: rounded(attempt.multiplier),
             candidates: standing.map(|pick| StandingView::of(pick, Some(attempt.upstream))),
+            then: has_failed(attempt).then_some(attempt.then).and_then(Then::sentence),
             note: note(standing.map(|pick| pick.moment)),
         }
     }
+}
+
+/// In itself, whatever the client got in the end.
+fn has_failed(attempt: &AttemptRecord) -> bool {
+    attempt.failed.is_some() || attempt.then == Then::Retried || attempt.status >= Some(500)
 }
 
 /// What the scores are, or why there are none: they are never made up afterwards.

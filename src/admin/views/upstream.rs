@@ -170,11 +170,11 @@ pub(in crate::admin) struct CandidateView {
     max_connections: Option<u32>,
     latency_ms: Option<f64>,
     backup: bool,
-    score: Option<ScoreView>,
+    score: ScoreView,
 }
 
 impl CandidateView {
-    pub(in crate::admin) fn of(standing: Standing<'_>, score: Option<ScoreView>) -> Self {
+    pub(in crate::admin) fn of(standing: Standing<'_>, score: ScoreView) -> Self {
         let Upstream { config, state, .. } = standing.upstream;
         Self {
             address: config.address.to_string(),

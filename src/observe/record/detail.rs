@@ -33,6 +33,8 @@ pub struct AttemptRecord {
     pub status: Option<u16>,
     /// What came of it.
     pub outcome: AttemptOutcome,
+    /// What followed when it failed.
+    pub then: Then,
     /// Requests in flight at the upstream when this one began, itself included.
     pub in_flight: u32,
     /// What was learned of it then; see [`Terms::multiplier`].
@@ -96,6 +98,42 @@ impl AttemptOutcome {
             Self::RefusedStream => "the upstream had no room for this request on a shared connection",
             Self::LocalTrouble => "this machine is out of descriptors, ports or buffers",
             Self::ClientClosed => "the client went away, or sent something wrong",
+        }
+    }
+}
+
+/// What followed an attempt that failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Then {
+    /// The request ended, and there was no question of another.
+    #[default]
+    Ended,
+    /// Another attempt was allowed.
+    Retried,
+    /// Another would not have been safe, or is not wanted.
+    NotAllowed,
+    /// The time was up.
+    TooLate,
+    /// There was nobody who could have given a better answer.
+    NobodyElse,
+    /// The pool has no retries left.
+    BudgetSpent,
+}
+
+impl Then {
+    /// The same for people; `None`: there is nothing to tell.
+    pub const fn sentence(self) -> Option<&'static str> {
+        match self {
+            Self::Ended => None,
+            Self::Retried => Some("another attempt was allowed"),
+            Self::NotAllowed => Some(
+                "no other attempt was allowed: `retry` of the route does not name this failure, its `max_retries` are used up, or the request may not be sent twice, by its method, its body, or since the client has seen part of an answer",
+            ),
+            Self::TooLate => Some("no other attempt was made: the route's `timeout` was over"),
+            Self::NobodyElse => Some("no other attempt was made: nobody else was eligible"),
+            Self::BudgetSpent => {
+                Some("no other attempt was made: the pool's retry budget was used up, see `retry.budget`")
+            }
         }
     }
 }
