@@ -105,7 +105,7 @@ pub const SAMPLED_ONE_IN: u64 = 32;
 /// Places that a record tries before it is left out.
 const TRIES: usize = 3;
 
-/// The records of a process. See the [module documentation](self).
+/// The records of a process: rings that every request writes into, and that are read when somebody asks.
 #[derive(Debug)]
 pub struct Records {
     rings: [Ring; Kept::ALL.len()],

@@ -198,7 +198,7 @@ pub struct CandidateRecord {
     pub terms: Terms,
 }
 
-/// See the [module documentation](self).
+/// What few requests have besides: scores of their picks, and attempts after the first.
 #[derive(Clone, Debug, Default)]
 pub struct Detail {
     /// Attempts after the first, with the address of the upstream.

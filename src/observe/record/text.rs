@@ -70,11 +70,19 @@ impl Text {
         self.cut |= u8::from(kept.len() < text.len()) << name as u8;
     }
 
+    /// The three last names at once: they are cut already, and stand in this order.
     pub(super) fn put_head(&mut self, head: &HeadText) {
-        [Name::Method, Name::Host, Name::Path].into_iter().zip(head.parts()).for_each(|(name, text)| {
-            self.put(name, text);
-        });
-        self.cut |= head.cut;
+        let start = self.start_of(Name::Method);
+        let ends = head.ends.map(|end| start + usize::from(end));
+        let [.., length] = head.ends.map(usize::from);
+        let (place, kept) = (self.bytes.get_mut(start..start + length), head.bytes.get(..length));
+        if let (Some(place), Some(kept)) = (place, kept) {
+            place.copy_from_slice(kept);
+            [Name::Method, Name::Host, Name::Path].into_iter().zip(ends).for_each(|(name, end)| {
+                self.end_at(name, end);
+            });
+            self.cut |= head.cut;
+        }
     }
 
     pub(super) fn get(&self, name: Name) -> &str {
@@ -103,15 +111,14 @@ impl Text {
 #[derive(Clone, Debug)]
 pub struct HeadText {
     bytes: [u8; HEAD_BYTES],
-    method: u8,
-    host: u8,
-    path: u16,
+    /// Where each of the three ends.
+    ends: [u16; 3],
     cut: u8,
 }
 
 impl Default for HeadText {
     fn default() -> Self {
-        Self { bytes: [0; HEAD_BYTES], method: 0, host: 0, path: 0, cut: 0 }
+        Self { bytes: [0; HEAD_BYTES], ends: [0; 3], cut: 0 }
     }
 }
 
@@ -125,29 +132,18 @@ impl HeadText {
 
     /// As [`HeadText::of`], in place.
     pub fn set(&mut self, method: &str, host: &str, path: &str) {
-        let (mut end, mut lengths) = (0, [0; 3]);
+        self.cut = 0;
+        let mut end = 0;
         let names = [(Name::Method, method), (Name::Host, host), (Name::Path, path)];
-        for ((name, text), length) in names.into_iter().zip(&mut lengths) {
+        for ((name, text), place) in names.into_iter().zip(&mut self.ends) {
             let kept = cut_to(text, name.bytes_max());
-            if let Some(place) = self.bytes.get_mut(end..end + kept.len()) {
-                place.copy_from_slice(kept.as_bytes());
+            if let Some(bytes) = self.bytes.get_mut(end..end + kept.len()) {
+                bytes.copy_from_slice(kept.as_bytes());
             }
             self.cut |= u8::from(kept.len() < text.len()) << name as u8;
-            (end, *length) = (end + kept.len(), kept.len());
+            end += kept.len();
+            *place = u16::try_from(end).unwrap_or(u16::MAX);
         }
-        let [method, host, path] = lengths.map(|length| u16::try_from(length).unwrap_or(u16::MAX));
-        self.method = u8::try_from(method).unwrap_or(u8::MAX);
-        self.host = u8::try_from(host).unwrap_or(u8::MAX);
-        self.path = path;
-    }
-
-    fn parts(&self) -> [&str; 3] {
-        let mut start = 0;
-        [usize::from(self.method), usize::from(self.host), usize::from(self.path)].map(|length| {
-            let bytes = self.bytes.get(start..start + length).unwrap_or_default();
-            start += length;
-            std::str::from_utf8(bytes).unwrap_or_default()
-        })
     }
 }
 
