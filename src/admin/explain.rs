@@ -19,6 +19,9 @@ use crate::runtime::{Route, Snapshot};
 /// Routes that are listed with why they do not take the request: more than anyone reads.
 const OTHERS_MAX: usize = 50;
 
+/// Upstreams of a pool that are listed one by one; the others are counted. `/v1/pools/{pool}/next` lists all.
+const CANDIDATES_MAX: usize = 50;
+
 /// `GET /v1/explain?host=&method=&path=&header=name:value` — which route takes such a request and why,
 /// which others do not, and who would be picked.
 pub(super) async fn show(
@@ -130,7 +133,7 @@ fn destinations(route: &Route, snapshot: &Snapshot, control: &Control) -> Vec<De
     pools
         .map(|(part, pool)| Destination {
             share: if total > 0.0 { f64::from(part.weight) / total } else { 0.0 },
-            pick: PickView::of(pool, None, now),
+            pick: PickView::of(pool, None, CANDIDATES_MAX, now),
         })
         .collect()
 }
@@ -148,7 +151,7 @@ impl Chosen {
 }
 
 /// Each condition of a route that takes the request, and how it is fulfilled.
-fn why(matcher: &Matcher, head: &RequestHead<'_>) -> Vec<String> {
+pub(super) fn why(matcher: &Matcher, head: &RequestHead<'_>) -> Vec<String> {
     let mut why = vec![match matcher.hosts.iter().find(|pattern| pattern.matches(head.host)) {
         Some(_) => format!("its `hosts` include `{}`", head.host),
         None => "it takes every host".to_owned(),

@@ -17,7 +17,7 @@
 //! - `PATCH /v1/pools/{pool}`, `POST` and `PUT …/upstreams`, `PATCH` and `DELETE …/upstreams/{address}`
 //! - `POST /v1/pools/{pool}/upstreams/{address}/drain?wait=`
 //! - `GET /v1/pools/{pool}/next`, `POST /v1/pools/{pool}/health-check`
-//! - `GET /v1/explain?host=&method=&path=&header=`
+//! - `GET /v1/explain?host=&method=&path=&header=`, `/v1/explain/{request_id}`, `/v1/requests`
 //! - `GET /openapi.json`: all of this, machine-readable
 //! - `GET /api/infrastructure/…`, `/api/monitoring/…`: the same in the platform's words
 //!
@@ -62,6 +62,7 @@ mod pool_edit;
 mod pools;
 mod problem;
 mod reload;
+mod requests;
 mod routes;
 mod stats;
 mod status;

@@ -20,5 +20,5 @@ pub(super) async fn show(
     parameters.finish()?;
     let snapshot = control.runtime().snapshot();
     let now = control.runtime().now();
-    Ok(Json(PickView::of(find_pool(&snapshot, &pool)?, strategy, now)))
+    Ok(Json(PickView::of(find_pool(&snapshot, &pool)?, strategy, usize::MAX, now)))
 }

@@ -13,7 +13,7 @@ use super::guard::{BODY_BYTES_MAX, Door, TEXT_BYTES_MAX, guard};
 use super::problem::Problem;
 use super::{
     config, drain, events, explain, guarded, health_check, history, infrastructure, lifecycle, metrics,
-    monitoring, next, openapi, overrides, plan, pool_edit, pools, reload, stats, status, upgrade,
+    monitoring, next, openapi, overrides, plan, pool_edit, pools, reload, requests, stats, status, upgrade,
     upstream_edit,
 };
 use crate::control::Control;
@@ -69,6 +69,8 @@ pub(super) fn index() -> Vec<Resource> {
         ("/v1/pools/{pool}/next", GUARDED, get(next::show)),
         ("/v1/pools/{pool}/health-check", OPERATE, post(health_check::run)),
         ("/v1/explain", GUARDED, get(explain::show)),
+        ("/v1/explain/{request_id}", GUARDED, get(requests::show)),
+        ("/v1/requests", GUARDED, get(requests::list)),
         ("/openapi.json", GUARDED, get(openapi::show)),
         ("/api/infrastructure/load-balancer/status", GUARDED, get(infrastructure::status)),
         ("/api/infrastructure/load-balancer/next-server", GUARDED, get(infrastructure::next_server)),

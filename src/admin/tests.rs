@@ -28,7 +28,7 @@ use super::{openapi, routes};
 use crate::config::{self, Scope};
 use crate::control::{Author, Change, Control, Happening, Start, Told};
 use crate::health::{Health, Mode, Transition};
-use crate::observe::AdminRefusal;
+use crate::observe::{AdminRefusal, AttemptRecord, Detail, Facts, HeadText, Kept, Moment, Name, Reason};
 use crate::runtime::{LastCheck, Pool, Runtime, Tiers, Upstream};
 
 const TWO_POOLS: &str = r#"
@@ -252,6 +252,10 @@ fn assert_fits(value: &Value, schema: &Value, place: &str) {
         let name = name.strip_prefix("#/components/schemas/").unwrap();
         return assert_fits(value, &self::schema(name), place);
     }
+    if let Some(either) = schema["anyOf"].as_array() {
+        let fitting = either.iter().find(|one| value.is_null() == (one["type"] == "null"));
+        return assert_fits(value, fitting.unwrap_or(schema), place);
+    }
     if let Some(known) = schema["enum"].as_array() {
         assert!(known.contains(value), "{place}: {value} is not one of {known:?}");
     }
@@ -303,7 +307,10 @@ fn operations() -> Vec<(String, Method)> {
 
 /// A path of the document with its variables filled in.
 fn concrete(path: &str) -> String {
-    path.replace("{pool}", "app").replace("{address}", "127.0.0.1:9001").replace("{generation}", "1")
+    path.replace("{pool}", "app")
+        .replace("{address}", "127.0.0.1:9001")
+        .replace("{generation}", "1")
+        .replace("{request_id}", "abc")
 }
 
 #[test]
@@ -351,6 +358,46 @@ async fn every_answer_is_as_the_document_says() {
             }
         }
     }
+}
+
+/// One with all that can be told, and one with as little as can be.
+#[tokio::test]
+async fn what_is_told_of_a_request_is_as_the_document_says() {
+    let api = Api::up(TWO_POOLS);
+    let snapshot = api.runtime().snapshot();
+    let pool = snapshot.pool_named("app").unwrap();
+    for moment in [Moment::Pick, Moment::Failure, Moment::Refusal] {
+        let first = AttemptRecord { connected: Some(Duration::from_millis(1)), ..AttemptRecord::default() };
+        let pick = pool.candidates(1, moment, Some(0), Duration::ZERO, &Tiers::default());
+        let detail = Detail { attempts: vec![("127.0.0.1:9001".into(), first)], picks: vec![pick] };
+        let facts = Facts {
+            status: 502,
+            reason: Some(Reason::UpstreamReset),
+            generation: 1,
+            attempts: 2,
+            first: Some(first),
+            client: Some([127, 0, 0, 1].into()),
+            ..Facts::default()
+        };
+        api.runtime().records.keep(Kept::Failed, &facts, Some(Arc::new(detail)), |names| {
+            names.put(Name::RequestId, "full");
+            names.put(Name::Route, "rest");
+            names.put(Name::Pool, "app");
+            names.put_head(&HeadText::of("GET", "a.example", "/"));
+        });
+    }
+    api.runtime()
+        .records
+        .keep(Kept::Latest, &Facts::default(), None, |names| names.put(Name::RequestId, "bare"));
+    for (path, name) in
+        [("/v1/explain/full", "Request"), ("/v1/explain/bare", "Request"), ("/v1/requests", "Requests")]
+    {
+        let told = api.get(path).await.expect(200).json();
+        assert_fits(&told, &schema(name), path);
+    }
+    let full = api.get("/v1/explain/full").await.json();
+    assert_eq!(full["route"]["why"], serde_json::json!(["it takes every host", "it takes every path"]));
+    assert_eq!((full["same_id"].as_array().unwrap().len(), full["nobody"].is_object()), (2, true), "{full}");
 }
 
 #[tokio::test]

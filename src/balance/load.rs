@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::float::Float;
 use super::learned::Cells;
 use super::sums::{Sample, Sums};
-use super::{Memory, micros};
+use super::{Memory, Terms, micros};
 
 /// Live load of one upstream in one pool.
 ///
@@ -197,6 +197,11 @@ impl Load {
         if waiting(flights) == 0 { cost } else { cost * self.hot.cost_of_stall(now_us) }
     }
 
+    /// [`Load::cost`], factor by factor, for those who ask why.
+    pub(super) fn terms(&self, now: Duration, unit: f32) -> Terms {
+        self.hot.terms(micros(now), unit)
+    }
+
     /// The same without regard to stalls, the rule of `random_two` (`ALGORITHMS.md` §6).
     pub(super) fn cost_of_load(&self, unit: f32) -> f32 {
         self.hot.cost_of_load(self.hot.flights.load(Ordering::Relaxed), unit)
@@ -244,6 +249,24 @@ impl Hot {
         let load = in_flight as f32 * unit;
         let load = if load >= 1.0 { load } else { 0.0 };
         (1.0 + load) * self.multiplier.load() / self.ramp.load()
+    }
+
+    /// All from one look at the flights, so that the factors belong together.
+    fn terms(&self, now_us: u64, unit: f32) -> Terms {
+        let flights = self.flights.load(Ordering::Relaxed);
+        let (in_flight, waiting) = (in_flight(flights), waiting(flights));
+        let weighed = Some(in_flight as f32 * unit).filter(|&load| load >= 1.0);
+        let multiplier = if in_flight == 0 { &self.multiplier_idle } else { &self.multiplier };
+        let stall = if waiting == 0 { 1.0 } else { self.cost_of_stall(now_us) };
+        Terms {
+            in_flight,
+            waiting,
+            load: 1.0 + weighed.unwrap_or(0.0),
+            multiplier: multiplier.load(),
+            warmth: self.ramp.load(),
+            stall,
+            cost: self.cost_of_load(flights, unit) * stall,
+        }
     }
 
     /// 1, or from 4 upwards once the upstream has been silent for too long while somebody waits.

@@ -40,6 +40,7 @@ mod load;
 mod randoms;
 mod ring;
 mod sums;
+mod terms;
 #[cfg(test)]
 mod testing;
 mod tried;
@@ -57,6 +58,7 @@ use turns::Turns;
 
 pub use hash::hash;
 pub use load::Load;
+pub use terms::{Scale, Terms};
 pub use tried::{ATTEMPTS_MAX, Tried};
 pub use tuner::{TICK, Tuner};
 

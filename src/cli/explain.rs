@@ -1,4 +1,5 @@
-//! `evener explain`: which route takes a request, and which upstream would get it.
+//! `evener explain`: which route takes a request, and which upstream would get it; or how a request went that
+//! was made.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -9,10 +10,12 @@ use serde::Deserialize;
 use super::client::{Admin, Ask, Client, encoded};
 use super::failure::Failure;
 use super::output::{Cell, Paint, Table, Tone, listed, percent};
+use super::request;
 
 #[derive(Args)]
 pub(super) struct Explain {
-    /// The path of the request.
+    /// The path of a request, from its slash; or the id of one that was made (`X-Request-Id`).
+    #[arg(value_name = "PATH|REQUEST_ID")]
     path: String,
     /// The host that it names.
     #[arg(long)]
@@ -57,10 +60,30 @@ struct Pool {
     #[serde(rename = "pool")]
     name: String,
     strategy: String,
+    rule: Option<String>,
     next: Option<String>,
     reason: Option<String>,
     note: Option<String>,
+    #[serde(default)]
+    excluded: Vec<Excluded>,
     candidates: Vec<Candidate>,
+    #[serde(default)]
+    candidates_omitted: u64,
+}
+
+/// How many upstreams are out for one reason.
+#[derive(Deserialize)]
+pub(super) struct Excluded {
+    why_not: String,
+    why_not_detail: String,
+    upstreams: u64,
+}
+
+impl Excluded {
+    pub(super) fn tell(&self) -> String {
+        let Self { why_not, why_not_detail, upstreams } = self;
+        format!("  {upstreams} {why_not}: {why_not_detail}\n")
+    }
 }
 
 #[derive(Deserialize)]
@@ -70,6 +93,18 @@ struct Candidate {
     why_not_detail: Option<String>,
     weight: u64,
     in_flight: u64,
+    score: Option<Score>,
+}
+
+/// What the next request would cost an upstream, factor by factor.
+#[derive(Deserialize)]
+pub(super) struct Score {
+    in_flight: u64,
+    load: f64,
+    multiplier: f64,
+    warmth: f64,
+    stall: Option<f64>,
+    cost: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -81,6 +116,10 @@ struct Other {
 impl Explain {
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
         let client = Client::new(&self.admin)?;
+        let is_about_none = self.host.is_none() && self.method.is_none() && self.header.is_empty();
+        if is_about_none && !self.path.starts_with('/') {
+            return request::run(&self.path, &client);
+        }
         let mut path = format!("/v1/explain?path={}", encoded(&self.path));
         let one = |name, value: &Option<String>| value.clone().map(|value| (name, value));
         let more = self.header.iter().map(|header| ("header", header.clone()));
@@ -142,22 +181,51 @@ impl Pool {
         if let Some(note) = &self.note {
             let _ = writeln!(text, "  {note}");
         }
-        let mut table = Table::new(&["UPSTREAM", "ELIGIBLE", "#WEIGHT", "#IN FLIGHT", "NOTE"]);
+        if let Some(rule) = &self.rule {
+            let _ = writeln!(text, "  {rule}");
+        }
+        let has_scores = self.candidates.iter().any(|candidate| candidate.score.is_some());
+        let scores: &[&str] = if has_scores { &Score::HEADINGS } else { &["#IN FLIGHT"] };
+        let mut table = Table::new(&[&["UPSTREAM", "ELIGIBLE", "#WEIGHT"], scores, &["NOTE"]].concat());
         self.candidates.iter().for_each(|candidate| table.row(candidate.cells()));
-        text + &table.render("  ", paint)
+        text.push_str(&table.render("  ", paint));
+        if self.candidates_omitted > 0 {
+            let _ = writeln!(text, "  … and {} more", self.candidates_omitted);
+            self.excluded.iter().for_each(|excluded| text.push_str(&excluded.tell()));
+        }
+        text
     }
 }
 
 impl Candidate {
-    fn cells(&self) -> [Cell; 5] {
+    fn cells(&self) -> Vec<Cell> {
         let eligible =
             if self.eligible { Cell::toned("yes", Tone::Good) } else { Cell::toned("no", Tone::Bad) };
+        let mut cells = vec![self.address.as_str().into(), eligible, self.weight.to_string().into()];
+        match &self.score {
+            Some(score) => cells.extend(score.cells()),
+            None => cells.push(self.in_flight.to_string().into()),
+        }
+        cells.push(self.why_not_detail.clone().unwrap_or_default().into());
+        cells
+    }
+}
+
+impl Score {
+    /// Of the columns that [`Score::cells`] fills.
+    pub(super) const HEADINGS: [&str; 6] =
+        ["#IN FLIGHT", "#LOAD", "#MULTIPLIER", "#WARMTH", "#STALL", "#COST"];
+
+    /// A dash is what the strategy does not look at.
+    pub(super) fn cells(&self) -> [Cell; 6] {
+        let factor = |value: Option<f64>| Cell::from(value.map_or("-".to_owned(), |value| value.to_string()));
         [
-            self.address.as_str().into(),
-            eligible,
-            self.weight.to_string().into(),
             self.in_flight.to_string().into(),
-            self.why_not_detail.clone().unwrap_or_default().into(),
+            factor(Some(self.load)),
+            factor(Some(self.multiplier)),
+            factor(Some(self.warmth)),
+            factor(self.stall),
+            factor(self.cost),
         ]
     }
 }

@@ -28,6 +28,7 @@ mod plan;
 mod pools;
 mod refused;
 mod reload;
+mod request;
 mod run;
 mod status;
 mod upgrade;
@@ -84,8 +85,10 @@ enum Command {
     /// List the pools with their upstreams.
     #[command(after_help = "Examples:\n  evener pools\n  evener pools app --json")]
     Pools(pools::Pools),
-    /// Say which route takes a request and why, and which upstream would get it.
-    #[command(after_help = "Example:\n  evener explain --host api.example.com --method POST /v1/users")]
+    /// Say which route takes a request and why, and which upstream would get it; or how one went that was made.
+    #[command(
+        after_help = "Examples:\n  evener explain --host api.example.com --method POST /v1/users\n  evener explain 4f0c1d6b8a2e4c0d9b7a5e3f1c2d4b6a"
+    )]
     Explain(explain::Explain),
     /// Read the configuration file again.
     #[command(after_help = "Example:\n  evener reload --why 'new certificates'")]

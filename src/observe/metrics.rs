@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use tally::Tally;
 
-use super::{Histogram, HistogramSnapshot, Reason, Recent, RecentTimes};
+use super::{Histogram, HistogramSnapshot, Reason, Recent, RecentTimes, UNUSUAL_MIN};
 
 /// Status class of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -298,6 +298,9 @@ impl ListenerMetrics {
 /// How many status codes gRPC has: OK (0) to UNAUTHENTICATED (16).
 pub const GRPC_CODES: usize = 17;
 
+/// Requests of the last minutes from which on they tell what is usual: of fewer, one in a hundred is nobody.
+const TIMES_TO_JUDGE_BY: u64 = 200;
+
 /// One route's requests.
 #[derive(Debug, Default)]
 pub struct RouteMetrics {
@@ -310,6 +313,9 @@ pub struct RouteMetrics {
     /// Made with the first call: few routes have any.
     grpc: OnceLock<Box<Counters<{ GRPC_CODES }>>>,
     recent: Recent,
+    recent_times: RecentTimes,
+    /// In microseconds; 0: not known. See [`RouteMetrics::unusual_after`].
+    unusual_after_us: AtomicU64,
 }
 
 impl RouteMetrics {
@@ -392,6 +398,27 @@ impl RouteMetrics {
     /// Takes down how far the counter of requests is; once in every [`SAMPLE`](super::SAMPLE).
     pub fn sample(&self, now: Duration) {
         self.recent.sample(self.finished_requests(), now);
+        // Most routes of a large configuration are quiet, and then cost nothing.
+        if self.finished_requests() > 0 {
+            self.sample_times(now);
+        }
+    }
+
+    fn sample_times(&self, now: Duration) {
+        let times = self.duration();
+        let lately = self.recent_times.growth(&times).filter(|lately| lately.count >= TIMES_TO_JUDGE_BY);
+        let unusual_after = lately.map(|lately| lately.quantile(0.99).max(UNUSUAL_MIN));
+        let micros = unusual_after.and_then(|after| u64::try_from(after.as_micros()).ok());
+        self.unusual_after_us.store(micros.unwrap_or(0), Relaxed);
+        if self.recent_times.is_due(now) {
+            self.recent_times.sample(times, now);
+        }
+    }
+
+    /// Longer than this take few requests here: one in a hundred of the last minutes, as of the last sample.
+    /// `None` as long as there were too few to tell.
+    pub fn unusual_after(&self) -> Option<Duration> {
+        Some(self.unusual_after_us.load(Relaxed)).filter(|&micros| micros > 0).map(Duration::from_micros)
     }
 
     /// Requests that finished within the last [`WINDOW`](super::WINDOW).

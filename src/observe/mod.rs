@@ -24,6 +24,7 @@ mod process;
 mod process_log;
 mod reason;
 mod recent;
+mod record;
 mod timestamp;
 mod tls_failure;
 
@@ -37,5 +38,9 @@ pub use metrics::{
 pub use process_log::{Format, init_log};
 pub use reason::Reason;
 pub use recent::{Recent, RecentMemory, RecentTimes, RecentTimesMemory, SAMPLE, WINDOW};
+pub use record::{
+    ASKED_FOR, AttemptOutcome, AttemptRecord, CANDIDATES_MAX, CandidateRecord, Detail, Facts, HeadText, Kept,
+    LATEST, Moment, Name, Names, PickRecord, Record, Records, SAMPLED_ONE_IN, SLOW, Then, UNUSUAL_MIN,
+};
 pub use timestamp::utc;
 pub use tls_failure::tls_failure;

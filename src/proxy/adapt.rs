@@ -102,6 +102,7 @@ pub(super) fn identify(session: &Session, ctx: &mut RequestContext) {
     };
     let given = is_trusted.then(|| headers::request_id_from(&request.headers)).flatten();
     ctx.request_id = given.unwrap_or_else(headers::new_request_id);
+    ctx.head.set(request.method.as_str(), &host(request), request.uri.path());
     if ctx.runtime.access_log.is_some() {
         ctx.told = Some(Box::new(Told {
             method: request.method.as_str().to_owned(),

@@ -11,8 +11,9 @@ use super::connection::Connection;
 use super::exchange::Exchange;
 use super::grpc;
 use super::steps::{self, Finished};
+use super::trail::Trail;
 use crate::config::UpstreamProtocol;
-use crate::observe::Reason;
+use crate::observe::{HeadText, Reason};
 use crate::runtime::{Lease, Pool, Route, Runtime, Snapshot, Tiers, UpgradedGuard, Upstream};
 
 /// The state of one request. It ends in `steps::observe`, once, on every path: by the hook that
@@ -52,6 +53,10 @@ pub struct RequestContext {
     pub(super) is_http_1_0: bool,
     /// What the access log wants to know and nobody else; empty while it is off.
     pub(super) told: Option<Box<Told>>,
+    /// The same in a fixed size, for those who ask afterwards how the request went.
+    pub(super) head: HeadText,
+    /// How it went so far.
+    pub(super) trail: Trail,
     pub(super) is_finished: bool,
     /// Counts the request among the upgraded connections.
     pub(super) upgraded: Option<UpgradedGuard>,
@@ -103,6 +108,8 @@ impl RequestContext {
             response_bytes: 0,
             is_http_1_0: false,
             told: None,
+            head: HeadText::default(),
+            trail: Trail::default(),
             is_finished: false,
             upgraded: None,
         }
@@ -223,7 +230,8 @@ impl RequestContext {
     }
 
     /// The answer goes on until somebody ends it, or until nobody has said anything for long enough.
-    pub(super) fn become_endless(&self, now: Duration) {
+    pub(super) fn become_endless(&mut self, now: Duration) {
+        self.trail.is_endless = true;
         if let (Some(exchange), Some(pool)) = (&self.exchange, self.pool()) {
             exchange.set_deadline(None);
             exchange.set_patience(Some(pool.config.timeouts.tunnel), now);

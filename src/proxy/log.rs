@@ -37,7 +37,7 @@ pub(super) fn write(finished: &Finished, duration: Duration, ctx: &RequestContex
     });
 }
 
-fn protocol(ctx: &RequestContext) -> &'static str {
+pub(super) fn protocol(ctx: &RequestContext) -> &'static str {
     match &ctx.exchange {
         Some(exchange) if exchange.is_stream => "HTTP/2",
         _ if ctx.is_http_1_0 => "HTTP/1.0",

@@ -31,10 +31,12 @@ mod http1;
 mod http2;
 mod log;
 mod peer;
+mod record;
 mod refusal;
 mod steps;
 mod subject;
 mod tls;
+mod trail;
 mod tunnel;
 mod wait;
 
@@ -128,6 +130,7 @@ impl ProxyHttp for Proxy {
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Box<RequestContext>) -> Result<Box<HttpPeer>> {
         if let Err(reason) = wait::pick(&self.runtime, ctx).await {
             ctx.refusal = Some(reason);
+            ctx.note_nobody(self.runtime.now());
             return Err(adapt::error(reason));
         }
         let picked_at = ctx.attempt.as_ref().map_or(ctx.started, |attempt| attempt.sent_at);
@@ -160,6 +163,7 @@ impl ProxyHttp for Proxy {
         let Some(upstream) = ctx.upstream() else { return Ok(()) };
         if is_reused {
             upstream.state.metrics.reused();
+            ctx.trail.reused();
         } else {
             upstream.state.metrics.connected(ConnectResult::Ok);
             if ctx.pool().is_some_and(|pool| pool.config.tls.is_some()) {
@@ -169,6 +173,7 @@ impl ProxyHttp for Proxy {
             if let Some(attempt) = &mut ctx.attempt {
                 attempt.sent_at = now;
             }
+            ctx.trail.connected(now.saturating_sub(ctx.started));
         }
         ctx.begin_to_listen();
         Ok(())

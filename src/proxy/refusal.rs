@@ -64,6 +64,7 @@ pub(super) fn note_early(early: &Early, id_text: &str, connection: &Arc<Connecti
         "request refused"
     );
     super::log::write_early(early.reason, early.protocol, id_text, connection, runtime);
+    super::record::keep_early(early.reason, early.protocol, id_text, connection, runtime);
 }
 
 /// Counts an early refusal, and renders its answer as raw bytes.

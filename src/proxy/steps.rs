@@ -11,7 +11,7 @@ use super::context::{Attempt, RequestContext};
 use super::{grpc, headers};
 use crate::balance::hash;
 use crate::config::HashKey;
-use crate::observe::{Class, Reason, RetryReason};
+use crate::observe::{AttemptOutcome, Class, Reason, RetryReason, Then};
 use crate::retry::{ATTEMPTS_MAX, Failure, Progress};
 use crate::route::RequestHead;
 use crate::runtime::{Lease, NoPick, Pool, Upstream};
@@ -54,6 +54,23 @@ impl Outcome {
             Self::Garbage => Reason::BadResponse,
             Self::TlsFailure => Reason::TlsFailure,
             Self::ClientTrouble => Reason::ClientClosed,
+        }
+    }
+
+    /// The same for those who ask afterwards.
+    const fn told(self) -> AttemptOutcome {
+        match self {
+            Self::ConnectFailure => AttemptOutcome::ConnectFailure,
+            Self::ConnectTimeout => AttemptOutcome::ConnectTimeout,
+            Self::Reset => AttemptOutcome::Reset,
+            Self::Timeout => AttemptOutcome::Timeout,
+            Self::Garbage => AttemptOutcome::Garbage,
+            Self::TlsFailure => AttemptOutcome::TlsFailure,
+            Self::StaleConnection => AttemptOutcome::StaleConnection,
+            Self::GoneAway => AttemptOutcome::GoneAway,
+            Self::Refused => AttemptOutcome::RefusedStream,
+            Self::LocalTrouble => AttemptOutcome::LocalTrouble,
+            Self::ClientTrouble => AttemptOutcome::ClientClosed,
         }
     }
 
@@ -194,10 +211,13 @@ pub(super) fn pick(now: Duration, random: u64, ctx: &mut RequestContext) -> Resu
     ctx.request_bytes = 0;
     let mut tried = std::mem::take(&mut ctx.tried);
     let pool = ctx.pool().ok_or(NotYet::Refused(Reason::NoRoute))?;
+    // Before the choice, so that it is what the choice goes by.
+    let standing = ctx.standing_at_pick(pool, now, random, &tried);
     let picked = pool.pick(now, ctx.hash, random, &mut tried);
     ctx.tried = tried;
     let chosen = picked.map_err(|why| not_yet(why, ctx))?;
     ctx.attempts += 1;
+    ctx.note_pick(&chosen, standing, now);
     ctx.attempt = Some(Attempt {
         upstream: chosen.index,
         lease: Some(chosen.lease),
@@ -222,6 +242,7 @@ fn not_yet(why: NoPick, ctx: &RequestContext) -> NotYet {
 /// FORWARD, outcome: an attempt failed. Told to the upstream's state once.
 pub(super) fn failed(outcome: Outcome, now: Duration, ctx: &mut RequestContext) {
     ctx.refusal = Some(outcome.reason());
+    ctx.note_failure(outcome.told(), now);
     if outcome.failure() == Some(Failure::Connect) {
         ctx.connect_failures += 1;
     }
@@ -255,6 +276,7 @@ pub(super) fn answered(status: u16, is_latency: bool, now: Duration, ctx: &mut R
     attempt.is_recorded = true;
     let latency = now.saturating_sub(attempt.sent_at);
     attempt.response_time = Some(latency);
+    ctx.note_answer(&attempt, status, now);
     record(&mut attempt, ctx, |pool, upstream, lease| {
         upstream.state.metrics.attempt_finished(Some(status));
         upstream.state.metrics.response_time(latency);
@@ -295,11 +317,12 @@ pub(super) fn may_try_another(outcome: Outcome, sent: Sent, now: Duration, ctx: 
 
 /// A connection that has ended costs the upstream nothing, so neither budget nor `max_retries` counts it;
 /// but what was sent on a stale one may have been read, so only idempotent requests go again.
-fn may_reconnect(sent: Sent, ctx: &RequestContext) -> bool {
+fn may_reconnect(sent: Sent, ctx: &mut RequestContext) -> bool {
     let may = ctx.attempts < ATTEMPTS_MAX && sent.is_harmless && sent.is_replayable && !sent.is_answered;
     if let Some(pool) = ctx.pool().filter(|_| may) {
         pool.state.metrics.retried(RetryReason::StaleConnection);
     }
+    ctx.trail.then(if may { Then::Retried } else { Then::NotAllowed });
     may
 }
 
@@ -308,8 +331,14 @@ pub(super) fn may_retry_status(status: u16, sent: Sent, now: Duration, ctx: &mut
     may_retry(Failure::Status(status), false, sent, now, ctx)
 }
 
-fn may_retry(failure: Failure, is_free: bool, sent: Sent, now: Duration, ctx: &RequestContext) -> bool {
-    let (Some(pool), Some(route)) = (ctx.pool(), ctx.route()) else { return false };
+fn may_retry(failure: Failure, is_free: bool, sent: Sent, now: Duration, ctx: &mut RequestContext) -> bool {
+    let then = after(failure, is_free, sent, now, ctx);
+    ctx.trail.then(then);
+    then == Then::Retried
+}
+
+fn after(failure: Failure, is_free: bool, sent: Sent, now: Duration, ctx: &RequestContext) -> Then {
+    let (Some(pool), Some(route)) = (ctx.pool(), ctx.route()) else { return Then::Ended };
     let progress = Progress {
         attempts: ctx.attempts,
         connect_failures: ctx.connect_failures,
@@ -317,18 +346,19 @@ fn may_retry(failure: Failure, is_free: bool, sent: Sent, now: Duration, ctx: &R
         replayable: sent.is_replayable,
         response_started: sent.is_answered,
     };
-    if !route.config.retry.allows(failure, &progress)
-        || ctx.deadline().is_some_and(|deadline| now >= deadline)
-    {
-        return false;
+    if !route.config.retry.allows(failure, &progress) {
+        return Then::NotAllowed;
+    }
+    if ctx.deadline().is_some_and(|deadline| now >= deadline) {
+        return Then::TooLate;
     }
     // Before giving up a response there must be somebody who could give a better one.
     if matches!(failure, Failure::Status(_)) && !pool.has_untried(now, &ctx.tried) {
-        return false;
+        return Then::NobodyElse;
     }
     if !is_free && !pool.state.budget.pays_for(failure, now) {
         pool.state.metrics.budget_exhausted();
-        return false;
+        return Then::BudgetSpent;
     }
     pool.state.metrics.retried(match failure {
         Failure::Connect => RetryReason::ConnectFailure,
@@ -336,7 +366,7 @@ fn may_retry(failure: Failure, is_free: bool, sent: Sent, now: Duration, ctx: &R
         Failure::Timeout => RetryReason::Timeout,
         Failure::Status(_) => RetryReason::Status,
     });
-    true
+    Then::Retried
 }
 
 /// OBSERVE: counters and the access log. Called once per request.
@@ -374,6 +404,7 @@ pub(super) fn observe(finished: &Finished, now: Duration, ctx: &mut RequestConte
     if ctx.told.is_some() {
         super::log::write(finished, duration, ctx);
     }
+    super::record::keep(finished, duration, ctx);
     ctx.attempt = None;
     ctx.upgraded = None;
 }

@@ -161,7 +161,12 @@ impl<'a> Making<'a> {
         let is_checked = pool.health_check.is_some();
         members
             .iter()
-            .map(|&member| Upstream { config: member.clone(), is_checked, state: state_of(&member.address) })
+            .map(|&member| Upstream {
+                config: member.clone(),
+                label: member.address.to_string().into(),
+                is_checked,
+                state: state_of(&member.address),
+            })
             .collect()
     }
 
@@ -175,7 +180,7 @@ impl<'a> Making<'a> {
             Some(changed) => changed.metrics.clone(),
             None => Arc::new(RouteMetrics::new(listeners)),
         };
-        Arc::new(Route { config: config.clone(), metrics })
+        Arc::new(Route { config: config.clone(), since: self.generation, metrics })
     }
 }
 

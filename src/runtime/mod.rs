@@ -11,6 +11,7 @@
 //! that it is busy. A [`Lease`] points at the state, never at a snapshot.
 
 mod build;
+mod candidates;
 mod lease;
 mod leaving;
 mod legacy;
@@ -38,7 +39,7 @@ pub use upstream::{LastCheck, Upstream, UpstreamState};
 use leaving::Leaving;
 
 use crate::config::{Config, ListenerTlsConfig, RouteConfig, UpstreamAddress};
-use crate::observe::{AccessLog, ProcessMetrics, RouteMetrics};
+use crate::observe::{AccessLog, ProcessMetrics, Records, RouteMetrics};
 use crate::route::{RequestHead, RouteTable};
 
 /// The running state, replaced whole.
@@ -59,6 +60,8 @@ pub struct Runtime {
     pub readiness: Readiness,
     /// One line per request, if wanted.
     pub access_log: Option<AccessLog>,
+    /// How the last requests went.
+    pub records: Records,
     leaving: Leaving,
 }
 
@@ -94,6 +97,7 @@ impl Runtime {
             metrics: Arc::default(),
             readiness: Readiness::default(),
             access_log,
+            records: Records::default(),
             leaving: Leaving::default(),
         }
     }
@@ -218,6 +222,8 @@ pub struct Snapshot {
 pub struct Route {
     /// As configured.
     pub config: Arc<RouteConfig>,
+    /// The generation in which it became what it is; a change elsewhere leaves it as it was.
+    pub since: u64,
     /// Resolved when the snapshot was built.
     pub metrics: Arc<RouteMetrics>,
 }

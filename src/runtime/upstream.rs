@@ -14,6 +14,8 @@ use crate::observe::UpstreamMetrics;
 pub struct Upstream {
     /// As configured.
     pub config: UpstreamConfig,
+    /// Its address, as it is told.
+    pub label: Arc<str>,
     /// Whether traffic waits for a health check to pass first.
     pub is_checked: bool,
     /// Shared with every snapshot that has this upstream in this pool.

@@ -19,6 +19,7 @@ mod clients;
 mod config_api;
 mod crash;
 mod events;
+mod explain;
 mod failover;
 mod forwarding;
 mod grpc;

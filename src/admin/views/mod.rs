@@ -6,6 +6,8 @@ mod figures;
 mod health;
 mod pick;
 mod pool;
+mod request;
+mod score;
 mod upstream;
 
 use std::time::{Duration, SystemTime};
@@ -14,6 +16,7 @@ pub(super) use figures::{Figures, ListenerFigures, PoolFigures, RouteFigures, Up
 pub(super) use health::{Condition, HealthView};
 pub(super) use pick::{PickView, preview};
 pub(super) use pool::{PoolView, upstreams};
+pub(super) use request::{Epoch, RequestLine, RequestView, RouteTaken};
 pub(super) use upstream::{CandidateView, Sources, Standing, UpstreamView, standing_of, standings};
 
 pub(super) use crate::observe::utc;

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
+use super::score::ScoreView;
 use super::{UpstreamFigures, milliseconds, utc};
 use crate::control::{Override, Running, Source};
 use crate::health::{EjectionState, Health, WhyNot};
@@ -91,7 +92,7 @@ struct CheckView {
 
 impl UpstreamView {
     pub(in crate::admin) fn of(standing: Standing<'_>, sources: &Sources<'_>, now: Duration) -> Self {
-        let Upstream { config, state, is_checked } = standing.upstream;
+        let Upstream { config, state, is_checked, .. } = standing.upstream;
         let figures = UpstreamFigures::of(standing.upstream);
         let address = config.address.to_string();
         Self {
@@ -169,10 +170,11 @@ pub(in crate::admin) struct CandidateView {
     max_connections: Option<u32>,
     latency_ms: Option<f64>,
     backup: bool,
+    score: ScoreView,
 }
 
 impl CandidateView {
-    pub(in crate::admin) fn of(standing: Standing<'_>) -> Self {
+    pub(in crate::admin) fn of(standing: Standing<'_>, score: ScoreView) -> Self {
         let Upstream { config, state, .. } = standing.upstream;
         Self {
             address: config.address.to_string(),
@@ -184,6 +186,7 @@ impl CandidateView {
             max_connections: config.max_connections,
             latency_ms: state.load.latency().map(milliseconds),
             backup: config.backup,
+            score,
         }
     }
 }
