@@ -30,6 +30,7 @@ mod refused;
 mod reload;
 mod run;
 mod status;
+mod top;
 mod upgrade;
 mod upstream;
 
@@ -84,6 +85,11 @@ enum Command {
     /// List the pools with their upstreams.
     #[command(after_help = "Examples:\n  evener pools\n  evener pools app --json")]
     Pools(pools::Pools),
+    /// Watch pools and upstreams in the terminal, and drain or ready them: `?` lists the keys.
+    #[command(
+        after_help = "Examples:\n  evener top\n  evener top --sort latency --filter app/\n  evener top --once | awk '$3 == \"down\" { print $2 }'\n  ssh -t balancer evener top"
+    )]
+    Top(top::Top),
     /// Say which route takes a request and why, and which upstream would get it.
     #[command(after_help = "Example:\n  evener explain --host api.example.com --method POST /v1/users")]
     Explain(explain::Explain),
@@ -150,7 +156,8 @@ pub fn main() -> ExitCode {
         error.exit()
     });
     let command = command.command;
-    if !matches!(command, Command::Run(_)) {
+    // A terminal wants to be given back first.
+    if !matches!(command, Command::Run(_) | Command::Top(_)) {
         signals::end_by_hangup();
     }
     command.run().unwrap_or_else(|failure| {
@@ -166,6 +173,7 @@ impl Command {
             Self::Check(check) => check.run(),
             Self::Status(status) => status.run(),
             Self::Pools(pools) => pools.run(),
+            Self::Top(top) => top.run(),
             Self::Explain(explain) => explain.run(),
             Self::Reload(reload) => reload.run(),
             Self::Plan(plan) => plan.run(),

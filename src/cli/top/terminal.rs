@@ -1,0 +1,214 @@
+//! The terminal, from when we take it to when we give it back: on every way out, whoever takes it first.
+//!
+//! ```text
+//!   quit · failure ──► Drop ─────┐
+//!   panic ──► hook ──────────────┼──► give_back: once, whoever comes first
+//!   TERM · HUP · INT · QUIT ─────┘        └── and then the process ends as the signal says
+//! ```
+//!
+//! Keys and signals have threads of their own, so that neither a server that hangs nor a terminal that takes
+//! nothing keeps anybody waiting.
+
+use std::io::{self, BufWriter, ErrorKind, IsTerminal, Stdout, stdin, stdout};
+use std::os::fd::AsFd;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError, TryLockError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ratatui::backend::CrosstermBackend;
+use ratatui::crossterm::cursor::Show;
+use ratatui::crossterm::event::{self, DisableBracketedPaste, EnableBracketedPaste, Event};
+use ratatui::crossterm::execute;
+use ratatui::crossterm::terminal::{
+    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
+use ratatui::{Frame, Terminal};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
+
+/// Whether the terminal is ours, and with it the right to write there.
+static IS_OURS: Mutex<bool> = Mutex::new(false);
+
+/// How long a signal waits for a terminal that takes nothing (stopped by Ctrl-S, say), before the process ends
+/// all the same.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How often is looked whether the terminal is still there, and whether its size is another.
+const LOOK_EVERY: i64 = 100_000_000;
+
+/// More than a full screen, so that it goes out in one piece.
+const SCREEN_BYTES: usize = 64 * 1024;
+
+/// What comes from outside.
+pub(super) enum Input {
+    Event(Event),
+    /// We were stopped, and go on.
+    Continued,
+    /// Nobody is there any more.
+    Gone,
+}
+
+/// A terminal that is ours until this is dropped.
+pub(super) struct Screen {
+    terminal: Terminal<CrosstermBackend<BufWriter<Stdout>>>,
+}
+
+impl Screen {
+    /// Takes the terminal.
+    pub(super) fn take() -> io::Result<Self> {
+        static HOOK: Once = Once::new();
+        HOOK.call_once(give_back_at_panic);
+        set_up()?;
+        Ok(Self { terminal: new_terminal()? })
+    }
+
+    /// Draws, unless somebody has given the terminal back.
+    pub(super) fn draw(&mut self, render: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
+        let is_ours = lock();
+        if !*is_ours {
+            return Err(io::Error::new(ErrorKind::BrokenPipe, "it was given back"));
+        }
+        self.terminal.draw(render).map(drop)
+    }
+
+    /// Takes it once more, whatever was done to it meanwhile.
+    pub(super) fn take_again(&mut self) -> io::Result<()> {
+        give_back();
+        set_up()?;
+        // A new one: the old one believes that its last frame is still there.
+        self.terminal = new_terminal()?;
+        Ok(())
+    }
+
+    /// Stops, as Ctrl-Z does elsewhere; comes back when we go on.
+    pub(super) fn suspend(&mut self) -> io::Result<()> {
+        give_back();
+        emulate_default_handler(SIGTSTP)?;
+        self.take_again()
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        give_back();
+    }
+}
+
+/// Whether somebody sits here, at a terminal that can draw.
+pub(super) fn is_interactive() -> bool {
+    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    stdin().is_terminal() && stdout().is_terminal() && !is_dumb
+}
+
+fn new_terminal() -> io::Result<Terminal<CrosstermBackend<BufWriter<Stdout>>>> {
+    Terminal::new(CrosstermBackend::new(BufWriter::with_capacity(SCREEN_BYTES, stdout())))
+}
+
+fn set_up() -> io::Result<()> {
+    let mut is_ours = lock();
+    *is_ours = true;
+    enable_raw_mode()?;
+    execute!(stdout(), EnterAlternateScreen, EnableBracketedPaste)
+}
+
+/// Leaves the terminal as it was. More than once does no harm.
+pub(super) fn give_back() {
+    restore(&mut lock());
+}
+
+fn restore(is_ours: &mut bool) {
+    if std::mem::replace(is_ours, false) {
+        // One that is gone needs nothing.
+        let _ = disable_raw_mode();
+        let _ = execute!(stdout(), DisableBracketedPaste, LeaveAlternateScreen, Show);
+    }
+}
+
+fn lock() -> MutexGuard<'static, bool> {
+    IS_OURS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is said of a panic has to be seen.
+fn give_back_at_panic() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        restore_in_any_case();
+        before(panic);
+    }));
+}
+
+/// Whoever panics while drawing holds the lock.
+fn restore_in_any_case() {
+    let started = Instant::now();
+    loop {
+        match IS_OURS.try_lock() {
+            Ok(mut is_ours) => return restore(&mut is_ours),
+            Err(TryLockError::Poisoned(poisoned)) => return restore(&mut poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) if started.elapsed() > FAREWELL / 10 => return restore(&mut true),
+            Err(TryLockError::WouldBlock) => thread::sleep(FAREWELL / 100),
+        }
+    }
+}
+
+/// Hears signals from now on. Those that end a process end this one, after the terminal is given back.
+pub(super) fn hear_signals<T: From<Input> + Send + 'static>(inputs: Sender<T>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGCONT])?;
+    thread::spawn(move || {
+        for signal in signals.forever() {
+            if signal == SIGCONT {
+                // Who hears it may be gone: then we end anyway.
+                let _ = inputs.send(Input::Continued.into());
+            } else {
+                end_by(signal);
+            }
+        }
+    });
+    Ok(())
+}
+
+fn end_by(signal: i32) {
+    let (done, is_done) = mpsc::channel();
+    thread::spawn(move || {
+        give_back();
+        let _ = done.send(());
+    });
+    let _ = is_done.recv_timeout(FAREWELL);
+    if emulate_default_handler(signal).is_err() {
+        std::process::exit(128 + signal);
+    }
+}
+
+/// Reads keys, pastes and changes of size from now on.
+pub(super) fn read_keys<T: From<Input> + Send + 'static>(inputs: Sender<T>) {
+    thread::spawn(move || {
+        while let Ok(events) = next_events() {
+            if events.into_iter().any(|event| inputs.send(Input::Event(event).into()).is_err()) {
+                return;
+            }
+        }
+        let _ = inputs.send(Input::Gone.into());
+    });
+}
+
+/// Whatever has come. crossterm would spin for ever on a terminal that is gone, so it is asked only when there
+/// is something to read, or when a signal may have told of a new size.
+fn next_events() -> io::Result<Vec<Event>> {
+    let stdin = stdin();
+    let mut ready = [PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN)];
+    match poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: LOOK_EVERY })) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let is_gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+    if ready.iter().any(|ready| ready.revents().intersects(is_gone)) {
+        return Err(ErrorKind::UnexpectedEof.into());
+    }
+    let mut events = Vec::new();
+    while event::poll(Duration::ZERO)? {
+        events.push(event::read()?);
+    }
+    Ok(events)
+}
