@@ -12,8 +12,8 @@ use super::auth::Access;
 use super::guard::{BODY_BYTES_MAX, Door, TEXT_BYTES_MAX, guard};
 use super::problem::Problem;
 use super::{
-    config, drain, durations, events, explain, guarded, health_check, history, infrastructure, lifecycle, metrics,
-    monitoring, next, openapi, overrides, plan, pool_edit, pools, reload, stats, status, upgrade,
+    config, drain, durations, events, explain, guarded, health_check, history, infrastructure, lifecycle,
+    metrics, monitoring, next, openapi, overrides, plan, pool_edit, pools, reload, stats, status, upgrade,
     upstream_edit,
 };
 use crate::control::Control;

@@ -42,6 +42,8 @@ struct Drained {
     #[serde(default)]
     in_flight_elsewhere: u64,
     safe_to_stop: bool,
+    #[serde(default)]
+    also_in: Vec<String>,
 }
 
 impl<T: From<News> + Send + 'static> Asker<T> {
@@ -91,6 +93,19 @@ fn headline(failure: &Failure) -> String {
     first.strip_prefix("error: ").unwrap_or(first).to_owned()
 }
 
+impl Drained {
+    fn outlook(&self) -> String {
+        if self.safe_to_stop {
+            return "safe to stop".to_owned();
+        }
+        let in_flight = counted(self.in_flight.saturating_add(self.in_flight_elsewhere), "request");
+        match self.also_in.as_slice() {
+            [] => format!("{in_flight} in flight, not safe to stop yet"),
+            pools => format!("{in_flight} in flight, and pool {} still sends there", pools.join(", ")),
+        }
+    }
+}
+
 impl Action {
     pub(super) fn under_way(&self) -> String {
         match self {
@@ -105,12 +120,7 @@ impl Action {
             Self::Drain(member) => {
                 let ask = Ask::post(format!("{}/drain?wait=0s", member.path())).because(&why);
                 let drained: Drained = client.ask(&ask)?.view()?;
-                let in_flight = drained.in_flight.saturating_add(drained.in_flight_elsewhere);
-                Ok(if drained.safe_to_stop {
-                    format!("{member} is drained: safe to stop")
-                } else {
-                    format!("{member} is drained: {} in flight, not safe to stop yet", counted(in_flight, "request"))
-                })
+                Ok(format!("{member} gets no new requests: {}", drained.outlook()))
             }
             Self::Ready(member) => {
                 client.ask(&Ask::patch(member.path(), &json!({"state": "ready"})).because(&why))?;

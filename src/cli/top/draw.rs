@@ -17,7 +17,8 @@ use std::time::Duration;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
-use ratatui::text::{Line, Span};
+use ratatui::text::{Line, Span, Text};
+use ratatui::widgets::{Paragraph, Wrap};
 
 use super::super::output::{counted, milliseconds, percent, time_span};
 use super::board::{Board, Link, Mode};
@@ -30,7 +31,7 @@ const HEIGHT_MIN: u16 = 3;
 const HEIGHT_WITH_NOTES: u16 = 6;
 const HEIGHT_WITH_POOLS: u16 = 12;
 const HEIGHT_WITH_DETAIL: u16 = 18;
-const DETAIL_LINES: u16 = 3;
+const DETAIL_LINES: u16 = 4;
 
 /// What the terminal can show.
 #[derive(Clone, Copy, Debug)]
@@ -125,7 +126,8 @@ fn title_line<'a>(board: &Board, scene: &Scene<'a>) -> Line<'a> {
         "down" => Level::Bad,
         _ => Level::Odd,
     };
-    let symbol = scene.look.symbol(level).trim();
+    let symbol = format!("{} ", scene.look.symbol(level));
+    let symbol = symbol.trim_start();
     let (up, generation) = (time_span(status.uptime_seconds), status.generation);
     Line::from(vec![
         bold(format!("Evener {} ", status.version)),
@@ -173,7 +175,8 @@ fn notes_line<'a>(board: &Board, scene: &Scene<'_>) -> Line<'a> {
 const LATE: Duration = Duration::from_secs(2);
 
 fn lost_line<'a>(why: &str, age: Option<Duration>, look: Look) -> Line<'a> {
-    let age = age.map_or_else(String::new, |age| format!(" (figures are {} old)", time_span(age.as_secs_f64())));
+    let age =
+        age.map_or_else(String::new, |age| format!(" (figures are {} old)", time_span(age.as_secs_f64())));
     let text = format!("{} server lost: {why}; trying again{age}", look.symbol(Level::Bad));
     Line::styled(text, reversed(look.style(Level::Bad)))
 }
@@ -182,7 +185,8 @@ fn lost_line<'a>(why: &str, age: Option<Duration>, look: Look) -> Line<'a> {
 fn verdicts<'a>(picture: &Picture, look: Look) -> Span<'a> {
     let mut verdicts: Vec<Verdict> = picture.rows.iter().map(|row| row.verdict).collect();
     verdicts.sort_unstable();
-    let groups = verdicts.chunk_by(|one, other| one == other).filter_map(|group| Some((group.first()?, group.len())));
+    let groups =
+        verdicts.chunk_by(|one, other| one == other).filter_map(|group| Some((group.first()?, group.len())));
     let worst = verdicts.first().map_or(Level::Well, |verdict| verdict.level());
     let words: Vec<String> = groups.map(|(verdict, count)| format!("{count} {}", verdict.word())).collect();
     let symbol = look.symbol(worst).trim();
@@ -244,7 +248,11 @@ fn pool_line<'a>(pool: &PoolRow, width: usize, look: Look) -> Line<'a> {
     let eligible = format!("{} of {}", pool.eligible, pool.upstreams);
     let (in_flight, waiting) = (pool.in_flight.to_string(), pool.waiting.to_string());
     let (rate, errors) = (per_second(pool.rate.requests), per_second(pool.rate.errors));
-    let cells = pool_cells(width, look, [&pool.name, &pool.strategy, &eligible, &in_flight, &waiting, &rate, &errors]);
+    let cells = pool_cells(
+        width,
+        look,
+        [&pool.name, &pool.strategy, &eligible, &in_flight, &waiting, &rate, &errors],
+    );
     let symbol = look.symbol(pool.level);
     Line::styled(format!(" {symbol}{}", cells.get(2..).unwrap_or_default()), look.style(pool.level))
 }
@@ -303,9 +311,12 @@ fn draw_detail(frame: &mut Frame<'_>, board: &Board, look: Look, area: Rect) {
     first.push(format!(": {}", settings(row)).into());
     let why = match row.why.as_str() {
         "" => Line::raw(format!("{}, as it should be", row.verdict.word())),
-        why => Line::styled(format!("{} {}: {why}", look.symbol(level), row.verdict.word()), look.style(level)),
+        why => {
+            Line::styled(format!("{} {}: {why}", look.symbol(level), row.verdict.word()), look.style(level))
+        }
     };
-    render_lines(frame, vec![Line::from(first), why, Line::raw(figures(row))], area);
+    let text = Text::from(vec![Line::from(first), why, Line::raw(figures(row))]);
+    frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: false }), area);
 }
 
 fn settings(row: &Row) -> String {
@@ -313,7 +324,10 @@ fn settings(row: &Row) -> String {
     let of = row.max_connections.map_or_else(String::new, |max| format!(" of {max}"));
     let backup = if row.is_backup { ", backup" } else { "" };
     let changed = if row.is_override { ", changed at run time" } else { "" };
-    format!("state {state}, health {health}, weight {weight}, {}{of} in flight{backup}{changed}", row.in_flight)
+    format!(
+        "state {state}, health {health}, weight {weight}, {}{of} in flight{backup}{changed}",
+        row.in_flight
+    )
 }
 
 fn figures(row: &Row) -> String {
@@ -321,7 +335,10 @@ fn figures(row: &Row) -> String {
     let [p50, p99] = [row.p50_ms, row.p99_ms].map(milliseconds);
     let mut text = format!("share {share}, fair {}; since the start p50 {p50}, p99 {p99}", percent(row.fair));
     if let Some(check) = &row.last_check {
-        let outcome = check.error.clone().unwrap_or_else(|| format!("passed in {}", milliseconds(Some(check.latency_ms))));
+        let outcome = check
+            .error
+            .clone()
+            .unwrap_or_else(|| format!("passed in {}", milliseconds(Some(check.latency_ms))));
         let _ = write!(text, "; check {} {outcome}", clock(&check.at));
     }
     text

@@ -139,7 +139,8 @@ impl Top {
         let asker = Asker::start(Arc::new(client), started, self.every, messages.clone());
         let screen = Screen::take().map_err(|error| lost_terminal(&error))?;
         terminal::read_keys(messages);
-        let scene = Scene { look: Look::of_environment(), server: &server, every: self.every, now: Duration::ZERO };
+        let scene =
+            Scene { look: Look::of_environment(), server: &server, every: self.every, now: Duration::ZERO };
         let show = Show { board, meter, screen, inbox, asker, started, scene };
         show.run().map(|()| ExitCode::SUCCESS).map_err(|error| lost_terminal(&error))
     }

@@ -172,7 +172,9 @@ impl Meter {
     }
 
     fn rate(&self, pool: &Pool, upstream: &Upstream, now: Duration) -> Rate {
-        let rate = |then: &Counts| Some(Count::of(upstream).rate_since(then.of_upstream(pool, upstream)?, now, then.at));
+        let rate = |then: &Counts| {
+            Some(Count::of(upstream).rate_since(then.of_upstream(pool, upstream)?, now, then.at))
+        };
         self.past.back().and_then(rate).unwrap_or_default()
     }
 
@@ -209,8 +211,10 @@ impl Counts {
         let one = |pool: &Pool, upstream: &Upstream| {
             ((pool.name.clone(), upstream.address.clone()), Count::of(upstream))
         };
-        let upstreams =
-            sample.pools.iter().flat_map(|pool| pool.upstreams.iter().map(move |upstream| one(pool, upstream)));
+        let upstreams = sample
+            .pools
+            .iter()
+            .flat_map(|pool| pool.upstreams.iter().map(move |upstream| one(pool, upstream)));
         Self {
             at: sample.at,
             totals: Count::of_status(&sample.status),
@@ -292,7 +296,9 @@ impl PoolRow {
             rate: Rate { requests: sum(|rate| rate.requests), errors: sum(|rate| rate.errors) },
             level: match pool.eligible {
                 0 => Level::Bad,
-                _ if rows.iter().any(|row| matches!(row.verdict.level(), Level::Bad | Level::Odd)) => Level::Odd,
+                _ if rows.iter().any(|row| matches!(row.verdict.level(), Level::Bad | Level::Odd)) => {
+                    Level::Odd
+                }
                 _ => Level::Well,
             },
         }

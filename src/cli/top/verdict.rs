@@ -144,7 +144,7 @@ impl Verdict {
                 format!("it takes {own}, the others {}", milliseconds(circumstances.usual_ms))
             }
             Self::Alarming => circumstances.alarm.unwrap_or_default().replace('_', " "),
-            Self::Draining if upstream.in_flight == 0 => format!("safe to stop; {detail}"),
+            // Whether it is safe to stop depends on other pools, too: whoever drains it is told.
             Self::Draining => format!("{} in flight; {detail}", counted(upstream.in_flight, "request")),
             _ => detail,
         }

@@ -33,7 +33,8 @@ enum Kind {
 }
 
 /// In the order in which they get room.
-const BY_WORTH: [Kind; 6] = [Kind::Status, Kind::Rate, Kind::Errors, Kind::InFlight, Kind::Latency, Kind::Share];
+const BY_WORTH: [Kind; 6] =
+    [Kind::Status, Kind::Rate, Kind::Errors, Kind::InFlight, Kind::Latency, Kind::Share];
 
 /// These only when the reason has room, too.
 const LUXURIES: [Kind; 4] = [Kind::Health, Kind::State, Kind::P99, Kind::Weight];

@@ -61,11 +61,15 @@ fn place(screen: Rect, text: &Text<'_>) -> Rect {
     let longest = u16::try_from(text.width()).unwrap_or(u16::MAX).saturating_add(2);
     let width = longest.min(WIDTH_MAX).min(screen.width);
     let inner = usize::from(width.saturating_sub(2)).max(1);
-    // Words that do not fit make lines longer than their letters alone would; one more is room for that.
-    let lines: usize = text.lines.iter().map(|line| (line.width() + inner / 4).div_ceil(inner).max(1)).sum();
+    let lines: usize = text.lines.iter().map(|line| lines_for(line.width(), inner)).sum();
     let height = u16::try_from(lines).unwrap_or(u16::MAX).saturating_add(2).min(screen.height);
     let (x, y) = ((screen.width - width) / 2, (screen.height - height) / 2);
     Rect { x: screen.x + x, y: screen.y + y, width, height }
+}
+
+/// Broken between words, a line ends before its room does: a fifth is added for that.
+fn lines_for(width: usize, room: usize) -> usize {
+    if width <= room { 1 } else { (width + width / 5).div_ceil(room) }
 }
 
 fn help(look: Look) -> Text<'static> {
@@ -92,15 +96,23 @@ fn question(action: &Action, board: &Board) -> Text<'static> {
                 0 => "Nothing is in flight there.".to_owned(),
                 some => format!("{} in flight may finish.", counted(some, "request")),
             };
-            let mut lines =
-                vec![format!("Drain {member}?"), String::new(), "It gets no new requests.".to_owned(), finish];
+            let mut lines = vec![
+                format!("Drain {member}?"),
+                String::new(),
+                "It gets no new requests.".to_owned(),
+                finish,
+            ];
             if is_last(board, member) {
                 lines.push(format!("It is the last of {} that gets any: they will be refused.", member.pool));
             }
             lines
         }
         Action::Ready(member) => {
-            vec![format!("Make {member} ready?"), String::new(), "It gets requests again, if it is well.".to_owned()]
+            vec![
+                format!("Make {member} ready?"),
+                String::new(),
+                "It gets requests again, if it is well.".to_owned(),
+            ]
         }
     };
     lines.extend([String::new(), "y yes   n no".to_owned()]);
