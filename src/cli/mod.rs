@@ -17,10 +17,12 @@ mod bench;
 mod bench_bare;
 mod check;
 mod client;
+mod completions;
 mod explain;
 mod failure;
 mod guard;
 mod history;
+mod man;
 mod member;
 mod output;
 mod overrides;
@@ -141,6 +143,16 @@ enum Command {
         after_help = "Examples:\n  evener bench --list\n  evener bench one_slow --against nginx,haproxy --report report\n  evener bench --short --json figures.json"
     )]
     Bench(bench::Bench),
+    /// Print what a shell needs to complete this command line.
+    #[command(
+        after_help = "Examples:\n  evener completions bash > /etc/bash_completion.d/evener\n  evener completions zsh > ~/.zfunc/_evener"
+    )]
+    Completions(completions::Completions),
+    /// Print the manual, or write all of its pages.
+    #[command(
+        after_help = "Examples:\n  evener man | man -l -\n  evener man drain | man -l -\n  evener man --into /usr/local/share/man/man1"
+    )]
+    Man(man::Manual),
     /// The smallest proxy that Pingora can be; the bench starts it.
     #[command(hide = true)]
     BenchBare(bench_bare::BenchBare),
@@ -189,6 +201,8 @@ impl Command {
             Self::Weight(weight) => weight.run(),
             Self::Upgrade(upgrade) => upgrade.run(),
             Self::Bench(bench) => bench.run(),
+            Self::Completions(completions) => completions.run(),
+            Self::Man(man) => man.run(),
             Self::BenchBare(bare) => bare.run(),
         }
     }

@@ -397,3 +397,158 @@ fn in_numbers(address: &str) -> Vec<(u64, char)> {
     parts.extend(number.map(|number| (number, '0')));
     parts
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::picture::Meter;
+    use super::super::testing::{pool, sample, sick, status, upstream};
+    use super::*;
+
+    fn picture(upstreams: &[Value]) -> Picture {
+        Meter::default().read(sample(1, status(0, 0, &json!({})), &[pool("app", upstreams)]))
+    }
+
+    fn three() -> Vec<Value> {
+        vec![
+            upstream("10.0.0.10:80", 0, &json!({"in_flight": 1})),
+            upstream("10.0.0.9:80", 0, &json!({"in_flight": 9})),
+            sick("10.0.0.11:80", 0, "down", "its health checks fail"),
+        ]
+    }
+
+    fn board() -> Board {
+        let mut board = Board::new(Sort::Trouble, false, String::new());
+        board.show(picture(&three()));
+        board.scroll(10);
+        board
+    }
+
+    fn press(board: &mut Board, keys: &str) -> Option<Wish> {
+        keys.chars().map(|key| board.press(KeyCode::Char(key).into())).last().flatten()
+    }
+
+    fn addresses(board: &Board) -> Vec<&str> {
+        board.order.iter().map(|index| board.rows()[*index].member.address.as_str()).collect()
+    }
+
+    fn selected(board: &Board) -> &str {
+        &board.selected().unwrap().member.address
+    }
+
+    #[test]
+    fn the_sick_come_first_and_each_key_has_its_order_and_its_reverse() {
+        let mut board = board();
+        assert_eq!(addresses(&board), ["10.0.0.11:80", "10.0.0.10:80", "10.0.0.9:80"]);
+        press(&mut board, "s");
+        assert_eq!(board.sort, Sort::Name);
+        assert_eq!(
+            addresses(&board),
+            ["10.0.0.9:80", "10.0.0.10:80", "10.0.0.11:80"],
+            "by number, not by letter"
+        );
+        press(&mut board, "R");
+        assert_eq!(addresses(&board), ["10.0.0.11:80", "10.0.0.10:80", "10.0.0.9:80"]);
+        press(&mut board, "s");
+        assert_eq!((board.sort, board.is_reversed), (Sort::InFlight, false));
+        assert_eq!(addresses(&board)[0], "10.0.0.9:80");
+        press(&mut board, "SSS");
+        assert_eq!(board.sort, Sort::Share, "round and round");
+    }
+
+    #[test]
+    fn a_filter_is_typed_kept_and_cleared() {
+        let mut board = board();
+        press(&mut board, "/DOWN");
+        assert_eq!(addresses(&board), ["10.0.0.11:80"]);
+        board.press(KeyCode::Enter.into());
+        assert_eq!(board.mode, Mode::Browse);
+        assert_eq!(board.press(KeyCode::Esc.into()), None, "clears it first");
+        assert_eq!(addresses(&board).len(), 3);
+        press(&mut board, "/q");
+        assert_eq!(board.mode, Mode::Filter, "a letter is a letter here");
+        board.press(KeyCode::Backspace.into());
+        board.paste("0.9:\n");
+        assert_eq!((board.filter.as_str(), addresses(&board)), ("0.9:", vec!["10.0.0.9:80"]));
+        board.press(KeyCode::Esc.into());
+        assert_eq!(board.press(KeyCode::Esc.into()), Some(Wish::Quit));
+    }
+
+    #[test]
+    fn what_is_chosen_stays_chosen_wherever_it_moves() {
+        let mut board = board();
+        assert_eq!(selected(&board), "10.0.0.11:80");
+        press(&mut board, "j");
+        assert_eq!(selected(&board), "10.0.0.10:80");
+        let mut upstreams = three();
+        upstreams[0] = sick("10.0.0.10:80", 0, "draining", "it is being drained");
+        board.show(picture(&upstreams));
+        assert_eq!((selected(&board), board.cursor()), ("10.0.0.10:80", 1));
+        upstreams[0] = sick("10.0.0.10:80", 0, "down", "");
+        board.show(picture(&upstreams));
+        assert_eq!((selected(&board), board.cursor()), ("10.0.0.10:80", 0));
+        press(&mut board, "Gkg");
+        assert_eq!(board.cursor(), 0);
+        board.show(picture(&[]));
+        assert!(board.selected().is_none());
+        press(&mut board, "jkGgdr");
+        assert_eq!(board.mode, Mode::Browse, "nobody to drain");
+    }
+
+    #[test]
+    fn nothing_is_done_without_a_yes() {
+        let mut board = board();
+        let member = Member { pool: "app".to_owned(), address: "10.0.0.11:80".to_owned() };
+        assert_eq!(press(&mut board, "d"), None);
+        assert_eq!(board.mode, Mode::Confirm(Action::Drain(member.clone())));
+        assert_eq!(press(&mut board, "dxj"), None, "not an answer");
+        board.press(KeyCode::Enter.into());
+        board.paste("y");
+        assert_eq!(board.mode, Mode::Confirm(Action::Drain(member.clone())));
+        assert_eq!(press(&mut board, "n"), None);
+        assert_eq!(board.mode, Mode::Browse);
+        assert_eq!(press(&mut board, "dy"), Some(Wish::Do(Action::Drain(member.clone()))));
+        assert_eq!(press(&mut board, "ry"), Some(Wish::Do(Action::Ready(member))));
+        assert_eq!(press(&mut board, "y"), None, "once");
+    }
+
+    #[test]
+    fn every_way_to_leave_leaves() {
+        for key in [KeyEvent::from(KeyCode::Char('q')), KeyCode::Esc.into()] {
+            assert_eq!(board().press(key), Some(Wish::Quit));
+        }
+        for begin in ["", "/", "?", "d"] {
+            let mut board = board();
+            press(&mut board, begin);
+            let interrupt = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+            assert_eq!(board.press(interrupt), Some(Wish::Quit), "behind `{begin}`");
+        }
+    }
+
+    #[test]
+    fn a_thousand_rows_scroll_with_the_chosen_one_in_sight() {
+        let upstreams: Vec<Value> =
+            (0..1000).map(|port| upstream(&format!("a:{port}"), 0, &json!({}))).collect();
+        let mut board = Board::new(Sort::Name, false, String::new());
+        board.show(picture(&upstreams));
+        let mut look = |key: KeyCode| {
+            board.press(key.into());
+            board.scroll(10);
+            assert!(
+                (board.offset..board.offset + 10).contains(&board.cursor()),
+                "{} {}",
+                board.offset,
+                board.cursor()
+            );
+            (board.offset, board.cursor())
+        };
+        assert_eq!(look(KeyCode::Down), (0, 1));
+        assert_eq!(look(KeyCode::PageDown), (2, 11));
+        assert_eq!(look(KeyCode::End), (990, 999));
+        assert_eq!(look(KeyCode::Down), (990, 999));
+        assert_eq!(look(KeyCode::Up), (990, 998));
+        assert_eq!(look(KeyCode::PageUp), (988, 988));
+        assert_eq!(look(KeyCode::Home), (0, 0));
+    }
+}

@@ -143,12 +143,12 @@ fn figures_line(board: &Board, scene: &Scene<'_>) -> Line<'static> {
     let errors = rate.errors.is_some_and(|errors| errors > 0.0);
     let errors = scene.look.style(if errors { Level::Bad } else { Level::Well });
     let [p50, p99] = percentiles.map(milliseconds);
-    let since = if *is_recent { "" } else { "  (latency since the start)" };
+    let since = if *is_recent { "" } else { " since the start" };
     let in_flight = status.totals.in_flight;
     Line::from(vec![
         bold(format!("{} req/s", per_second(rate.requests))),
         Span::styled(format!("  {} err/s", per_second(rate.errors)), errors),
-        format!("  p50 {p50}  p99 {p99}  {in_flight} in flight  {connections} connections{since}").into(),
+        format!("  p50 {p50}  p99 {p99}{since}  {in_flight} in flight  {connections} connections").into(),
     ])
 }
 
@@ -367,3 +367,6 @@ fn keys_line<'a>(board: &Board, scene: &Scene<'_>) -> Line<'a> {
     };
     Line::raw(format!("q quit  ? help  {filter}  s sort: {sort}{order}  d drain  r ready  {sight}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,8 @@ mod once;
 mod picture;
 mod sample;
 mod terminal;
+#[cfg(test)]
+mod testing;
 mod verdict;
 
 use std::io;

@@ -304,3 +304,152 @@ impl PoolRow {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::testing::{durations, pool, sample, sick, status, upstream};
+    use super::*;
+
+    fn near(value: Option<f64>, expected: f64) -> bool {
+        value.is_some_and(|value| (value - expected).abs() < 1e-9)
+    }
+
+    fn look(meter: &mut Meter, seconds: u64, requests: u64, more: &Value) -> Picture {
+        let upstreams = [upstream("a:1", requests, &json!({})), upstream("b:1", 0, &json!({"weight": 3}))];
+        meter.read(sample(seconds, status(requests, requests / 10, more), &[pool("app", &upstreams)]))
+    }
+
+    #[test]
+    fn a_rate_is_the_difference_between_two_looks() {
+        let mut meter = Meter::default();
+        let first = look(&mut meter, 100, 1000, &json!({}));
+        assert_eq!(first.rate, Rate::default(), "one look says nothing");
+        assert_eq!(first.rows[0].rate, Rate::default());
+        let second = look(&mut meter, 104, 1200, &json!({}));
+        assert!(near(second.rate.requests, 50.0) && near(second.rate.errors, 5.0), "{:?}", second.rate);
+        assert!(near(second.rows[0].rate.requests, 50.0) && near(second.rows[1].rate.requests, 0.0));
+        assert!(near(second.pools[0].rate.requests, 50.0));
+        assert!(near(second.rows[0].share, 1.0) && near(second.rows[1].share, 0.0));
+        assert!(near(Some(second.rows[0].fair), 0.25) && near(Some(second.rows[1].fair), 0.75));
+        assert_eq!(second.connections, 7);
+    }
+
+    #[test]
+    fn counters_that_step_back_are_no_rate() {
+        let mut meter = Meter::default();
+        look(&mut meter, 100, 1000, &json!({}));
+        let after = look(&mut meter, 101, 10, &json!({}));
+        assert_eq!(
+            (after.rate, after.rows[0].rate, after.rows[0].share),
+            (Rate::default(), Rate::default(), None)
+        );
+        let later = look(&mut meter, 102, 20, &json!({}));
+        assert!(near(later.rate.requests, 10.0), "counted from the new beginning: {:?}", later.rate);
+    }
+
+    #[test]
+    fn a_process_started_anew_is_not_compared_with_the_old_one_but_its_heir_is() {
+        let mut meter = Meter::default();
+        look(&mut meter, 100, 1000, &json!({}));
+        let other = look(&mut meter, 101, 5000, &json!({"pid": 2}));
+        assert_eq!(other.rate, Rate::default(), "though it has counted more");
+        let heir = look(&mut meter, 102, 5100, &json!({"pid": 3, "predecessor": 2}));
+        assert!(near(heir.rate.requests, 100.0), "{:?}", heir.rate);
+    }
+
+    #[test]
+    fn an_upstream_that_was_not_there_before_has_no_rate_yet() {
+        let mut meter = Meter::default();
+        look(&mut meter, 100, 1000, &json!({}));
+        let upstreams = [upstream("c:1", 5000, &json!({})), upstream("a:1", 1010, &json!({}))];
+        let picture = meter.read(sample(101, status(1010, 0, &json!({})), &[pool("app", &upstreams)]));
+        assert_eq!(picture.rows[0].rate, Rate::default());
+        assert!(near(picture.rows[1].rate.requests, 10.0));
+    }
+
+    #[test]
+    fn shares_are_of_the_last_ten_seconds() {
+        let mut meter = Meter::default();
+        let mut at = |seconds, first, second| {
+            let upstreams = [upstream("a:1", first, &json!({})), upstream("b:1", second, &json!({}))];
+            meter.read(sample(seconds, status(first + second, 0, &json!({})), &[pool("app", &upstreams)]))
+        };
+        at(0, 0, 0);
+        assert!(near(at(5, 100, 0).rows[0].share, 1.0));
+        assert!(near(at(10, 100, 100).rows[0].share, 0.5));
+        let last = at(15, 100, 200);
+        assert!(near(last.rows[0].share, 0.0), "what was before is forgotten: {:?}", last.rows[0].share);
+    }
+
+    #[test]
+    fn percentiles_are_of_the_last_ten_seconds_where_the_server_tells_them() {
+        let mut meter = Meter::default();
+        let mut at = |seconds, all: Option<&[(u64, u64)]>| {
+            let sample = sample(seconds, status(seconds, 0, &json!({})), &[]);
+            meter.read(Sample { durations: all.map(durations), ..sample })
+        };
+        let first = at(1, Some(&[(100, 1)]));
+        assert!(!first.is_recent && near(first.percentiles[0], 1.25), "since the start");
+        let second = at(2, Some(&[(100, 1), (10, 500)]));
+        assert!(second.is_recent && second.percentiles[0].is_some_and(|p50| p50 > 450.0));
+        assert_eq!(at(20, Some(&[(100, 1), (10, 500)])).percentiles, [None, None], "nothing came");
+        assert!(!at(21, None).is_recent);
+    }
+
+    #[test]
+    fn a_fair_share_is_for_those_who_may_get_any() {
+        let upstreams = [upstream("a:1", 0, &json!({})), sick("b:1", 0, "down", "its health checks fail")];
+        let picture = Meter::default().read(sample(1, status(0, 0, &json!({})), &[pool("app", &upstreams)]));
+        assert!(near(Some(picture.rows[0].fair), 1.0) && near(Some(picture.rows[1].fair), 0.0));
+        assert_eq!(picture.pools[0].level, Level::Odd);
+        let picture =
+            Meter::default().read(sample(1, status(0, 0, &json!({})), &[pool("app", &upstreams[1..])]));
+        assert_eq!(picture.pools[0].level, Level::Bad);
+    }
+
+    #[test]
+    fn one_who_is_much_slower_than_the_others_is_slow() {
+        let at = |ewma: f64| json!({"latency_ms": {"ewma": ewma}});
+        let verdicts = |latencies: &[f64]| {
+            let upstreams: Vec<Value> = latencies
+                .iter()
+                .enumerate()
+                .map(|(index, ewma)| upstream(&format!("a:{index}"), 0, &at(*ewma)))
+                .collect();
+            let picture =
+                Meter::default().read(sample(1, status(0, 0, &json!({})), &[pool("app", &upstreams)]));
+            picture.rows.iter().map(|row| row.verdict).collect::<Vec<_>>()
+        };
+        let (slow, serving) = (Verdict::Slow, Verdict::Serving);
+        assert_eq!(verdicts(&[10.0, 100.0, 11.0]), [serving, slow, serving]);
+        assert_eq!(verdicts(&[100.0, 10.0]), [slow, serving]);
+        assert_eq!(verdicts(&[1.0, 9.0, 1.0]), [serving; 3], "nobody suffers from eight milliseconds");
+        assert_eq!(verdicts(&[500.0]), [serving], "slower than whom?");
+    }
+
+    #[test]
+    fn one_who_fails_is_failing_and_an_alarm_is_told() {
+        let mut meter = Meter::default();
+        let mut at = |seconds, requests: u64, errors: u64, more: &Value| {
+            let upstreams =
+                [upstream("a:1", requests, &json!({"errors": errors})), upstream("b:1", 0, &json!({}))];
+            meter.read(sample(seconds, status(requests, errors, more), &[pool("app", &upstreams)]))
+        };
+        at(0, 0, 0, &json!({}));
+        assert_eq!(at(1, 9, 9, &json!({})).rows[0].verdict, Verdict::Serving, "too few to tell");
+        let failing = at(2, 20, 10, &json!({}));
+        assert_eq!(failing.rows[0].verdict, Verdict::Failing);
+        assert_eq!(failing.rows[0].why, "50% of its answers in the last ten seconds were errors");
+        let alarms = json!({"alarms": [{"kind": "starved", "pool": "app", "upstream": "b:1", "since": 1}, {"odd": 1}]});
+        let alarmed = at(3, 21, 10, &alarms);
+        assert_eq!((alarmed.rows[1].verdict, alarmed.rows[1].why.as_str()), (Verdict::Alarming, "starved"));
+        assert_eq!(alarmed.status.alarms.len(), 1);
+        let nonsense = at(4, 22, 10, &json!({"alarms": 7, "guard": {"new": true}}));
+        assert!(
+            nonsense.status.alarms.is_empty() && nonsense.status.guard.is_none(),
+            "what is not understood is left out"
+        );
+    }
+}

@@ -79,6 +79,14 @@ impl Screen {
         assert!(sent.status.success(), "tmux: {}", String::from_utf8_lossy(&sent.stderr));
     }
 
+    /// Sends a signal to the binary, by its short name.
+    pub(super) fn signal(&self, name: &str) {
+        let shell = self.value("pane_pid");
+        let sent =
+            Command::new("sh").args(["-c", &format!("kill -{name} $(pgrep -P {shell} -x evener)")]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "send {name}");
+    }
+
     pub(super) fn resize(&self, columns: u16, lines: u16) {
         let (columns, lines) = (columns.to_string(), lines.to_string());
         self.tmux(&["resize-window", "-x", &columns, "-y", &lines]);

@@ -196,7 +196,7 @@ pub(super) fn fitted(text: &str, width: usize, look: Look) -> String {
 }
 
 /// As [`fitted`], but both ends stay: a port is what neighbours differ in.
-fn middle_out(text: &str, width: usize, look: Look) -> String {
+pub(super) fn middle_out(text: &str, width: usize, look: Look) -> String {
     if width_of(text) <= width || width < NAME_MIN {
         return fitted(text, width, look);
     }
