@@ -28,7 +28,7 @@ impl Manual {
             return Ok(ExitCode::SUCCESS);
         }
         let name = self.command.as_ref().map_or_else(|| "evener".to_owned(), |name| format!("evener-{name}"));
-        let Some(page) = pages.iter().find(|page| page.get_name() == name) else {
+        let Some(page) = pages.iter().find(|page| name_of(page) == name) else {
             let command = self.command.as_deref().unwrap_or_default();
             return Err(Failure::usage(
                 &format!("there is no command `{command}`"),
@@ -44,16 +44,16 @@ impl Manual {
 /// The whole first; what is hidden has no page.
 fn pages() -> Vec<Command> {
     let mut whole = CommandLine::command().disable_help_subcommand(true);
-    // Gives each command the arguments and the version of the whole.
+    // Gives each command its full name.
     whole.build();
     let shown = whole.get_subcommands().filter(|command| !command.is_hide_set());
-    let named = |command: &Command| {
-        let name = format!("evener-{}", command.get_name());
-        // Pages are found by this name, and people type the other.
-        command.clone().bin_name(format!("evener {}", command.get_name())).name(name)
-    };
-    let commands: Vec<Command> = shown.map(named).collect();
+    let commands: Vec<Command> = shown.cloned().collect();
     [vec![whole], commands].concat()
+}
+
+/// `evener`, `evener-drain`
+fn name_of(page: &Command) -> &str {
+    page.get_display_name().unwrap_or_else(|| page.get_name())
 }
 
 fn render(page: &Command) -> io::Result<Vec<u8>> {
@@ -64,7 +64,7 @@ fn render(page: &Command) -> io::Result<Vec<u8>> {
 
 fn write_all(pages: &[Command], folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;
-    pages.iter().try_for_each(|page| fs::write(folder.join(format!("{}.1", page.get_name())), render(page)?))
+    pages.iter().try_for_each(|page| fs::write(folder.join(format!("{}.1", name_of(page))), render(page)?))
 }
 
 fn cannot_write(folder: &Path, error: &io::Error) -> Failure {

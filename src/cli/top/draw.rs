@@ -121,7 +121,7 @@ fn title_line<'a>(board: &Board, scene: &Scene<'a>) -> Line<'a> {
     let Some(Picture { status, .. }) = &board.picture else {
         return Line::from(vec![bold("Evener"), format!("  {}  {every}", scene.server).into()]);
     };
-    let level = match status.status.as_str() {
+    let level = match status.condition.as_str() {
         "ok" => Level::Well,
         "down" => Level::Bad,
         _ => Level::Odd,
@@ -131,7 +131,7 @@ fn title_line<'a>(board: &Board, scene: &Scene<'a>) -> Line<'a> {
     let (up, generation) = (time_span(status.uptime_seconds), status.generation);
     Line::from(vec![
         bold(format!("Evener {} ", status.version)),
-        Span::styled(format!("{symbol}{}", status.status), scene.look.style(level)),
+        Span::styled(format!("{symbol}{}", status.condition), scene.look.style(level)),
         format!("  up {up}  generation {generation}  {}  {every}", scene.server).into(),
     ])
 }

@@ -26,7 +26,8 @@ pub(super) struct Sample {
 pub(super) struct Status {
     pub(super) version: String,
     /// `ok`, `degraded`, `down`, `starting` or `draining`.
-    pub(super) status: String,
+    #[serde(rename = "status")]
+    pub(super) condition: String,
     pub(super) uptime_seconds: f64,
     pub(super) generation: u64,
     pub(super) pid: u32,

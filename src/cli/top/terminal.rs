@@ -11,6 +11,7 @@
 
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, Stdout, stdin, stdout};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError, TryLockError};
 use std::thread;
@@ -29,8 +30,11 @@ use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
-/// Whether the terminal is ours, and with it the right to write there.
-static IS_OURS: Mutex<bool> = Mutex::new(false);
+/// Whether the terminal is ours. Taken back once only: a second time would move the cursor over what was said.
+static IS_OURS: AtomicBool = AtomicBool::new(false);
+
+/// Held by whoever writes to the terminal.
+static WRITING: Mutex<()> = Mutex::new(());
 
 /// How long a signal waits for a terminal that takes nothing (stopped by Ctrl-S, say), before the process ends
 /// all the same.
@@ -67,8 +71,8 @@ impl Screen {
 
     /// Draws, unless somebody has given the terminal back.
     pub(super) fn draw(&mut self, render: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
-        let is_ours = lock();
-        if !*is_ours {
+        let _writing = lock();
+        if !IS_OURS.load(Relaxed) {
             return Err(io::Error::new(ErrorKind::BrokenPipe, "it was given back"));
         }
         self.terminal.draw(render).map(drop)
@@ -108,27 +112,28 @@ fn new_terminal() -> io::Result<Terminal<CrosstermBackend<BufWriter<Stdout>>>> {
 }
 
 fn set_up() -> io::Result<()> {
-    let mut is_ours = lock();
-    *is_ours = true;
+    let _writing = lock();
+    IS_OURS.store(true, Relaxed);
     enable_raw_mode()?;
     execute!(stdout(), EnterAlternateScreen, EnableBracketedPaste)
 }
 
 /// Leaves the terminal as it was. More than once does no harm.
 pub(super) fn give_back() {
-    restore(&mut lock());
+    let _writing = lock();
+    restore();
 }
 
-fn restore(is_ours: &mut bool) {
-    if std::mem::replace(is_ours, false) {
+fn restore() {
+    if IS_OURS.swap(false, Relaxed) {
         // One that is gone needs nothing.
         let _ = disable_raw_mode();
         let _ = execute!(stdout(), DisableBracketedPaste, LeaveAlternateScreen, Show);
     }
 }
 
-fn lock() -> MutexGuard<'static, bool> {
-    IS_OURS.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock() -> MutexGuard<'static, ()> {
+    WRITING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What is said of a panic has to be seen.
@@ -140,17 +145,13 @@ fn give_back_at_panic() {
     }));
 }
 
-/// Whoever panics while drawing holds the lock.
+/// Whoever panics while drawing holds the lock, and waits for nobody.
 fn restore_in_any_case() {
     let started = Instant::now();
-    loop {
-        match IS_OURS.try_lock() {
-            Ok(mut is_ours) => return restore(&mut is_ours),
-            Err(TryLockError::Poisoned(poisoned)) => return restore(&mut poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) if started.elapsed() > FAREWELL / 10 => return restore(&mut true),
-            Err(TryLockError::WouldBlock) => thread::sleep(FAREWELL / 100),
-        }
+    while matches!(WRITING.try_lock(), Err(TryLockError::WouldBlock)) && started.elapsed() < FAREWELL / 10 {
+        thread::sleep(FAREWELL / 100);
     }
+    restore();
 }
 
 /// Hears signals from now on. Those that end a process end this one, after the terminal is given back.
@@ -211,4 +212,51 @@ fn next_events() -> io::Result<Vec<Event>> {
         events.push(event::read()?);
     }
     Ok(events)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Output};
+
+    use super::*;
+
+    #[test]
+    #[ignore = "takes the terminal: the test below runs it on one"]
+    fn panics_while_drawing() {
+        let mut screen = Screen::take().unwrap();
+        let _ = screen.draw(|_| panic!("in the middle of a line"));
+    }
+
+    /// On a terminal of tmux; a test of its own process, since it is to panic.
+    #[test]
+    fn a_panic_gives_the_terminal_back_and_is_read() {
+        let name = format!("evener-panic-{}", std::process::id());
+        let tmux = |words: &[&str]| -> Output {
+            Command::new("tmux")
+                .args(["-L", &name, "-f", "/dev/null"])
+                .args(words)
+                .env_remove("TMUX")
+                .output()
+                .unwrap()
+        };
+        let (_, room) = module_path!().split_once("::").unwrap();
+        let this = std::env::current_exe().unwrap();
+        let test = format!("'{}' --ignored --exact {room}::panics_while_drawing --nocapture", this.display());
+        let command = format!("{test}; echo after $?; stty -a; exec sleep 600");
+        assert!(tmux(&["new-session", "-d", "-x", "100", "-y", "50", &command]).status.success());
+        let started = Instant::now();
+        let seen = loop {
+            let seen = String::from_utf8_lossy(&tmux(&["capture-pane", "-p"]).stdout).into_owned();
+            if seen.contains(" icanon") || started.elapsed() > Duration::from_secs(60) {
+                break seen;
+            }
+            thread::sleep(Duration::from_millis(50));
+        };
+        let alternate = tmux(&["display-message", "-p", "#{alternate_on}#{cursor_flag}"]).stdout;
+        tmux(&["kill-server"]);
+        for words in ["in the middle of a line", "after 101", " icanon"] {
+            assert!(seen.contains(words), "{words}: {seen}");
+        }
+        assert_eq!(String::from_utf8_lossy(&alternate).trim(), "01");
+    }
 }

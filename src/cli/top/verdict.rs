@@ -133,7 +133,6 @@ impl Verdict {
                 Some(until) => format!("until {}; {detail}", clock(until)),
                 None => detail,
             },
-            Self::Overloaded => format!("{} in flight; {detail}", counted(upstream.in_flight, "request")),
             Self::Failing => {
                 let (requests, errors) = circumstances.lately.unwrap_or_default();
                 let share = percent(errors as f64 / requests.max(1) as f64);
@@ -144,8 +143,10 @@ impl Verdict {
                 format!("it takes {own}, the others {}", milliseconds(circumstances.usual_ms))
             }
             Self::Alarming => circumstances.alarm.unwrap_or_default().replace('_', " "),
-            // Whether it is safe to stop depends on other pools, too: whoever drains it is told.
-            Self::Draining => format!("{} in flight; {detail}", counted(upstream.in_flight, "request")),
+            // Whether a drained one is safe to stop depends on other pools, too: whoever drains it is told.
+            Self::Draining | Self::Overloaded => {
+                format!("{} in flight; {detail}", counted(upstream.in_flight, "request"))
+            }
             _ => detail,
         }
     }
