@@ -86,11 +86,15 @@ impl<T: From<News> + Send + 'static> Asker<T> {
     }
 }
 
-/// What happened, without what to do.
+/// What happened, without what to do; and without where, which stands above it already.
 fn headline(failure: &Failure) -> String {
     let text = failure.to_string();
     let first = text.lines().next().unwrap_or_default();
-    first.strip_prefix("error: ").unwrap_or(first).to_owned()
+    let told = first.strip_prefix("error: ").unwrap_or(first);
+    match (failure, told.split_once(": ")) {
+        (Failure::Unreachable(_), Some((_, what))) => what.to_owned(),
+        _ => told.to_owned(),
+    }
 }
 
 impl Drained {
