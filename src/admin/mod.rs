@@ -8,7 +8,7 @@
 //!
 //! - `GET /livez`, `/readyz`, and with a body `/health`, `/health/ready`
 //! - `GET /metrics` for Prometheus
-//! - `GET /v1/status`, `/v1/stats`
+//! - `GET /v1/status`, `/v1/stats`, `/v1/stats/durations`
 //! - `GET`, `PUT /v1/config`, `POST /v1/config/check`, `/v1/config/rollback`, `GET /v1/config/history`
 //! - `POST /v1/config/confirm`, `GET /v1/config/guard`
 //! - `POST /v1/upgrade?timeout=`
@@ -37,6 +37,7 @@ mod brake;
 mod config;
 mod connection;
 mod drain;
+mod durations;
 mod events;
 mod explain;
 mod extract;

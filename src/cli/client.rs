@@ -62,6 +62,13 @@ pub(super) struct Writing {
     why: Option<String>,
 }
 
+impl Writing {
+    /// A reason that nobody had to type.
+    pub(super) fn because(why: &str) -> Self {
+        Self { why: Some(why.to_owned()) }
+    }
+}
+
 /// Reads a duration of the command line.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     crate::config::read_duration(text, DURATION_MAX).map_err(|(wrong, help)| format!("{wrong}; {help}"))
@@ -220,6 +227,11 @@ impl Client {
             timeout: admin.timeout,
             json: admin.json,
         })
+    }
+
+    /// Where the side port is.
+    pub(super) fn base(&self) -> &str {
+        &self.base
     }
 
     /// How long an answer may take.

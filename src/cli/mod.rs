@@ -17,10 +17,12 @@ mod bench;
 mod bench_bare;
 mod check;
 mod client;
+mod completions;
 mod explain;
 mod failure;
 mod guard;
 mod history;
+mod man;
 mod member;
 mod output;
 mod overrides;
@@ -31,6 +33,7 @@ mod reload;
 mod request;
 mod run;
 mod status;
+mod top;
 mod upgrade;
 mod upstream;
 
@@ -85,6 +88,11 @@ enum Command {
     /// List the pools with their upstreams.
     #[command(after_help = "Examples:\n  evener pools\n  evener pools app --json")]
     Pools(pools::Pools),
+    /// Watch pools and upstreams in the terminal, and drain or ready them: `?` lists the keys.
+    #[command(
+        after_help = "Examples:\n  evener top\n  evener top --sort latency --filter app/\n  evener top --once | awk '$3 == \"down\" { print $2 }'\n  ssh -t balancer evener top"
+    )]
+    Top(top::Top),
     /// Say which route takes a request and why, and which upstream would get it; or how one went that was made.
     #[command(
         after_help = "Examples:\n  evener explain --host api.example.com --method POST /v1/users\n  evener explain 4f0c1d6b8a2e4c0d9b7a5e3f1c2d4b6a"
@@ -138,6 +146,16 @@ enum Command {
         after_help = "Examples:\n  evener bench --list\n  evener bench one_slow --against nginx,haproxy --report report\n  evener bench --short --json figures.json"
     )]
     Bench(bench::Bench),
+    /// Print what a shell needs to complete this command line.
+    #[command(
+        after_help = "Examples:\n  evener completions bash > /etc/bash_completion.d/evener\n  evener completions zsh > ~/.zfunc/_evener"
+    )]
+    Completions(completions::Completions),
+    /// Print the manual, or write all of its pages.
+    #[command(
+        after_help = "Examples:\n  evener man | man -l -\n  evener man drain | man -l -\n  evener man --into /usr/local/share/man/man1"
+    )]
+    Man(man::Manual),
     /// The smallest proxy that Pingora can be; the bench starts it.
     #[command(hide = true)]
     BenchBare(bench_bare::BenchBare),
@@ -153,7 +171,8 @@ pub fn main() -> ExitCode {
         error.exit()
     });
     let command = command.command;
-    if !matches!(command, Command::Run(_)) {
+    // A terminal wants to be given back first.
+    if !matches!(command, Command::Run(_) | Command::Top(_)) {
         signals::end_by_hangup();
     }
     command.run().unwrap_or_else(|failure| {
@@ -169,6 +188,7 @@ impl Command {
             Self::Check(check) => check.run(),
             Self::Status(status) => status.run(),
             Self::Pools(pools) => pools.run(),
+            Self::Top(top) => top.run(),
             Self::Explain(explain) => explain.run(),
             Self::Reload(reload) => reload.run(),
             Self::Plan(plan) => plan.run(),
@@ -184,6 +204,8 @@ impl Command {
             Self::Weight(weight) => weight.run(),
             Self::Upgrade(upgrade) => upgrade.run(),
             Self::Bench(bench) => bench.run(),
+            Self::Completions(completions) => completions.run(),
+            Self::Man(man) => man.run(),
             Self::BenchBare(bare) => bare.run(),
         }
     }

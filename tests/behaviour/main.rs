@@ -45,6 +45,7 @@ mod state;
 mod streams;
 mod tls;
 mod tokens;
+mod top;
 mod upgrade;
 mod upstream_grpc;
 mod upstream_http2;

@@ -1,0 +1,193 @@
+//! What the side port says at one moment, cut down to what is shown.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use super::super::client::{Ask, Client};
+use super::super::failure::Failure;
+use super::super::guard::Guard;
+use crate::observe::HistogramSnapshot;
+
+/// One look at everything.
+#[derive(Clone)]
+pub(super) struct Sample {
+    /// When the counters were read, on a clock that never steps back.
+    pub(super) at: Duration,
+    pub(super) status: Status,
+    pub(super) pools: Vec<Pool>,
+    /// `None`: the process is older than this command, and does not say.
+    pub(super) durations: Option<HistogramSnapshot>,
+}
+
+#[derive(Clone, Deserialize)]
+pub(super) struct Status {
+    pub(super) version: String,
+    /// `ok`, `degraded`, `down`, `starting` or `draining`.
+    #[serde(rename = "status")]
+    pub(super) condition: String,
+    pub(super) uptime_seconds: f64,
+    pub(super) generation: u64,
+    pub(super) pid: u32,
+    /// Whom the process follows, counters included.
+    #[serde(default)]
+    pub(super) predecessor: Option<u32>,
+    #[serde(default)]
+    pub(super) listeners: Vec<Listener>,
+    pub(super) totals: Totals,
+    #[serde(default)]
+    pub(super) overrides: u64,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) last_refusal: bool,
+    #[serde(default, deserialize_with = "headline")]
+    pub(super) guard: Option<String>,
+    #[serde(default, deserialize_with = "alarms")]
+    pub(super) alarms: Vec<Alarm>,
+}
+
+#[derive(Clone, Deserialize)]
+pub(super) struct Listener {
+    pub(super) connections: u64,
+}
+
+#[derive(Clone, Deserialize)]
+pub(super) struct Totals {
+    pub(super) requests: u64,
+    pub(super) errors: u64,
+    pub(super) in_flight: u64,
+    pub(super) latency_ms: Latency,
+}
+
+/// Milliseconds, where something was measured.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Latency {
+    /// The estimate that strategies go by.
+    pub(super) ewma: Option<f64>,
+    pub(super) p50: Option<f64>,
+    pub(super) p99: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct Pools {
+    pools: Vec<Pool>,
+}
+
+#[derive(Clone, Deserialize)]
+pub(super) struct Pool {
+    pub(super) name: String,
+    pub(super) strategy: String,
+    pub(super) eligible: u64,
+    pub(super) in_flight: u64,
+    pub(super) queue: Queue,
+    pub(super) upstreams: Vec<Upstream>,
+}
+
+#[derive(Clone, Deserialize)]
+pub(super) struct Queue {
+    pub(super) waiting: u64,
+}
+
+#[derive(Clone, Deserialize)]
+pub(super) struct Upstream {
+    pub(super) address: String,
+    pub(super) weight: u32,
+    pub(super) state: String,
+    pub(super) health: String,
+    #[serde(default)]
+    pub(super) ejected_until: Option<String>,
+    #[serde(default)]
+    pub(super) why_not: Option<String>,
+    #[serde(default)]
+    pub(super) why_not_detail: Option<String>,
+    pub(super) in_flight: u64,
+    #[serde(default)]
+    pub(super) max_connections: Option<u64>,
+    pub(super) requests: u64,
+    pub(super) errors: u64,
+    #[serde(default)]
+    pub(super) latency_ms: Latency,
+    #[serde(default)]
+    pub(super) last_check: Option<Check>,
+    #[serde(default)]
+    pub(super) backup: bool,
+    #[serde(default)]
+    pub(super) source: String,
+}
+
+#[derive(Clone, Deserialize)]
+pub(super) struct Check {
+    pub(super) at: String,
+    #[serde(default)]
+    pub(super) latency_ms: f64,
+    #[serde(default)]
+    pub(super) error: Option<String>,
+}
+
+/// Something that deserves a look, in the server's words.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Alarm {
+    pub(super) kind: String,
+    pub(super) pool: Option<String>,
+    /// Its address.
+    pub(super) upstream: Option<String>,
+}
+
+impl Sample {
+    /// Asks the side port. The counters are as of `now`.
+    pub(super) fn take(client: &Client, now: impl FnOnce() -> Duration) -> Result<Self, Failure> {
+        let status = client.ask(&Ask::get("/v1/status"))?.view()?;
+        let durations = client.ask(&Ask::get("/v1/stats/durations")).and_then(|answer| answer.view()).ok();
+        let pools = client.ask(&Ask::get("/v1/pools"))?;
+        let at = now();
+        let Pools { pools } = pools.view()?;
+        Ok(Self { at, status, pools, durations })
+    }
+
+    /// Whether `earlier` is of a process whose counters this one goes on with.
+    pub(super) fn follows(&self, earlier: &Self) -> bool {
+        let (now, then) = (&self.status, &earlier.status);
+        let is_heir = now.pid == then.pid || now.predecessor == Some(then.pid);
+        is_heir && now.totals.requests >= then.totals.requests
+    }
+}
+
+/// Whether there is one, whatever it is.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Ok(!Value::deserialize(deserializer)?.is_null())
+}
+
+fn headline<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    // One that we do not understand is not worth losing everything else.
+    Ok(serde_json::from_value::<Guard>(value).ok().map(|guard| guard.headline()))
+}
+
+/// A list of objects with `kind`, and `pool` and `upstream` (or `address`) where it is about one.
+fn alarms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Alarm>, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    let list = value.as_array().map(Vec::as_slice).unwrap_or_default();
+    // A set: one that is told twice is one.
+    let alarms: BTreeSet<Alarm> = list.iter().filter_map(Alarm::of).collect();
+    Ok(alarms.into_iter().collect())
+}
+
+impl Alarm {
+    fn of(value: &Value) -> Option<Self> {
+        let text = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
+        let upstream = text("upstream").or_else(|| text("address"));
+        Some(Self { kind: text("kind")?, pool: text("pool"), upstream })
+    }
+
+    /// `starved app/127.0.0.1:9001`
+    pub(super) fn words(&self) -> String {
+        let kind = self.kind.replace('_', " ");
+        match (&self.pool, &self.upstream) {
+            (Some(pool), Some(upstream)) => format!("{kind} {pool}/{upstream}"),
+            (Some(one), None) | (None, Some(one)) => format!("{kind} {one}"),
+            (None, None) => kind,
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! The terminal, from when we take it to when we give it back: on every way out, whoever takes it first.
+//!
+//! ```text
+//!   quit · failure ──► Drop ─────┐
+//!   panic ──► hook ──────────────┼──► give_back: once, whoever comes first
+//!   TERM · HUP · INT · QUIT ─────┘        └── and then the process ends as the signal says
+//! ```
+//!
+//! Keys and signals have threads of their own, so that neither a server that hangs nor a terminal that takes
+//! nothing keeps anybody waiting.
+
+use std::io::{self, BufWriter, ErrorKind, IsTerminal, Stdout, stdin, stdout};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError, TryLockError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ratatui::backend::CrosstermBackend;
+use ratatui::crossterm::cursor::Show;
+use ratatui::crossterm::event::{self, DisableBracketedPaste, EnableBracketedPaste, Event};
+use ratatui::crossterm::execute;
+use ratatui::crossterm::terminal::{
+    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
+use ratatui::{Frame, Terminal};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
+
+/// Whether the terminal is ours. Taken back once only: a second time would move the cursor over what was said.
+static IS_OURS: AtomicBool = AtomicBool::new(false);
+
+/// Held by whoever writes to the terminal.
+static WRITING: Mutex<()> = Mutex::new(());
+
+/// How long a signal waits for a terminal that takes nothing (stopped by Ctrl-S, say), before the process ends
+/// all the same.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How often is looked whether the terminal is still there, and whether its size is another.
+const LOOK_EVERY: i64 = 100_000_000;
+
+/// More than a full screen, so that it goes out in one piece.
+const SCREEN_BYTES: usize = 64 * 1024;
+
+/// What comes from outside.
+pub(super) enum Input {
+    Event(Event),
+    /// We were stopped, and go on.
+    Continued,
+    /// Nobody is there any more.
+    Gone,
+}
+
+/// A terminal that is ours until this is dropped.
+pub(super) struct Screen {
+    terminal: Terminal<CrosstermBackend<BufWriter<Stdout>>>,
+}
+
+impl Screen {
+    /// Takes the terminal.
+    pub(super) fn take() -> io::Result<Self> {
+        static HOOK: Once = Once::new();
+        HOOK.call_once(give_back_at_panic);
+        set_up()?;
+        Ok(Self { terminal: new_terminal()? })
+    }
+
+    /// Draws, unless somebody has given the terminal back.
+    pub(super) fn draw(&mut self, render: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
+        let _writing = lock();
+        if !IS_OURS.load(Relaxed) {
+            return Err(io::Error::new(ErrorKind::BrokenPipe, "it was given back"));
+        }
+        self.terminal.draw(render).map(drop)
+    }
+
+    /// Takes it once more, whatever was done to it meanwhile.
+    pub(super) fn take_again(&mut self) -> io::Result<()> {
+        give_back();
+        set_up()?;
+        // A new one: the old one believes that its last frame is still there.
+        self.terminal = new_terminal()?;
+        Ok(())
+    }
+
+    /// Stops, as Ctrl-Z does elsewhere; comes back when we go on.
+    pub(super) fn suspend(&mut self) -> io::Result<()> {
+        give_back();
+        emulate_default_handler(SIGTSTP)?;
+        self.take_again()
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        give_back();
+    }
+}
+
+/// Whether somebody sits here, at a terminal that can draw.
+pub(super) fn is_interactive() -> bool {
+    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    stdin().is_terminal() && stdout().is_terminal() && !is_dumb
+}
+
+fn new_terminal() -> io::Result<Terminal<CrosstermBackend<BufWriter<Stdout>>>> {
+    Terminal::new(CrosstermBackend::new(BufWriter::with_capacity(SCREEN_BYTES, stdout())))
+}
+
+fn set_up() -> io::Result<()> {
+    let _writing = lock();
+    IS_OURS.store(true, Relaxed);
+    enable_raw_mode()?;
+    execute!(stdout(), EnterAlternateScreen, EnableBracketedPaste)
+}
+
+/// Leaves the terminal as it was. More than once does no harm.
+pub(super) fn give_back() {
+    let _writing = lock();
+    restore();
+}
+
+fn restore() {
+    if IS_OURS.swap(false, Relaxed) {
+        // One that is gone needs nothing.
+        let _ = disable_raw_mode();
+        let _ = execute!(stdout(), DisableBracketedPaste, LeaveAlternateScreen, Show);
+    }
+}
+
+fn lock() -> MutexGuard<'static, ()> {
+    WRITING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is said of a panic has to be seen.
+fn give_back_at_panic() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        restore_in_any_case();
+        before(panic);
+    }));
+}
+
+/// Whoever panics while drawing holds the lock, and waits for nobody.
+fn restore_in_any_case() {
+    let started = Instant::now();
+    while matches!(WRITING.try_lock(), Err(TryLockError::WouldBlock)) && started.elapsed() < FAREWELL / 10 {
+        thread::sleep(FAREWELL / 100);
+    }
+    restore();
+}
+
+/// Hears signals from now on. Those that end a process end this one, after the terminal is given back.
+pub(super) fn hear_signals<T: From<Input> + Send + 'static>(inputs: Sender<T>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGCONT])?;
+    thread::spawn(move || {
+        for signal in signals.forever() {
+            if signal == SIGCONT {
+                // Who hears it may be gone: then we end anyway.
+                let _ = inputs.send(Input::Continued.into());
+            } else {
+                end_by(signal);
+            }
+        }
+    });
+    Ok(())
+}
+
+fn end_by(signal: i32) {
+    let (done, is_done) = mpsc::channel();
+    thread::spawn(move || {
+        give_back();
+        let _ = done.send(());
+    });
+    let _ = is_done.recv_timeout(FAREWELL);
+    if emulate_default_handler(signal).is_err() {
+        std::process::exit(128 + signal);
+    }
+}
+
+/// Reads keys, pastes and changes of size from now on.
+pub(super) fn read_keys<T: From<Input> + Send + 'static>(inputs: Sender<T>) {
+    thread::spawn(move || {
+        while let Ok(events) = next_events() {
+            if events.into_iter().any(|event| inputs.send(Input::Event(event).into()).is_err()) {
+                return;
+            }
+        }
+        let _ = inputs.send(Input::Gone.into());
+    });
+}
+
+/// Whatever has come. crossterm would spin for ever on a terminal that is gone, so it is asked only when there
+/// is something to read, or when a signal may have told of a new size.
+fn next_events() -> io::Result<Vec<Event>> {
+    let stdin = stdin();
+    let mut ready = [PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN)];
+    match poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: LOOK_EVERY })) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let is_gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+    if ready.iter().any(|ready| ready.revents().intersects(is_gone)) {
+        return Err(ErrorKind::UnexpectedEof.into());
+    }
+    let mut events = Vec::new();
+    while event::poll(Duration::ZERO)? {
+        events.push(event::read()?);
+    }
+    Ok(events)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Output};
+
+    use super::*;
+
+    #[test]
+    #[ignore = "takes the terminal: the test below runs it on one"]
+    fn panics_while_drawing() {
+        let mut screen = Screen::take().unwrap();
+        let _ = screen.draw(|_| panic!("in the middle of a line"));
+    }
+
+    /// On a terminal of tmux; a test of its own process, since it is to panic.
+    #[test]
+    fn a_panic_gives_the_terminal_back_and_is_read() {
+        let name = format!("evener-panic-{}", std::process::id());
+        let tmux = |words: &[&str]| -> Output {
+            Command::new("tmux")
+                .args(["-L", &name, "-f", "/dev/null"])
+                .args(words)
+                .env_remove("TMUX")
+                .output()
+                .unwrap()
+        };
+        let (_, room) = module_path!().split_once("::").unwrap();
+        let this = std::env::current_exe().unwrap();
+        let test = format!("'{}' --ignored --exact {room}::panics_while_drawing --nocapture", this.display());
+        let command = format!("{test}; echo after $?; stty -a; exec sleep 600");
+        assert!(tmux(&["new-session", "-d", "-x", "100", "-y", "50", &command]).status.success());
+        let started = Instant::now();
+        let seen = loop {
+            let seen = String::from_utf8_lossy(&tmux(&["capture-pane", "-p"]).stdout).into_owned();
+            if seen.contains(" icanon") || started.elapsed() > Duration::from_secs(60) {
+                break seen;
+            }
+            thread::sleep(Duration::from_millis(50));
+        };
+        let alternate = tmux(&["display-message", "-p", "#{alternate_on}#{cursor_flag}"]).stdout;
+        tmux(&["kill-server"]);
+        for words in ["in the middle of a line", "after 101", " icanon"] {
+            assert!(seen.contains(words), "{words}: {seen}");
+        }
+        assert_eq!(String::from_utf8_lossy(&alternate).trim(), "01");
+    }
+}
