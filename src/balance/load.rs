@@ -46,6 +46,8 @@ struct Hot {
     clip_high: Float,
     deviation_max: Float,
     unit: Float,
+    /// Requests that ever began.
+    begun: AtomicU64,
 }
 
 /// What the tuner concludes about an upstream, for the picks and the answers to come.
@@ -92,6 +94,7 @@ impl Load {
         if waiting(self.hot.flights.load(Ordering::Relaxed)) == 0 {
             self.hot.progress_us.store(micros(now), Ordering::Relaxed);
         }
+        self.hot.begun.fetch_add(1, Ordering::Relaxed);
         // Whoever begins looks afterwards whether it still may, and whoever forbids it looks at this count
         // afterwards (`runtime`): in one order for all, so that one of the two sees the other.
         in_flight(self.hot.flights.fetch_add(ONE_WAITING | ONE_IN_FLIGHT, Ordering::SeqCst)).saturating_add(1)
@@ -167,6 +170,16 @@ impl Load {
         in_flight(self.hot.flights.load(Ordering::Relaxed))
     }
 
+    /// Requests that ever began, here or where another process [counted](Self::count_begun) them.
+    pub fn begun(&self) -> u64 {
+        self.hot.begun.load(Ordering::Relaxed)
+    }
+
+    /// So many requests began, and ended, in another process.
+    pub fn count_begun(&self, requests: u64) {
+        self.hot.begun.fetch_add(requests, Ordering::Relaxed);
+    }
+
     /// Requests in flight that the upstream has not answered at all yet.
     pub fn waiting(&self) -> u32 {
         waiting(self.hot.flights.load(Ordering::Relaxed))
@@ -233,6 +246,7 @@ impl Hot {
             clip_high: Float::new(0.0),
             deviation_max: Float::new(0.0),
             unit: Float::new(1.0),
+            begun: AtomicU64::new(0),
         }
     }
 

@@ -497,7 +497,7 @@ fn pairs<A: Copy, B: Clone>(
 }
 
 /// `route` of what was refused before it had one.
-const UNROUTED: &str = "none";
+pub const UNROUTED: &str = "none";
 
 /// 0.5 ms to 60 s (the default `timeout` of a route) in steps of about two and a half: from an answer
 /// out of a cache to a request that nobody waits for any more.

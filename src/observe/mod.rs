@@ -24,6 +24,7 @@ mod process;
 mod process_log;
 mod reason;
 mod recent;
+pub mod timeline;
 mod timestamp;
 mod tls_failure;
 

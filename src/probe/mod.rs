@@ -32,8 +32,9 @@ use tokio::task::JoinHandle;
 use crate::config::{HealthCheckConfig, ProbeConfig, has_system_roots};
 use crate::control::{Control, Happening, ProbeNow};
 use crate::health::{Health, Mode, Transition, next_probe_in};
+use crate::observe::timeline::{Entry, Moment, Track};
 use crate::proxy_header::Version;
-use crate::runtime::{LastCheck, Pool, Runtime, Snapshot, Upstream, UpstreamState};
+use crate::runtime::{LastCheck, Pool, Readmission, Runtime, Snapshot, Upstream, UpstreamState};
 use question::Call;
 
 /// Probes under way at a time: enough for a first round of thousands, few enough not to use up the
@@ -276,8 +277,29 @@ impl Asker {
         state.set_last_check(LastCheck { at: SystemTime::now(), latency, error: error.clone() });
         if let Some(transition) = state.verdict.observe(is_well, check.rise, check.fall) {
             subject.changed(transition, error.as_deref(), self.runtime.now());
+            self.enter(subject, transition, error.as_deref());
             self.control.events().tell(Happening::health(state, transition, error.as_deref()));
         }
+    }
+
+    /// Into the time line.
+    fn enter(&self, Subject { state, check, .. }: &Subject, transition: Transition, error: Option<&str>) {
+        let Transition { from, to } = transition;
+        let now = self.runtime.now();
+        let times = |count| {
+            if count == 1 { "a health check".to_owned() } else { format!("{count} health checks in a row") }
+        };
+        let cause = match (from, to, error) {
+            (Health::Unknown, Health::Up, _) => "the first health check passed".to_owned(),
+            (Health::Unknown, _, error) => {
+                format!("the first health check failed: {}", error.unwrap_or_default())
+            }
+            (_, Health::Up, _) => format!("{} passed", times(check.rise)),
+            (_, _, error) => format!("{} failed: {}", times(check.fall), error.unwrap_or_default()),
+        };
+        let entry = Entry::new(Moment::now(now), Track::Health, from.word(), to.word(), cause);
+        let share = self.runtime.peek().pool_named(&state.pool).and_then(|pool| pool.share_of(state, now));
+        state.timeline.push(entry.with_share(share));
     }
 
     async fn ask(&self, subject: &Subject) -> Answer {
@@ -312,7 +334,7 @@ impl Subject {
                 state.load.warm_up(now);
             }
             if transition.from == Health::Down {
-                state.ejection.readmit(now);
+                state.readmit(Readmission::ChecksPass, now);
             }
             tracing::info!(pool = %state.pool, upstream = %state.address, "upstream is up");
         } else {

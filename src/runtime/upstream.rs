@@ -1,14 +1,17 @@
 //! One process behind us that answers requests, and what we know of it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 use std::time::{Duration, SystemTime};
 
+use super::ejections::Telling;
 use crate::balance::{Candidate, Load};
 use crate::config::{UpstreamAddress, UpstreamConfig, resolved_address};
-use crate::health::{Ejection, Facts, Mode, Verdict, WhyNot, eligibility};
+use crate::health::{Ejection, Facts, Health, Mode, Verdict, WhyNot, eligibility};
 use crate::observe::UpstreamMetrics;
+use crate::observe::timeline::{Entry, Moment, Timeline, Track};
 
 /// A member of a pool in one snapshot: what is configured, and the state that outlives it.
 pub struct Upstream {
@@ -34,6 +37,9 @@ pub struct UpstreamState {
     pub ejection: Ejection,
     /// Counters.
     pub metrics: UpstreamMetrics,
+    /// What became of it, and why.
+    pub timeline: Timeline,
+    pub(super) telling: Telling,
     mode: AtomicU8,
     last_check: Mutex<Option<LastCheck>>,
     trouble: Mutex<Option<Trouble>>,
@@ -76,11 +82,18 @@ impl UpstreamState {
             verdict: Verdict::default(),
             ejection: Ejection::default(),
             metrics: UpstreamMetrics::default(),
+            timeline: Timeline::default(),
+            telling: Telling::default(),
             mode: AtomicU8::new(Mode::Ready as u8),
             last_check: Mutex::new(None),
             trouble: Mutex::new(None),
             http1_with: AtomicU64::new(0),
         }
+    }
+
+    /// It was not there before, and is now.
+    pub fn note_presence(&self, cause: impl Into<Cow<'static, str>>, now: Duration) {
+        self.timeline.push(Entry::new(Moment::now(now), Track::Presence, "absent", "present", cause));
     }
 
     /// What an operator set by hand.
@@ -146,11 +159,21 @@ impl UpstreamState {
         self.http1_with.load(Ordering::Relaxed) == key
     }
 
-    /// Forgets what health checks said.
-    pub fn forget_checks(&self) {
-        self.verdict.forget();
+    /// Forgets what health checks said, for this reason.
+    pub fn forget_checks(&self, cause: &'static str, now: Duration) {
+        self.forget_verdict(cause, now);
         if let Ok(mut last) = self.last_check.lock() {
             *last = None;
+        }
+    }
+
+    /// Forgets what they came to; the latest one may still be looked at.
+    pub fn forget_verdict(&self, cause: &'static str, now: Duration) {
+        let before = self.verdict.health();
+        self.verdict.forget();
+        if before != Health::Unknown {
+            let (from, to) = (before.word(), Health::Unknown.word());
+            self.timeline.push(Entry::new(Moment::now(now), Track::Health, from, to, cause));
         }
     }
 
