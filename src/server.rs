@@ -193,6 +193,7 @@ impl BackgroundService for Learner {
             tokio::select! {
                 _ = sample.tick() => {
                     self.0.snapshot().sample(self.0.now());
+                    self.1.judge_upstreams();
                     give_memory_back();
                 }
                 _ = tick.tick() => {

@@ -65,5 +65,6 @@ fn view_upstream(standing: Standing<'_>) -> UpstreamView<'_> {
         // Whoever is not asked cannot be down.
         up: !upstream.is_checked || upstream.state.verdict.health() == Health::Up,
         eligible: standing.why_not.is_none(),
+        alarms: upstream.state.alarms.raised().iter().map(|alarm| alarm.kind.word()).collect(),
     }
 }

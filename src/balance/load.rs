@@ -25,6 +25,15 @@ pub struct Load {
     pub(super) learned: Cells,
 }
 
+/// How far the estimate of an upstream's speed is to be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Estimate {
+    /// Time since the last answer that told something.
+    pub age: Duration,
+    /// It was unused for so long that it is taken for like the pool, and to be tried again.
+    pub is_relaxed: bool,
+}
+
 /// Read by every pick, written by every request; one cache line.
 #[derive(Debug)]
 #[repr(align(64))]
@@ -191,6 +200,14 @@ impl Load {
         (latency > 0.0).then(|| Duration::try_from_secs_f32(latency).unwrap_or(Duration::MAX))
     }
 
+    /// What is known of the speed of its answers; `None` before the first.
+    pub fn estimate(&self, now: Duration) -> Option<Estimate> {
+        let learned = self.learned.peek();
+        let age = micros(now).saturating_sub(learned.sampled_us);
+        let is_relaxed = learned.idle >= RELAXED;
+        (!learned.speed.is_nan()).then_some(Estimate { age: Duration::from_micros(age), is_relaxed })
+    }
+
     /// By how much the upstream is dearer than its like, for display: 1 is usual, above is avoided.
     ///
     /// What it costs with one request in flight, for slowness, failures and slow start together.
@@ -308,6 +325,10 @@ const fn in_flight(flights: u64) -> u32 {
 const fn waiting(flights: u64) -> u32 {
     in_flight(flights >> HALF)
 }
+
+/// From here on an upstream that was 64 times dearer, the most there is, is 1 % dearer while it is idle: it should
+/// have been picked by now.
+const RELAXED: f64 = 6.0;
 
 const HALF: u32 = 32;
 const ONE_IN_FLIGHT: u64 = 1;

@@ -20,6 +20,7 @@ use tokio::sync::broadcast;
 use super::{Applied, Author, Change, Guard, Rejected, UpgradeEvent, lock};
 use crate::config::LoadError;
 use crate::health::Transition;
+use crate::observe::alarm::Alarm;
 use crate::observe::utc;
 use crate::runtime::{EjectionTurn, UpstreamState};
 
@@ -54,6 +55,8 @@ pub enum Happening {
     Ejection(EjectionEvent),
     /// An operator, or the file, wants something else of an upstream.
     State(StateEvent),
+    /// Something is odd about an upstream, or no longer is.
+    Alarm(AlarmEvent),
     /// A guarded change is watched, kept or rolled back; with the figures of before and after.
     Guard(Box<Guard>),
     /// Another process takes, or took, our place.
@@ -68,6 +71,7 @@ impl Happening {
             Self::Health(_) => "health",
             Self::Ejection(_) => "ejection",
             Self::State(_) => "state",
+            Self::Alarm(_) => "alarm",
             Self::Guard(_) => "guard",
             Self::Upgrade(_) => "upgrade",
         }
@@ -94,6 +98,17 @@ impl Happening {
             to: entry.to.to_string(),
             cause: entry.cause.to_string(),
             ejected_for_ms: ejected_for.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+        })
+    }
+
+    /// Of one upstream of this pool.
+    pub fn alarm(pool: &str, upstream: String, alarm: &Alarm, is_raised: bool) -> Self {
+        Self::Alarm(AlarmEvent {
+            pool: pool.to_owned(),
+            upstream,
+            alarm: alarm.kind.word(),
+            raised: is_raised,
+            detail: alarm.detail.clone(),
         })
     }
 
@@ -210,6 +225,21 @@ pub struct StateEvent {
     pub who: String,
     /// In the author's own words, if there were any.
     pub why: Option<String>,
+}
+
+/// Something is odd about an upstream, or no longer is.
+#[derive(Clone, Debug, Serialize)]
+pub struct AlarmEvent {
+    /// The pool.
+    pub pool: String,
+    /// Address of the upstream.
+    pub upstream: String,
+    /// `starved`, `imbalance` or `stale_estimate`.
+    pub alarm: &'static str,
+    /// Or else cleared.
+    pub raised: bool,
+    /// The figures when it was raised, in words.
+    pub detail: String,
 }
 
 /// A wrong configuration may have a thousand mistakes; here the first will do.

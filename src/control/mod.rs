@@ -40,8 +40,8 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use change::{Applied, Author, Change, Condition, Dropped, Rejected, Reset};
 pub use events::{
-    ConfigEvent, Counts, EVENTS_MAX, EjectionEvent, Event, Events, Happening, HealthEvent, StateEvent,
-    Subscription, Told,
+    AlarmEvent, ConfigEvent, Counts, EVENTS_MAX, EjectionEvent, Event, Events, Happening, HealthEvent,
+    StateEvent, Subscription, Told,
 };
 pub use expiry::tell_of_expiry;
 pub use guard::{Bounds, Guard, Outcome, Why};

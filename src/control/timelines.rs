@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Author, Control, Happening, StateEvent};
 use crate::observe::timeline::{Entry, Moment, Track};
-use crate::runtime::{Pool, Snapshot, Upstream};
+use crate::runtime::{AlarmTurn, Pool, Snapshot, Upstream};
 
 /// Events of one change: whoever changes more at once reads the time lines, and the listeners' other events stay.
 const EVENTS_PER_CHANGE_MAX: usize = 64;
@@ -39,6 +39,25 @@ impl Control {
         for pool in snapshot.pools() {
             for turn in pool.tell_of_ejections(now) {
                 self.events.tell(Happening::ejection(&pool.config.name, &turn));
+            }
+        }
+    }
+}
+
+impl Control {
+    /// Raises and clears alarms; every [`SAMPLE`](crate::observe::SAMPLE), by one thread.
+    pub fn judge_upstreams(&self) {
+        let (snapshot, now) = (self.runtime.snapshot(), self.runtime.now());
+        for pool in snapshot.pools() {
+            let name = &pool.config.name;
+            for AlarmTurn { address, alarm, is_raised } in pool.judge_upstreams(now) {
+                let (kind, detail) = (alarm.kind.word(), alarm.detail.as_str());
+                if is_raised {
+                    tracing::warn!(pool = %name, upstream = %address, alarm = kind, detail, "alarm raised");
+                } else {
+                    tracing::info!(pool = %name, upstream = %address, alarm = kind, "alarm cleared");
+                }
+                self.events.tell(Happening::alarm(name, address, &alarm, is_raised));
             }
         }
     }

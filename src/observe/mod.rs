@@ -17,6 +17,7 @@
 
 pub mod access_log;
 mod access_record;
+pub mod alarm;
 pub mod exposition;
 mod histogram;
 mod metrics;

@@ -275,15 +275,36 @@ impl Asker {
         state.metrics.health_check(is_well);
         let latency = began.elapsed();
         state.set_last_check(LastCheck { at: SystemTime::now(), latency, error: error.clone() });
-        if let Some(transition) = state.verdict.observe(is_well, check.rise, check.fall) {
+        let passes_needed = self.passes_needed(subject);
+        if let Some(transition) = state.verdict.observe(is_well, passes_needed, check.fall) {
+            if transition.from == Health::Up {
+                state.flapping.went_down(self.runtime.now());
+            }
             subject.changed(transition, error.as_deref(), self.runtime.now());
-            self.enter(subject, transition, error.as_deref());
+            self.enter(subject, transition, passes_needed, error.as_deref());
             self.control.events().tell(Happening::health(state, transition, error.as_deref()));
         }
     }
 
+    /// Passes in a row that turn down into up: more than usual for one that flaps, as long as the pool can do
+    /// without it.
+    fn passes_needed(&self, Subject { state, check, .. }: &Subject) -> u32 {
+        let now = self.runtime.now();
+        let needed = state.flapping.passes_needed(check.rise, now);
+        let is_held_back = needed > check.rise
+            && state.verdict.health() == Health::Down
+            && self
+                .runtime
+                .peek()
+                .pool_named(&state.pool)
+                .is_some_and(|pool| pool.can_do_without(state, now));
+        state.set_passes_needed(is_held_back.then_some(needed));
+        if is_held_back { needed } else { check.rise }
+    }
+
     /// Into the time line.
-    fn enter(&self, Subject { state, check, .. }: &Subject, transition: Transition, error: Option<&str>) {
+    fn enter(&self, subject: &Subject, transition: Transition, passes: u32, error: Option<&str>) {
+        let Subject { state, check, .. } = subject;
         let Transition { from, to } = transition;
         let now = self.runtime.now();
         let times = |count| {
@@ -293,6 +314,9 @@ impl Asker {
             (Health::Unknown, Health::Up, _) => "the first health check passed".to_owned(),
             (Health::Unknown, _, error) => {
                 format!("the first health check failed: {}", error.unwrap_or_default())
+            }
+            (_, Health::Up, _) if passes > check.rise => {
+                format!("{} passed, so many because it had gone down again and again", times(passes))
             }
             (_, Health::Up, _) => format!("{} passed", times(check.rise)),
             (_, _, error) => format!("{} failed: {}", times(check.fall), error.unwrap_or_default()),

@@ -10,6 +10,7 @@
 //! State is found again by (pool, address), so a reload forgets neither that an upstream is down nor
 //! that it is busy. A [`Lease`] points at the state, never at a snapshot.
 
+mod alarms;
 mod build;
 mod ejections;
 mod lease;
@@ -29,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 
+pub use alarms::AlarmTurn;
 pub use ejections::EjectionTurn;
 pub use lease::Lease;
 pub use legacy::Legacy;

@@ -302,6 +302,16 @@ impl Pool {
         }
     }
 
+    /// Whether half of the others may take requests, so that one that flaps can be held back.
+    pub fn can_do_without(&self, state: &UpstreamState, now: Duration) -> bool {
+        let is_other = |other: &&Upstream| !std::ptr::eq(&raw const *other.state, state);
+        let others = self.upstreams.iter().filter(is_other);
+        let (eligible, all) = others.fold((0, 0), |(eligible, all), other| {
+            (eligible + usize::from(other.eligibility(now).is_ok()), all + 1)
+        });
+        eligible > 0 && eligible * 2 >= all
+    }
+
     /// Upstreams that may take a request at `now`.
     pub fn eligible(&self, now: Duration) -> usize {
         self.upstreams.iter().filter(|upstream| upstream.eligibility(now).is_ok()).count()

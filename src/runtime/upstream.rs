@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 use std::time::{Duration, SystemTime};
 
+use super::alarms::Alarms;
 use super::ejections::Telling;
 use crate::balance::{Candidate, Load};
 use crate::config::{UpstreamAddress, UpstreamConfig, resolved_address};
-use crate::health::{Ejection, Facts, Health, Mode, Verdict, WhyNot, eligibility};
+use crate::health::{Ejection, Facts, Flapping, Health, Mode, Verdict, WhyNot, eligibility};
 use crate::observe::UpstreamMetrics;
 use crate::observe::timeline::{Entry, Moment, Timeline, Track};
 
@@ -33,13 +34,19 @@ pub struct UpstreamState {
     pub load: Load,
     /// What health checks say.
     pub verdict: Verdict,
+    /// How often it went down of late.
+    pub flapping: Flapping,
     /// What traffic says.
     pub ejection: Ejection,
     /// Counters.
     pub metrics: UpstreamMetrics,
     /// What became of it, and why.
     pub timeline: Timeline,
+    /// What is odd about it, though it is neither down nor ejected.
+    pub alarms: Alarms,
     pub(super) telling: Telling,
+    /// See [`UpstreamState::passes_needed`].
+    passes_needed: AtomicU32,
     mode: AtomicU8,
     last_check: Mutex<Option<LastCheck>>,
     trouble: Mutex<Option<Trouble>>,
@@ -83,6 +90,9 @@ impl UpstreamState {
             ejection: Ejection::default(),
             metrics: UpstreamMetrics::default(),
             timeline: Timeline::default(),
+            flapping: Flapping::default(),
+            alarms: Alarms::default(),
+            passes_needed: AtomicU32::new(0),
             telling: Telling::default(),
             mode: AtomicU8::new(Mode::Ready as u8),
             last_check: Mutex::new(None),
@@ -94,6 +104,17 @@ impl UpstreamState {
     /// It was not there before, and is now.
     pub fn note_presence(&self, cause: impl Into<Cow<'static, str>>, now: Duration) {
         self.timeline.push(Entry::new(Moment::now(now), Track::Presence, "absent", "present", cause));
+    }
+
+    /// Passes in a row that it needs to be up again, when that is more than `rise` because it flaps.
+    pub fn passes_needed(&self) -> Option<u32> {
+        let needed = self.passes_needed.load(Ordering::Relaxed);
+        (needed > 0 && self.verdict.health() == Health::Down).then_some(needed)
+    }
+
+    /// Tells those who look; `None`: no more than usual.
+    pub fn set_passes_needed(&self, needed: Option<u32>) {
+        self.passes_needed.store(needed.unwrap_or(0), Ordering::Relaxed);
     }
 
     /// What an operator set by hand.

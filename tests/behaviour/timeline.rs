@@ -161,3 +161,84 @@ fn a_successor_knows_what_became_of_its_upstreams() {
     let health = entries(&evener, &origin, "health");
     assert!(health[1]["duration_ms"].as_f64() > Some(0.0), "{health:?}");
 }
+
+/// RFC 2439, for upstreams: from the third time within minutes it has to prove more.
+#[test]
+fn an_upstream_that_flaps_needs_more_passes_and_says_so() {
+    let (origin, other) = (Origin::answering("ok"), Origin::answering("ok"));
+    let evener = Evener::start(&pool(&[&origin, &other], QUICK));
+    for _ in 0..3 {
+        origin.fall_sick();
+        wait_until(SOON, || !is_up(&evener, &origin));
+        origin.get_well();
+        wait_until(SOON, || is_up(&evener, &origin));
+    }
+    let causes: Vec<String> = entries(&evener, &origin, "health")
+        .iter()
+        .filter(|entry| entry["from"] == "down")
+        .map(|entry| entry["cause"].as_str().unwrap().to_owned())
+        .collect();
+    let usual = "2 health checks in a row passed";
+    assert_eq!(causes[..2], [usual, usual]);
+    assert!(causes[2].starts_with("4 health checks in a row passed, so many because"), "{causes:?}");
+
+    origin.fall_sick();
+    wait_until(SOON, || evener.admin().upstream("app", &origin)["flapping"]["passes_needed"] == 8);
+    let sick = evener.admin().upstream("app", &origin);
+    let detail = sick["why_not_detail"].as_str().unwrap_or_default();
+    assert!(detail.contains("after 8 health checks in a row"), "{sick}");
+    // The pool cannot do without it: it is up as soon as any other.
+    other.fall_sick();
+    wait_until(SOON, || !is_up(&evener, &other));
+    origin.get_well();
+    wait_until(SOON, || is_up(&evener, &origin));
+    let health = entries(&evener, &origin, "health");
+    assert_eq!(health.last().unwrap()["cause"], usual, "{health:?}");
+}
+
+/// Every request has the same key, so one upstream gets all of them; nobody would know.
+#[test]
+fn who_gets_all_and_who_gets_nothing_raise_an_alarm_after_a_minute_and_are_cleared_when_it_is_over() {
+    let (one, other) = (Origin::answering("one"), Origin::answering("other"));
+    let hashed = "strategy = \"consistent_hash\"\nhash = { header = \"x-user\" }";
+    let evener = Evener::start(&pool(&[&one, &other], &format!("{UNCHECKED}\n{hashed}")));
+    let kinds = || {
+        let status = evener.admin().json("/v1/status");
+        let alarms = status["alarms"].as_array().expect("alarms").clone();
+        alarms.into_iter().map(|alarm| alarm["kind"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let mut client = evener.connect();
+    let a_while = Duration::from_secs(180);
+    wait_until(a_while, || {
+        (0..5).for_each(|_| drop(client.get("/").expect_status(200)));
+        let mut kinds = kinds();
+        kinds.sort();
+        kinds == ["imbalance", "starved"]
+    });
+    for kind in ["imbalance", "starved"] {
+        let alarms = evener.admin().metric("evener_alarms", &[&format!("kind=\"{kind}\"")]);
+        assert!((alarms - 1.0).abs() < f64::EPSILON, "{kind}: {alarms}");
+    }
+    assert!(evener.log().contains("alarm raised"));
+    let starved = [&one, &other].map(|it| evener.admin().upstream("app", it)["alarms"].clone());
+    assert!(starved.iter().any(|alarms| alarms[0]["kind"] == "starved"), "{starved:?}");
+    evener.reload(&pool(&[&one, &other], UNCHECKED));
+    wait_until(a_while, || kinds().is_empty());
+    evener.wait_for_log("alarm cleared");
+}
+
+#[test]
+fn figures_agree_with_each_other_and_the_self_check_shows_them() {
+    let origin = Origin::answering("ok");
+    let evener = Evener::start(&pool(&[&origin], UNCHECKED));
+    (0..7).for_each(|_| drop(evener.get("/").expect_status(200)));
+    let figures = || {
+        let answer = evener.admin().json("/v1/self-check");
+        assert_eq!(answer["ok"], true, "{answer}");
+        let checks = answer["checks"].as_array().expect("checks").clone();
+        assert_eq!(checks.len(), 5);
+        checks[0]["figures"].clone()
+    };
+    wait_until(SOON, || figures()["waiting"] == 0);
+    assert_eq!(figures(), json!({"picks": 7, "finished": 7, "given_up": 0, "waiting": 0}));
+}
