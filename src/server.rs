@@ -99,7 +99,7 @@ pub fn run(
         listens.add_dependency(&entrance);
     }
     server.add_service(background_service("health checks", Prober::new(control.clone(), for_probe)));
-    server.add_service(background_service("learning", Learner(runtime.clone())));
+    server.add_service(background_service("learning", Learner(runtime.clone(), control.clone())));
     server.add_service(background_service("certificates", ExpiryTeller(runtime.clone())));
     if follows_file && control::may_follow_file(&control) {
         server.add_service(background_service("file watch", FileFollower(control.clone())));
@@ -180,7 +180,7 @@ fn ca_file() -> Option<String> {
 
 /// Folds what was measured into what the strategies go by, remembers the last five minutes, and clears away
 /// what is not needed any more.
-struct Learner(Arc<Runtime>);
+struct Learner(Arc<Runtime>, Arc<Control>);
 
 #[async_trait]
 impl BackgroundService for Learner {
@@ -193,12 +193,14 @@ impl BackgroundService for Learner {
             tokio::select! {
                 _ = sample.tick() => {
                     self.0.snapshot().sample(self.0.now());
+                    self.1.judge_upstreams();
                     give_memory_back();
                 }
                 _ = tick.tick() => {
                     for pool in self.0.snapshot().pools() {
                         pool.tick(self.0.now());
                     }
+                    self.1.tell_of_ejections();
                     self.0.free_retired();
                 }
                 _ = shutdown.wait_for(|is_stopping| *is_stopping) => return,

@@ -11,14 +11,18 @@ use super::views::{Standing, standings};
 use crate::config::ListenerConfig;
 use crate::control::Control;
 use crate::health::Health;
+pub(super) use crate::observe::exposition::UNROUTED;
 use crate::observe::exposition::{self, CertificateView, PoolView, UpstreamView, View};
 use crate::runtime::{Pool, Runtime, Snapshot};
 
 /// `GET /metrics`
 pub(super) async fn show(State(control): State<Arc<Control>>) -> impl IntoResponse {
-    let runtime = control.runtime();
-    let text = exposition::render(&view(runtime, &runtime.snapshot()));
-    ([(CONTENT_TYPE, exposition::CONTENT_TYPE)], text)
+    ([(CONTENT_TYPE, exposition::CONTENT_TYPE)], text(control.runtime()))
+}
+
+/// The whole text.
+pub(super) fn text(runtime: &Runtime) -> String {
+    exposition::render(&view(runtime, &runtime.snapshot()))
 }
 
 fn view<'a>(runtime: &'a Runtime, snapshot: &'a Snapshot) -> View<'a> {
@@ -61,5 +65,6 @@ fn view_upstream(standing: Standing<'_>) -> UpstreamView<'_> {
         // Whoever is not asked cannot be down.
         up: !upstream.is_checked || upstream.state.verdict.health() == Health::Up,
         eligible: standing.why_not.is_none(),
+        alarms: upstream.state.alarms.raised().iter().map(|alarm| alarm.kind.word()).collect(),
     }
 }

@@ -16,8 +16,10 @@
 //! - `GET /v1/pools`, `/v1/pools/{pool}`, `/v1/pools/{pool}/upstreams`, `…/upstreams/{address}`
 //! - `PATCH /v1/pools/{pool}`, `POST` and `PUT …/upstreams`, `PATCH` and `DELETE …/upstreams/{address}`
 //! - `POST /v1/pools/{pool}/upstreams/{address}/drain?wait=`
+//! - `GET /v1/pools/{pool}/upstreams/{address}/timeline`
 //! - `GET /v1/pools/{pool}/next`, `POST /v1/pools/{pool}/health-check`
 //! - `GET /v1/explain?host=&method=&path=&header=`, `/v1/explain/{request_id}`, `/v1/requests`
+//! - `GET /v1/self-check`
 //! - `GET /openapi.json`: all of this, machine-readable
 //! - `GET /api/infrastructure/…`, `/api/monitoring/…`: the same in the platform's words
 //!
@@ -65,10 +67,12 @@ mod problem;
 mod reload;
 mod requests;
 mod routes;
+mod self_check;
 mod stats;
 mod status;
 #[cfg(test)]
 mod tests;
+mod timeline;
 mod upgrade;
 mod upstream_edit;
 mod views;

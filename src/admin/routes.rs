@@ -13,8 +13,8 @@ use super::guard::{BODY_BYTES_MAX, Door, TEXT_BYTES_MAX, guard};
 use super::problem::Problem;
 use super::{
     config, drain, durations, events, explain, guarded, health_check, history, infrastructure, lifecycle,
-    metrics, monitoring, next, openapi, overrides, plan, pool_edit, pools, reload, requests, stats, status,
-    upgrade, upstream_edit,
+    metrics, monitoring, next, openapi, overrides, plan, pool_edit, pools, reload, requests, self_check,
+    stats, status, timeline, upgrade, upstream_edit,
 };
 use crate::control::Control;
 
@@ -67,11 +67,13 @@ pub(super) fn index() -> Vec<Resource> {
             get(pools::show_upstream).patch(upstream_edit::patch).delete(upstream_edit::remove),
         ),
         ("/v1/pools/{pool}/upstreams/{address}/drain", OPERATE, post(drain::run)),
+        ("/v1/pools/{pool}/upstreams/{address}/timeline", GUARDED, get(timeline::show)),
         ("/v1/pools/{pool}/next", GUARDED, get(next::show)),
         ("/v1/pools/{pool}/health-check", OPERATE, post(health_check::run)),
         ("/v1/explain", GUARDED, get(explain::show)),
         ("/v1/explain/{request_id}", GUARDED, get(requests::show)),
         ("/v1/requests", GUARDED, get(requests::list)),
+        ("/v1/self-check", GUARDED, get(self_check::run)),
         ("/openapi.json", GUARDED, get(openapi::show)),
         ("/api/infrastructure/load-balancer/status", GUARDED, get(infrastructure::status)),
         ("/api/infrastructure/load-balancer/next-server", GUARDED, get(infrastructure::next_server)),

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::answer::Json;
 use super::config::path_of;
-use super::views::{Condition, Figures, HealthView, ListenerFigures};
+use super::views::{Condition, Figures, HealthView, ListenerFigures, NamedAlarmView};
 use crate::config::CertificateConfig;
 use crate::control::{Control, Guard, Outcome, Refusal};
 use crate::observe::utc;
@@ -45,6 +45,8 @@ pub(super) struct StatusView {
     pools: usize,
     upstreams: usize,
     totals: Figures,
+    /// Those that stand, the first hundred.
+    alarms: Vec<NamedAlarmView>,
     /// The change under guard; null when none is under way.
     guard: Option<Guard>,
 }
@@ -127,6 +129,7 @@ impl StatusView {
             pools: snapshot.pools().len(),
             upstreams: snapshot.pools().map(|pool| pool.upstreams().len()).sum(),
             totals: Figures::total(control, &snapshot),
+            alarms: NamedAlarmView::all(&snapshot),
             guard: control.guard().filter(|guard| guard.outcome == Outcome::Watching),
         }
     }

@@ -1525,6 +1525,7 @@ async fn events_are_as_the_document_says() {
     for (name, member, expected) in [
         ("ConfigEvent", "result", "refused"),
         ("HealthEvent", "to", "down"),
+        ("StateEvent", "what", "weight"),
         ("ConfigEvent", "result", "applied"),
     ] {
         let Some(Told::Event(event)) = listener.next().await else { panic!("no event") };

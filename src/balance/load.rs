@@ -25,6 +25,15 @@ pub struct Load {
     pub(super) learned: Cells,
 }
 
+/// How far the estimate of an upstream's speed is to be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Estimate {
+    /// Time since the last answer that told something.
+    pub age: Duration,
+    /// It was unused for so long that it is taken for like the pool, and to be tried again.
+    pub is_relaxed: bool,
+}
+
 /// Read by every pick, written by every request; one cache line.
 #[derive(Debug)]
 #[repr(align(64))]
@@ -46,6 +55,8 @@ struct Hot {
     clip_high: Float,
     deviation_max: Float,
     unit: Float,
+    /// Requests that ever began.
+    begun: AtomicU64,
 }
 
 /// What the tuner concludes about an upstream, for the picks and the answers to come.
@@ -92,6 +103,7 @@ impl Load {
         if waiting(self.hot.flights.load(Ordering::Relaxed)) == 0 {
             self.hot.progress_us.store(micros(now), Ordering::Relaxed);
         }
+        self.hot.begun.fetch_add(1, Ordering::Relaxed);
         // Whoever begins looks afterwards whether it still may, and whoever forbids it looks at this count
         // afterwards (`runtime`): in one order for all, so that one of the two sees the other.
         in_flight(self.hot.flights.fetch_add(ONE_WAITING | ONE_IN_FLIGHT, Ordering::SeqCst)).saturating_add(1)
@@ -167,6 +179,16 @@ impl Load {
         in_flight(self.hot.flights.load(Ordering::Relaxed))
     }
 
+    /// Requests that ever began, here or where another process [counted](Self::count_begun) them.
+    pub fn begun(&self) -> u64 {
+        self.hot.begun.load(Ordering::Relaxed)
+    }
+
+    /// So many requests began, and ended, in another process.
+    pub fn count_begun(&self, requests: u64) {
+        self.hot.begun.fetch_add(requests, Ordering::Relaxed);
+    }
+
     /// Requests in flight that the upstream has not answered at all yet.
     pub fn waiting(&self) -> u32 {
         waiting(self.hot.flights.load(Ordering::Relaxed))
@@ -176,6 +198,14 @@ impl Load {
     pub fn latency(&self) -> Option<Duration> {
         let latency = self.learned.latency_s();
         (latency > 0.0).then(|| Duration::try_from_secs_f32(latency).unwrap_or(Duration::MAX))
+    }
+
+    /// What is known of the speed of its answers; `None` before the first.
+    pub fn estimate(&self, now: Duration) -> Option<Estimate> {
+        let learned = self.learned.peek();
+        let age = micros(now).saturating_sub(learned.sampled_us);
+        let is_relaxed = learned.idle >= RELAXED;
+        (!learned.speed.is_nan()).then_some(Estimate { age: Duration::from_micros(age), is_relaxed })
     }
 
     /// By how much the upstream is dearer than its like, for display: 1 is usual, above is avoided.
@@ -238,6 +268,7 @@ impl Hot {
             clip_high: Float::new(0.0),
             deviation_max: Float::new(0.0),
             unit: Float::new(1.0),
+            begun: AtomicU64::new(0),
         }
     }
 
@@ -317,6 +348,10 @@ const fn in_flight(flights: u64) -> u32 {
 const fn waiting(flights: u64) -> u32 {
     in_flight(flights >> HALF)
 }
+
+/// From here on an upstream that was 64 times dearer, the most there is, is 1 % dearer while it is idle: it should
+/// have been picked by now.
+const RELAXED: f64 = 6.0;
 
 const HALF: u32 = 32;
 const ONE_IN_FLIGHT: u64 = 1;

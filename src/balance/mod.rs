@@ -57,7 +57,7 @@ use round_robin::RoundRobin;
 use turns::Turns;
 
 pub use hash::hash;
-pub use load::Load;
+pub use load::{Estimate, Load};
 pub use terms::{Scale, Terms};
 pub use tried::{ATTEMPTS_MAX, Tried};
 pub use tuner::{TICK, Tuner};

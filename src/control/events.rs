@@ -20,8 +20,9 @@ use tokio::sync::broadcast;
 use super::{Applied, Author, Change, Guard, Rejected, UpgradeEvent, lock};
 use crate::config::LoadError;
 use crate::health::Transition;
+use crate::observe::alarm::Alarm;
 use crate::observe::utc;
-use crate::runtime::UpstreamState;
+use crate::runtime::{EjectionTurn, UpstreamState};
 
 /// Events that are kept for those who are slow or come back: a burst of a hundred refused writes, and a
 /// health change of each upstream of a large pool. At most some 100 KiB.
@@ -50,6 +51,12 @@ pub enum Happening {
     Config(ConfigEvent),
     /// Health checks came to another verdict.
     Health(HealthEvent),
+    /// Traffic came to another opinion of an upstream.
+    Ejection(EjectionEvent),
+    /// An operator, or the file, wants something else of an upstream.
+    State(StateEvent),
+    /// Something is odd about an upstream, or no longer is.
+    Alarm(AlarmEvent),
     /// A guarded change is watched, kept or rolled back; with the figures of before and after.
     Guard(Box<Guard>),
     /// Another process takes, or took, our place.
@@ -62,6 +69,9 @@ impl Happening {
         match self {
             Self::Config(_) => "config",
             Self::Health(_) => "health",
+            Self::Ejection(_) => "ejection",
+            Self::State(_) => "state",
+            Self::Alarm(_) => "alarm",
             Self::Guard(_) => "guard",
             Self::Upgrade(_) => "upgrade",
         }
@@ -75,6 +85,30 @@ impl Happening {
             from: transition.from.word(),
             to: transition.to.word(),
             error: error.map(str::to_owned),
+        })
+    }
+
+    /// Of one upstream of this pool.
+    pub fn ejection(pool: &str, turn: &EjectionTurn) -> Self {
+        let EjectionTurn { address, entry, ejected_for } = turn;
+        Self::Ejection(EjectionEvent {
+            pool: pool.to_owned(),
+            upstream: address.clone(),
+            from: entry.from.to_string(),
+            to: entry.to.to_string(),
+            cause: entry.cause.to_string(),
+            ejected_for_ms: ejected_for.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+        })
+    }
+
+    /// Of one upstream of this pool.
+    pub fn alarm(pool: &str, upstream: String, alarm: &Alarm, is_raised: bool) -> Self {
+        Self::Alarm(AlarmEvent {
+            pool: pool.to_owned(),
+            upstream,
+            alarm: alarm.kind.word(),
+            raised: is_raised,
+            detail: alarm.detail.clone(),
         })
     }
 
@@ -155,6 +189,57 @@ pub struct HealthEvent {
     pub to: &'static str,
     /// What the probe met, when it is down.
     pub error: Option<String>,
+}
+
+/// Traffic came to another opinion of an upstream.
+#[derive(Clone, Debug, Serialize)]
+pub struct EjectionEvent {
+    /// The pool.
+    pub pool: String,
+    /// Address of the upstream.
+    pub upstream: String,
+    /// `admitted`, `ejected` or `probation`.
+    pub from: String,
+    /// The same, since.
+    pub to: String,
+    /// In words.
+    pub cause: String,
+    /// How long an ejection that begins will last.
+    pub ejected_for_ms: Option<u64>,
+}
+
+/// An operator, or the file, wants something else of an upstream.
+#[derive(Clone, Debug, Serialize)]
+pub struct StateEvent {
+    /// The pool.
+    pub pool: String,
+    /// Address of the upstream.
+    pub upstream: String,
+    /// `state` or `weight`.
+    pub what: &'static str,
+    /// `ready`, `drain`, `maintenance`, or a number.
+    pub from: String,
+    /// The same, since.
+    pub to: String,
+    /// A token's name, `SIGHUP` …
+    pub who: String,
+    /// In the author's own words, if there were any.
+    pub why: Option<String>,
+}
+
+/// Something is odd about an upstream, or no longer is.
+#[derive(Clone, Debug, Serialize)]
+pub struct AlarmEvent {
+    /// The pool.
+    pub pool: String,
+    /// Address of the upstream.
+    pub upstream: String,
+    /// `starved`, `imbalance` or `stale_estimate`.
+    pub alarm: &'static str,
+    /// Or else cleared.
+    pub raised: bool,
+    /// The figures when it was raised, in words.
+    pub detail: String,
 }
 
 /// A wrong configuration may have a thousand mistakes; here the first will do.

@@ -28,6 +28,7 @@ mod store;
 mod succession;
 #[cfg(test)]
 mod testing;
+mod timelines;
 mod watch;
 
 use std::path::PathBuf;
@@ -39,7 +40,8 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use change::{Applied, Author, Change, Condition, Dropped, Rejected, Reset};
 pub use events::{
-    ConfigEvent, Counts, EVENTS_MAX, Event, Events, Happening, HealthEvent, Subscription, Told,
+    AlarmEvent, ConfigEvent, Counts, EVENTS_MAX, EjectionEvent, Event, Events, Happening, HealthEvent,
+    StateEvent, Subscription, Told,
 };
 pub use expiry::tell_of_expiry;
 pub use guard::{Bounds, Guard, Outcome, Why};
@@ -420,7 +422,9 @@ impl Control {
         let generation = snapshot.generation;
         let mut applied = prepare::compare(before, &snapshot);
         self.runtime.publish(snapshot);
-        applied.reset = prepare::forget(before, &self.runtime.snapshot(), self.runtime.now());
+        let (after, now) = (self.runtime.snapshot(), self.runtime.now());
+        applied.reset = prepare::forget(before, &after, now);
+        self.enter_change((before, &after), &next.what, author, now);
         self.running.store(Arc::new(Running {
             generation,
             text: next.text.clone(),

@@ -10,7 +10,7 @@ use super::store::Store;
 use super::{Applied, Author, Change, Control, Dropped, Refused, Rejected, Reset, Running, Writer};
 use crate::config::{self, CannotEdit, Config, Files, LoadError, PoolConfig, PoolEdit, Report};
 use crate::health::Mode;
-use crate::runtime::{Pool, Snapshot, Upstream};
+use crate::runtime::{Pool, Readmission, Snapshot, Upstream};
 
 /// What would run after a change.
 pub(super) struct Next {
@@ -325,14 +325,16 @@ pub(super) fn forget(before: &Snapshot, after: &Snapshot, now: Duration) -> Vec<
         }
         if old.config.health_check.is_some() != pool.config.health_check.is_some() {
             // Also when checks begin: the last probe of an old one may have come in after it ended.
-            pool.upstreams().iter().for_each(|upstream| upstream.state.forget_checks());
+            for upstream in pool.upstreams() {
+                upstream.state.forget_checks("health checks were turned on or off", now);
+            }
         }
         if old.config.ejection.is_some() && pool.config.ejection.is_none() {
             for upstream in pool.upstreams() {
-                upstream.state.ejection.readmit(now);
+                upstream.state.readmit(Readmission::EjectionOff, now);
             }
         }
-        if forget_old_verdicts(old, pool) {
+        if forget_old_verdicts(old, pool, now) {
             note("health", "nobody was asked during maintenance");
         }
     }
@@ -341,7 +343,7 @@ pub(super) fn forget(before: &Snapshot, after: &Snapshot, now: Duration) -> Vec<
 
 /// What checks said before a maintenance says nothing about what comes out of it: traffic waits for the
 /// first one after it. `false`: nobody came out of one.
-fn forget_old_verdicts(before: &Pool, after: &Pool) -> bool {
+fn forget_old_verdicts(before: &Pool, after: &Pool, now: Duration) -> bool {
     let in_maintenance =
         before.upstreams().iter().filter(|upstream| upstream.config.mode == Mode::Maintenance);
     let were: HashSet<_> = in_maintenance.map(|upstream| Arc::as_ptr(&upstream.state)).collect();
@@ -350,7 +352,9 @@ fn forget_old_verdicts(before: &Pool, after: &Pool) -> bool {
             && upstream.config.mode != Mode::Maintenance
             && were.contains(&Arc::as_ptr(&upstream.state))
     };
-    after.upstreams().iter().filter(is_back).map(|upstream| upstream.state.verdict.forget()).count() > 0
+    let why = "nobody was asked during maintenance";
+    after.upstreams().iter().filter(is_back).map(|upstream| upstream.state.forget_verdict(why, now)).count()
+        > 0
 }
 
 /// What of a pool loses its meaning by a change, and why.

@@ -92,6 +92,12 @@ impl Ejection {
         (!standing.is_out() && standing.until_ms > 0).then(|| Duration::from_millis(standing.until_ms))
     }
 
+    /// When the ejection that it was last in ended, or will end, by the clock; `None`: it is in.
+    pub fn ended_at(&self) -> Option<Duration> {
+        let standing = self.standing();
+        standing.is_out().then(|| Duration::from_millis(standing.until_ms))
+    }
+
     /// Begins an attempt; `None` while ejected, or while the one request of a probation is under way.
     ///
     /// `None` can follow an eligible state, when another thread was faster: pick again.

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The three judge independently and none overrules another: an upstream is eligible when all agree.
-//! [`Verdict`] and [`Ejection`] are one atomic word each; they belong to the live state of an upstream, and
+//! [`Verdict`], [`Flapping`] and [`Ejection`] are one atomic word each; they belong to the live state of an upstream, and
 //! outlive every reload. What time it is, arrives as an argument.
 //!
 //! **To add a reason**: a variant of [`WhyNot`], then follow the compiler.
@@ -19,6 +19,7 @@
 mod check;
 mod ejection;
 mod eligibility;
+mod flapping;
 
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ pub use ejection::{
     MyTurn, PROBATION_SUCCESSES, Ticket, may_eject,
 };
 pub use eligibility::{Facts, Mode, WhyNot, eligibility};
+pub use flapping::Flapping;
 
 /// `ejection` of a pool: when traffic shows that an upstream is sick, it is left alone for a while.
 #[derive(Clone, Copy, Debug, PartialEq)]

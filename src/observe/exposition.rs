@@ -77,6 +77,8 @@ pub struct UpstreamView<'a> {
     pub up: bool,
     /// Whether it may be picked now.
     pub eligible: bool,
+    /// Kinds of the alarms that stand.
+    pub alarms: Vec<&'static str>,
 }
 
 /// All families that have a series.
@@ -322,6 +324,11 @@ fn upstream_families(view: &View<'_>) -> Vec<MetricFamily> {
             "Whether the upstream may be picked: 1 or 0.",
             upstreams().map(|one| gauge(&one.labels(), f64::from(u8::from(one.eligible)))),
         ),
+        gauges(
+            "evener_alarms",
+            "Alarms that stand: 1, and no series where there is none.",
+            view.pools.iter().flat_map(alarms),
+        ),
         counters(
             "evener_upstream_ejections_total",
             "How often traffic showed that the upstream is sick.",
@@ -349,7 +356,7 @@ struct Named<'a> {
 
 impl UpstreamView<'_> {
     fn named<'a>(&'a self, pool: &'a str) -> Named<'a> {
-        let &Self { ref address, metrics, in_flight, is_checked, up, eligible } = self;
+        let &Self { ref address, metrics, in_flight, is_checked, up, eligible, .. } = self;
         Named { pool, address, metrics, in_flight, is_checked, up, eligible }
     }
 }
@@ -362,6 +369,14 @@ impl<'a> Named<'a> {
     const fn labels_and(&self, name: &'static str, value: &'static str) -> [(&'static str, &'a str); 3] {
         [("pool", self.pool), ("upstream", self.address), (name, value)]
     }
+}
+
+/// Only those that stand: three series for each of thousands of upstreams would be mostly zeros.
+fn alarms<'a>(pool: &'a PoolView<'_>) -> impl Iterator<Item = Metric> + 'a {
+    pool.upstreams.iter().flat_map(|upstream| {
+        let one = upstream.named(pool.name);
+        upstream.alarms.iter().map(move |&kind| gauge(&one.labels_and("kind", kind), 1.0))
+    })
 }
 
 fn attempts(upstream: Named<'_>) -> impl Iterator<Item = Metric> {
@@ -497,7 +512,7 @@ fn pairs<A: Copy, B: Clone>(
 }
 
 /// `route` of what was refused before it had one.
-const UNROUTED: &str = "none";
+pub const UNROUTED: &str = "none";
 
 /// 0.5 ms to 60 s (the default `timeout` of a route) in steps of about two and a half: from an answer
 /// out of a cache to a request that nobody waits for any more.
@@ -556,6 +571,7 @@ mod tests {
                 is_checked: true,
                 up: true,
                 eligible: false,
+                alarms: vec![],
             };
             let not_after = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
             View {

@@ -284,6 +284,11 @@ impl ListenerMetrics {
         self.upgraded.now()
     }
 
+    /// Whether more connections were closed than ever opened.
+    pub fn is_negative(&self) -> bool {
+        self.connections.is_negative() || self.upgraded.is_negative()
+    }
+
     /// A proxy that has to announce its clients did not.
     pub fn proxy_header_failed(&self) {
         self.proxy_header_failures.add(1);
@@ -375,6 +380,17 @@ impl RouteMetrics {
         self.in_flight.now()
     }
 
+    /// Requests that are over, by whoever counts those under way. As many as
+    /// [`finished_requests`](Self::finished_requests), or somebody has counted wrong.
+    pub fn ended(&self) -> u64 {
+        self.in_flight.downs()
+    }
+
+    /// Whether more requests ended than ever began.
+    pub fn is_negative(&self) -> bool {
+        self.in_flight.is_negative()
+    }
+
     /// Requests finished, by listener (its index) and class.
     pub fn requests(&self, listener: usize, class: Class) -> u64 {
         self.by_listener.peek(listener).map_or(0, |classes| classes.get(class as usize))
@@ -462,6 +478,7 @@ pub struct UpstreamMetrics {
     received_bytes: Counter,
     recent: Recent,
     upgraded: Gauge,
+    given_up: Counter,
 }
 
 impl UpstreamMetrics {
@@ -480,12 +497,28 @@ impl UpstreamMetrics {
         self.upgraded.now()
     }
 
+    /// Whether more upgraded connections were closed than ever opened.
+    pub fn is_negative(&self) -> bool {
+        self.upgraded.is_negative()
+    }
+
     /// An attempt was answered with this status, or failed without one.
     pub fn attempt_finished(&self, status: Option<u16>) {
         match status {
             Some(status) => self.attempts.add(Class::of(status) as usize, 1),
             None => self.failed_attempts.add(1),
         }
+    }
+
+    /// An attempt ended without saying anything about the upstream: the client left, the trouble was our own,
+    /// or the connection had ended before.
+    pub fn attempt_given_up(&self) {
+        self.given_up.add(1);
+    }
+
+    /// Attempts that ended so.
+    pub fn given_up_attempts(&self) -> u64 {
+        self.given_up.get()
     }
 
     /// From sending the request to the first byte of the response.
@@ -542,6 +575,11 @@ impl UpstreamMetrics {
     /// Attempts that finished within the last [`WINDOW`](super::WINDOW).
     pub fn recent_attempts(&self, now: Duration) -> u64 {
         self.recent.growth(self.finished_attempts(), now)
+    }
+
+    /// Attempts that finished within the last minute; see [`Recent::growth_in_a_minute`].
+    pub fn attempts_in_a_minute(&self, now: Duration) -> u64 {
+        self.recent.growth_in_a_minute(self.finished_attempts(), now)
     }
 
     /// Attempts that got no status, or one of 500 or more.
@@ -830,6 +868,15 @@ impl Gauge {
 
     fn ups(&self) -> u64 {
         self.ups.get()
+    }
+
+    fn downs(&self) -> u64 {
+        self.downs.get()
+    }
+
+    fn is_negative(&self) -> bool {
+        let downs = self.downs.get();
+        downs > self.ups.get()
     }
 
     fn now(&self) -> u64 {

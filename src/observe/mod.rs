@@ -17,6 +17,7 @@
 
 pub mod access_log;
 mod access_record;
+pub mod alarm;
 pub mod exposition;
 mod histogram;
 mod metrics;
@@ -25,6 +26,7 @@ mod process_log;
 mod reason;
 mod recent;
 mod record;
+pub mod timeline;
 mod timestamp;
 mod tls_failure;
 

@@ -23,6 +23,9 @@ pub const WINDOW: Duration = Duration::from_secs(300);
 
 const STEPS: u32 = 30;
 
+/// With the one that is under way, a minute at most.
+const STEPS_OF_A_MINUTE: u32 = 5;
+
 /// How much a counter grew lately.
 #[derive(Debug, Default)]
 pub struct Recent(Mutex<Ring>);
@@ -91,6 +94,16 @@ impl Recent {
         ring.forget_until(step_at(now));
         let sampled: u64 = ring.growth.iter().map(|&growth| u64::from(growth)).sum();
         sampled + count.saturating_sub(ring.count)
+    }
+
+    /// How much the counter, which says `count` now, grew within the last minute: in the five steps of
+    /// [`SAMPLE`] before this one and in this one so far, so in fifty seconds at least.
+    pub fn growth_in_a_minute(&self, count: u64, now: Duration) -> u64 {
+        let mut ring = lock(&self.0);
+        ring.forget_until(step_at(now));
+        let steps = (ring.step + 1).saturating_sub(STEPS_OF_A_MINUTE)..=ring.step;
+        let growth = steps.filter_map(|step| ring.growth.get((step % STEPS) as usize));
+        growth.map(|&growth| u64::from(growth)).sum::<u64>() + count.saturating_sub(ring.count)
     }
 }
 
@@ -209,6 +222,15 @@ mod tests {
         assert_eq!(recent.growth(150, seconds(310)), 50);
         assert_eq!(recent.growth(150, seconds(320)), 0);
         assert_eq!(recent.growth(151, seconds(100_000)), 1);
+    }
+
+    #[test]
+    fn a_minute_is_this_step_and_those_before() {
+        let recent = Recent::default();
+        (1..=10).for_each(|step| recent.sample(step * 10, seconds(step * 10)));
+        assert_eq!(recent.growth_in_a_minute(107, seconds(105)), 57);
+        assert_eq!(recent.growth_in_a_minute(107, seconds(145)), 17);
+        assert_eq!(recent.growth_in_a_minute(107, seconds(200)), 7);
     }
 
     #[test]

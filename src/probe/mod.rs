@@ -32,8 +32,9 @@ use tokio::task::JoinHandle;
 use crate::config::{HealthCheckConfig, ProbeConfig, has_system_roots};
 use crate::control::{Control, Happening, ProbeNow};
 use crate::health::{Health, Mode, Transition, next_probe_in};
+use crate::observe::timeline::{Entry, Moment, Track};
 use crate::proxy_header::Version;
-use crate::runtime::{LastCheck, Pool, Runtime, Snapshot, Upstream, UpstreamState};
+use crate::runtime::{LastCheck, Pool, Readmission, Runtime, Snapshot, Upstream, UpstreamState};
 use question::Call;
 
 /// Probes under way at a time: enough for a first round of thousands, few enough not to use up the
@@ -274,10 +275,55 @@ impl Asker {
         state.metrics.health_check(is_well);
         let latency = began.elapsed();
         state.set_last_check(LastCheck { at: SystemTime::now(), latency, error: error.clone() });
-        if let Some(transition) = state.verdict.observe(is_well, check.rise, check.fall) {
+        let passes_needed = self.passes_needed(subject);
+        if let Some(transition) = state.verdict.observe(is_well, passes_needed, check.fall) {
+            if transition.from == Health::Up {
+                state.flapping.went_down(self.runtime.now());
+            }
             subject.changed(transition, error.as_deref(), self.runtime.now());
+            self.enter(subject, transition, passes_needed, error.as_deref());
             self.control.events().tell(Happening::health(state, transition, error.as_deref()));
         }
+    }
+
+    /// Passes in a row that turn down into up: more than usual for one that flaps, as long as the pool can do
+    /// without it.
+    fn passes_needed(&self, Subject { state, check, .. }: &Subject) -> u32 {
+        let now = self.runtime.now();
+        let needed = state.flapping.passes_needed(check.rise, now);
+        let is_held_back = needed > check.rise
+            && state.verdict.health() == Health::Down
+            && self
+                .runtime
+                .peek()
+                .pool_named(&state.pool)
+                .is_some_and(|pool| pool.can_do_without(state, now));
+        state.set_passes_needed(is_held_back.then_some(needed));
+        if is_held_back { needed } else { check.rise }
+    }
+
+    /// Into the time line.
+    fn enter(&self, subject: &Subject, transition: Transition, passes: u32, error: Option<&str>) {
+        let Subject { state, check, .. } = subject;
+        let Transition { from, to } = transition;
+        let now = self.runtime.now();
+        let times = |count| {
+            if count == 1 { "a health check".to_owned() } else { format!("{count} health checks in a row") }
+        };
+        let cause = match (from, to, error) {
+            (Health::Unknown, Health::Up, _) => "the first health check passed".to_owned(),
+            (Health::Unknown, _, error) => {
+                format!("the first health check failed: {}", error.unwrap_or_default())
+            }
+            (_, Health::Up, _) if passes > check.rise => {
+                format!("{} passed, so many because it had gone down again and again", times(passes))
+            }
+            (_, Health::Up, _) => format!("{} passed", times(check.rise)),
+            (_, _, error) => format!("{} failed: {}", times(check.fall), error.unwrap_or_default()),
+        };
+        let entry = Entry::new(Moment::now(now), Track::Health, from.word(), to.word(), cause);
+        let share = self.runtime.peek().pool_named(&state.pool).and_then(|pool| pool.share_of(state, now));
+        state.timeline.push(entry.with_share(share));
     }
 
     async fn ask(&self, subject: &Subject) -> Answer {
@@ -312,7 +358,7 @@ impl Subject {
                 state.load.warm_up(now);
             }
             if transition.from == Health::Down {
-                state.ejection.readmit(now);
+                state.readmit(Readmission::ChecksPass, now);
             }
             tracing::info!(pool = %state.pool, upstream = %state.address, "upstream is up");
         } else {

@@ -36,6 +36,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
+            self.upstream.metrics.attempt_given_up();
             self.upstream.load.abandoned();
             self.upstream.ejection.abandoned(ticket);
         }

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::{LastCheck, Pool, Runtime, Upstream};
 use crate::balance::Memory;
 use crate::health::Health;
+use crate::observe::timeline::Entry;
 use crate::observe::{RecentTimesMemory, Tally};
 
 /// See the module documentation.
@@ -50,6 +51,7 @@ struct UpstreamLegacy {
     /// Health checks in a row that spoke against that.
     run: u32,
     last_check: Option<CheckLegacy>,
+    timeline: Vec<Entry>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -193,7 +195,7 @@ impl Pool {
         self.state.metrics.recent_times.go_on(legacy.recent_times);
         for upstream in self.upstreams() {
             if let Some(legacy) = legacy.upstreams.get(&upstream.config.address.to_string()) {
-                upstream.inherit(legacy);
+                upstream.inherit(legacy, now);
             }
         }
         // Picks go by what was learned from the first one on.
@@ -204,7 +206,8 @@ impl Pool {
         self.state.metrics.add(&legacy.counted);
         for upstream in self.upstreams() {
             if let Some(legacy) = legacy.upstreams.get(&upstream.config.address.to_string()) {
-                upstream.state.metrics.add(&legacy.counted);
+                let attempts = upstream.state.metrics.add(&legacy.counted);
+                upstream.state.load.count_begun(attempts);
             }
         }
     }
@@ -221,13 +224,20 @@ impl Upstream {
             health: state.verdict.health().word().to_owned(),
             run: state.verdict.run(),
             last_check: state.last_check().map(CheckLegacy::from),
+            timeline: state.timeline.entries(),
         }
     }
 
-    fn inherit(&self, legacy: &UpstreamLegacy) {
+    fn inherit(&self, legacy: &UpstreamLegacy, now: Duration) {
         let state = &self.state;
         state.load.remember(&|name| legacy.learned.get(name).copied());
         state.ejection.go_on(&|name| legacy.ejection.get(name).copied());
+        state.telling.go_on(state.ejection.state(now));
+        if !legacy.timeline.is_empty() {
+            // That it is present is nothing new.
+            state.timeline.clear();
+            state.timeline.go_on(legacy.timeline.clone(), true);
+        }
         if let Some(health) = Health::of_word(&legacy.health) {
             state.verdict.go_on(health, legacy.run);
         }

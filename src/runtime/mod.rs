@@ -10,12 +10,15 @@
 //! State is found again by (pool, address), so a reload forgets neither that an upstream is down nor
 //! that it is busy. A [`Lease`] points at the state, never at a snapshot.
 
+mod alarms;
 mod build;
 mod candidates;
+mod ejections;
 mod lease;
 mod leaving;
 mod legacy;
 mod listener;
+mod noted;
 mod pool;
 mod queue;
 mod readiness;
@@ -28,9 +31,12 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 
+pub use alarms::AlarmTurn;
+pub use ejections::EjectionTurn;
 pub use lease::Lease;
 pub use legacy::Legacy;
 pub use listener::{ConnectionGuard, Listener, ListenerLimits, UpgradedGuard};
+pub use noted::Readmission;
 pub use pool::{Chosen, NoPick, Pool, PoolState, Tiers, identity_of};
 pub use queue::{Place, Queue};
 pub use readiness::{Phase, Readiness};
@@ -88,6 +94,9 @@ impl Runtime {
             .collect();
         let first = Snapshot::build(config, generation, None, epoch.elapsed(), random);
         set_modes(first.pools());
+        for upstream in first.pools().flat_map(Pool::upstreams) {
+            upstream.state.note_presence("the process began with it", epoch.elapsed());
+        }
         Self {
             current: ArcSwap::from_pointee(first),
             retired: Mutex::default(),

@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use super::noted::{EjectionNote, Readmission};
 use super::queue::Queue;
-use super::{Lease, Upstream};
+use super::{Lease, Upstream, UpstreamState};
 use crate::balance::{Pick, Strategy, StrategyKind, Tried, Tuner, hash};
 use crate::config::{PoolConfig, UpstreamAddress};
 use crate::health::{EjectionGate, WhyNot, may_eject};
@@ -65,7 +66,18 @@ pub struct PoolState {
     pub metrics: PoolMetrics,
     pub(super) tuners: Mutex<[Tuner; 2]>,
     ejecting: EjectionGate,
+    minute: Mutex<Option<Minute>>,
 }
+
+/// What all upstreams of a pool had to do in the minute before.
+#[derive(Clone, Copy)]
+struct Minute {
+    seen_at: Duration,
+    attempts: u64,
+}
+
+/// A minute's traffic is added up at most so often: when thousands of upstreams go down together, each asks.
+const MINUTE_RENEWED_AFTER: Duration = Duration::from_secs(1);
 
 /// Upstreams that one request has tried, per tier.
 pub type Tiers = [Tried; 2];
@@ -193,7 +205,7 @@ impl Pool {
         for upstream in self.untried(tried) {
             let why_not = upstream.eligibility(now).err();
             if matches!(why_not, Some(WhyNot::Ejected | WhyNot::Probation)) {
-                upstream.state.ejection.readmit(now);
+                upstream.state.readmit(Readmission::NobodyElse, now);
                 readmitted += 1;
             }
         }
@@ -214,6 +226,7 @@ impl Pool {
         let ejected = state.ejection.failed(ticket, now, policy, has_room);
         if let Some(ejected) = ejected {
             state.metrics.ejected();
+            state.telling.note(EjectionNote::Ejected(ejected), now);
             tracing::warn!(
                 pool = %self.config.name,
                 upstream = %state.address,
@@ -241,8 +254,31 @@ impl Pool {
         }
         if state.ejection.succeeded(ticket, now) {
             state.load.readmitted(now);
+            state.telling.note(EjectionNote::Readmitted(Readmission::DidWell), now);
             tracing::info!(pool = %self.config.name, upstream = %state.address, "upstream readmitted");
         }
+    }
+
+    /// The share of an upstream in the attempts of the minute before, 0 to 1; `None`: there were none.
+    pub fn share_of(&self, state: &UpstreamState, now: Duration) -> Option<f64> {
+        let own = state.metrics.attempts_in_a_minute(now);
+        let all = self.attempts_in_a_minute(own, now);
+        (all > 0).then(|| (own as f64 / all as f64).min(1.0))
+    }
+
+    /// At least as many as the ones that are known already.
+    fn attempts_in_a_minute(&self, known: u64, now: Duration) -> u64 {
+        let Ok(mut minute) = self.state.minute.lock() else { return 0 };
+        let is_fresh = |minute: &&mut Minute| {
+            minute.attempts >= known && now.saturating_sub(minute.seen_at) < MINUTE_RENEWED_AFTER
+        };
+        if let Some(minute) = minute.as_mut().filter(is_fresh) {
+            return minute.attempts;
+        }
+        let of = |upstream: &Upstream| upstream.state.metrics.attempts_in_a_minute(now);
+        let attempts = self.upstreams.iter().map(of).sum();
+        *minute = Some(Minute { seen_at: now, attempts });
+        attempts
     }
 
     /// Whether the pool can do without one more: within `max_ejected`, and never the last eligible one.
@@ -264,6 +300,16 @@ impl Pool {
                 tuner.tick(candidates, &tier.weights, self.config.strategy, self.config.slow_start, now);
             }
         }
+    }
+
+    /// Whether half of the others may take requests, so that one that flaps can be held back.
+    pub fn can_do_without(&self, state: &UpstreamState, now: Duration) -> bool {
+        let is_other = |other: &&Upstream| !std::ptr::eq(&raw const *other.state, state);
+        let others = self.upstreams.iter().filter(is_other);
+        let (eligible, all) = others.fold((0, 0), |(eligible, all), other| {
+            (eligible + usize::from(other.eligibility(now).is_ok()), all + 1)
+        });
+        eligible > 0 && eligible * 2 >= all
     }
 
     /// Upstreams that may take a request at `now`.

@@ -1,14 +1,18 @@
 //! One process behind us that answers requests, and what we know of it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 use std::time::{Duration, SystemTime};
 
+use super::alarms::Alarms;
+use super::ejections::Telling;
 use crate::balance::{Candidate, Load};
 use crate::config::{UpstreamAddress, UpstreamConfig, resolved_address};
-use crate::health::{Ejection, Facts, Mode, Verdict, WhyNot, eligibility};
+use crate::health::{Ejection, Facts, Flapping, Health, Mode, Verdict, WhyNot, eligibility};
 use crate::observe::UpstreamMetrics;
+use crate::observe::timeline::{Entry, Moment, Timeline, Track};
 
 /// A member of a pool in one snapshot: what is configured, and the state that outlives it.
 pub struct Upstream {
@@ -32,10 +36,19 @@ pub struct UpstreamState {
     pub load: Load,
     /// What health checks say.
     pub verdict: Verdict,
+    /// How often it went down of late.
+    pub flapping: Flapping,
     /// What traffic says.
     pub ejection: Ejection,
     /// Counters.
     pub metrics: UpstreamMetrics,
+    /// What became of it, and why.
+    pub timeline: Timeline,
+    /// What is odd about it, though it is neither down nor ejected.
+    pub alarms: Alarms,
+    pub(super) telling: Telling,
+    /// See [`UpstreamState::passes_needed`].
+    passes_needed: AtomicU32,
     mode: AtomicU8,
     last_check: Mutex<Option<LastCheck>>,
     trouble: Mutex<Option<Trouble>>,
@@ -78,11 +91,32 @@ impl UpstreamState {
             verdict: Verdict::default(),
             ejection: Ejection::default(),
             metrics: UpstreamMetrics::default(),
+            timeline: Timeline::default(),
+            flapping: Flapping::default(),
+            alarms: Alarms::default(),
+            passes_needed: AtomicU32::new(0),
+            telling: Telling::default(),
             mode: AtomicU8::new(Mode::Ready as u8),
             last_check: Mutex::new(None),
             trouble: Mutex::new(None),
             http1_with: AtomicU64::new(0),
         }
+    }
+
+    /// It was not there before, and is now.
+    pub fn note_presence(&self, cause: impl Into<Cow<'static, str>>, now: Duration) {
+        self.timeline.push(Entry::new(Moment::now(now), Track::Presence, "absent", "present", cause));
+    }
+
+    /// Passes in a row that it needs to be up again, when that is more than `rise` because it flaps.
+    pub fn passes_needed(&self) -> Option<u32> {
+        let needed = self.passes_needed.load(Ordering::Relaxed);
+        (needed > 0 && self.verdict.health() == Health::Down).then_some(needed)
+    }
+
+    /// Tells those who look; `None`: no more than usual.
+    pub fn set_passes_needed(&self, needed: Option<u32>) {
+        self.passes_needed.store(needed.unwrap_or(0), Ordering::Relaxed);
     }
 
     /// What an operator set by hand.
@@ -148,11 +182,21 @@ impl UpstreamState {
         self.http1_with.load(Ordering::Relaxed) == key
     }
 
-    /// Forgets what health checks said.
-    pub fn forget_checks(&self) {
-        self.verdict.forget();
+    /// Forgets what health checks said, for this reason.
+    pub fn forget_checks(&self, cause: &'static str, now: Duration) {
+        self.forget_verdict(cause, now);
         if let Ok(mut last) = self.last_check.lock() {
             *last = None;
+        }
+    }
+
+    /// Forgets what they came to; the latest one may still be looked at.
+    pub fn forget_verdict(&self, cause: &'static str, now: Duration) {
+        let before = self.verdict.health();
+        self.verdict.forget();
+        if before != Health::Unknown {
+            let (from, to) = (before.word(), Health::Unknown.word());
+            self.timeline.push(Entry::new(Moment::now(now), Track::Health, from, to, cause));
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::rig::{Evener, Origin, wait_until};
+use crate::rig::{Evener, Origin, Reply, wait_until};
 
 /// Longest wait for an event.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -241,4 +241,39 @@ fn a_stream_outlives_the_timeout_of_requests() {
     assert!(comments >= 4, "{comments}");
     replace(&evener, "still there");
     assert_eq!(listener.hear().data["why"], "still there");
+}
+
+#[test]
+fn ejections_and_what_operators_want_are_told_as_they_happen() {
+    let (sick, other) = (Origin::serving(|_| Reply::status(500, "sick")), Origin::answering("ok"));
+    let evener = Evener::start(&format!(
+        "[pools.app]\nupstreams = [\"{}\", \"{}\"]\n{UNCHECKED}\nejection = {{ consecutive_failures = 2, base_duration = \"300ms\" }}",
+        sick.address(),
+        other.address()
+    ));
+    let mut listener = Listener::to(&evener);
+    for _ in 0..4 {
+        evener.get("/");
+    }
+    let ejected = listener.hear_of("ejection").data;
+    let about =
+        ["pool", "upstream", "from", "to", "cause", "ejected_for_ms"].map(|name| ejected[name].clone());
+    let address = json!(sick.address());
+    let cause = json!("2 requests in a row failed");
+    let expected = [json!("app"), address.clone(), json!("admitted"), json!("ejected"), cause, json!(300)];
+    assert_eq!(about, expected);
+    let tried = listener.hear_of("ejection").data;
+    assert_eq!((&tried["from"], &tried["to"]), (&json!("ejected"), &json!("probation")));
+
+    let path = format!("/v1/pools/app/upstreams/{}", sick.address_in_a_path());
+    let said = r#"{"state": "maintenance", "weight": 7}"#;
+    evener.admin().write("PATCH", &path, "X-Evener-Reason: disk\r\n", said).expect_status(200);
+    let (state, weight) = (listener.hear_of("state").data, listener.hear_of("state").data);
+    let about = ["upstream", "what", "from", "to", "who", "why"].map(|name| state[name].clone());
+    let expected = ["state", "ready", "maintenance", "loopback", "disk"].map(|text| json!(text));
+    assert_eq!((&about[0], &about[1..]), (&address, &expected[..]));
+    assert_eq!(
+        (&weight["what"], &weight["from"], &weight["to"]),
+        (&json!("weight"), &json!("1"), &json!("7"))
+    );
 }

@@ -43,6 +43,7 @@ mod routing;
 mod scripted;
 mod state;
 mod streams;
+mod timeline;
 mod tls;
 mod tokens;
 mod top;

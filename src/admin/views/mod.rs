@@ -2,6 +2,7 @@
 //!
 //! Times are RFC 3339 in UTC, durations end in their unit, ratios are 0 to 1, what is not known is null.
 
+mod alarm;
 mod figures;
 mod health;
 mod pick;
@@ -12,6 +13,7 @@ mod upstream;
 
 use std::time::{Duration, SystemTime};
 
+pub(super) use alarm::{AlarmView, NamedAlarmView};
 pub(super) use figures::{Figures, ListenerFigures, PoolFigures, RouteFigures, UpstreamFigures};
 pub(super) use health::{Condition, HealthView};
 pub(super) use pick::{PickView, preview};

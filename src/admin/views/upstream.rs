@@ -1,15 +1,16 @@
 //! One upstream: in full, and as a candidate of one pick.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
 use super::score::ScoreView;
-use super::{UpstreamFigures, milliseconds, utc};
+use super::{AlarmView, UpstreamFigures, milliseconds, utc};
 use crate::control::{Override, Running, Source};
 use crate::health::{EjectionState, Health, WhyNot};
-use crate::runtime::{LastCheck, Pool, Upstream};
+use crate::runtime::{LastCheck, Pool, Upstream, UpstreamState};
 
 /// An upstream and whether it may be picked, at one moment.
 #[derive(Clone, Copy)]
@@ -61,7 +62,11 @@ pub(in crate::admin) struct UpstreamView {
     ejected_until: Option<String>,
     eligible: bool,
     why_not: Option<&'static str>,
-    why_not_detail: Option<&'static str>,
+    why_not_detail: Option<Cow<'static, str>>,
+    /// Null: it needs no more passes than usual.
+    flapping: Option<FlappingView>,
+    /// Those that stand.
+    alarms: Vec<AlarmView>,
     in_flight: u32,
     max_connections: Option<u32>,
     requests: u64,
@@ -95,6 +100,7 @@ impl UpstreamView {
         let Upstream { config, state, is_checked, .. } = standing.upstream;
         let figures = UpstreamFigures::of(standing.upstream);
         let address = config.address.to_string();
+        let flapping = FlappingView::of(state).filter(|_| *is_checked);
         Self {
             source: sources.of(&state.pool, &address),
             address,
@@ -105,7 +111,9 @@ impl UpstreamView {
             ejected_until: ejected_until(state.ejection.state(now), now),
             eligible: standing.why_not.is_none(),
             why_not: standing.why_not.map(WhyNot::text),
-            why_not_detail: standing.why_not.map(WhyNot::sentence),
+            why_not_detail: standing.why_not.map(|why_not| detail_of(why_not, flapping)),
+            flapping,
+            alarms: state.alarms.raised().into_iter().map(AlarmView::of).collect(),
             in_flight: state.load.in_flight(),
             max_connections: config.max_connections,
             requests: figures.figures.requests,
@@ -119,6 +127,31 @@ impl UpstreamView {
             consecutive_failures: state.ejection.consecutive_failures(),
             backup: config.backup,
         }
+    }
+}
+
+/// It went down again and again, and has to prove more than others.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct FlappingView {
+    /// In a row.
+    passes_needed: u32,
+    passes: u32,
+}
+
+impl FlappingView {
+    fn of(state: &UpstreamState) -> Option<Self> {
+        let passes = state.verdict.run();
+        state.passes_needed().map(|passes_needed| Self { passes_needed, passes })
+    }
+}
+
+fn detail_of(why_not: WhyNot, flapping: Option<FlappingView>) -> Cow<'static, str> {
+    match (why_not, flapping) {
+        (WhyNot::Down, Some(FlappingView { passes_needed, passes })) => format!(
+            "it went down again and again within minutes, so it takes traffic after {passes_needed} health checks in a row have passed; {passes} have"
+        )
+        .into(),
+        _ => why_not.sentence().into(),
     }
 }
 

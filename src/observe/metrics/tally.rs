@@ -54,6 +54,10 @@ impl Tally {
         self.counts.is_empty() && self.times.is_empty()
     }
 
+    fn count(&self, name: &str) -> u64 {
+        self.counts.get(name).copied().unwrap_or(0)
+    }
+
     fn of<'a>(
         counters: impl IntoIterator<Item = Named<'a, Counter>>,
         times: &[(&'static str, &Histogram)],
@@ -145,21 +149,27 @@ impl RouteMetrics {
             self.grpc.get_or_init(Box::default);
         }
         tally.add_to(self.counters(listeners), &self.times(), &self.recents());
+        let finished = self.request_counters(listeners).map(|(name, _)| tally.count(&name)).sum();
+        self.in_flight.ups.add(finished);
+        self.in_flight.downs.add(finished);
     }
 
     fn counters<'a>(&'a self, listeners: &'a [&'a str]) -> impl Iterator<Item = Named<'a, Counter>> {
-        let by_listener = listeners.iter().enumerate().flat_map(|(index, listener)| {
+        self.request_counters(listeners)
+            .chain(one("request_bytes", &self.request_bytes))
+            .chain(one("response_bytes", &self.response_bytes))
+            .chain(each("refusals", &self.refusals, Reason::ALL.map(Reason::word)))
+            .chain(self.grpc_counters())
+    }
+
+    fn request_counters<'a>(&'a self, listeners: &'a [&'a str]) -> impl Iterator<Item = Named<'a, Counter>> {
+        listeners.iter().enumerate().flat_map(|(index, listener)| {
             let classes = self.by_listener.classes(index);
             let named = Class::ALL.into_iter().zip(&classes.0);
             named.map(move |(class, counter)| {
                 (format!("requests {} {listener}", class.label()).into(), counter)
             })
-        });
-        by_listener
-            .chain(one("request_bytes", &self.request_bytes))
-            .chain(one("response_bytes", &self.response_bytes))
-            .chain(each("refusals", &self.refusals, Reason::ALL.map(Reason::word)))
-            .chain(self.grpc_counters())
+        })
     }
 
     fn grpc_counters(&self) -> impl Iterator<Item = Named<'_, Counter>> {
@@ -182,14 +192,21 @@ impl UpstreamMetrics {
         Tally::of(self.counters(), &self.times(), &self.recents())
     }
 
-    /// Counts what another process did with the upstream.
-    pub fn add(&self, tally: &Tally) {
+    /// Counts what another process did with the upstream. Answers how many attempts that were.
+    pub fn add(&self, tally: &Tally) -> u64 {
         tally.add_to(self.counters(), &self.times(), &self.recents());
+        self.attempt_counters().map(|(name, _)| tally.count(&name)).sum()
+    }
+
+    /// Each attempt that is over is counted in one of them.
+    fn attempt_counters(&self) -> impl Iterator<Item = Named<'_, Counter>> {
+        each("attempts", &self.attempts, Class::ALL.map(Class::label))
+            .chain(one("failed_attempts", &self.failed_attempts))
+            .chain(one("given_up", &self.given_up))
     }
 
     fn counters(&self) -> impl Iterator<Item = Named<'_, Counter>> {
-        each("attempts", &self.attempts, Class::ALL.map(Class::label))
-            .chain(one("failed_attempts", &self.failed_attempts))
+        self.attempt_counters()
             .chain(each("connects", &self.connects, ConnectResult::ALL.map(ConnectResult::label)))
             .chain(one("reused_connections", &self.reused_connections))
             .chain(one("ejections", &self.ejections))

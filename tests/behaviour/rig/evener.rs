@@ -1,6 +1,7 @@
 //! The binary under test, as a child process.
 
 mod again;
+mod self_check;
 mod successors;
 
 use std::fs::{self, File};
@@ -283,7 +284,9 @@ impl Evener {
 }
 
 impl Drop for Evener {
+    /// Fails the play when the figures of the process do not agree with each other.
     fn drop(&mut self) {
+        let disagreement = self.disagreement();
         if self.process.try_wait().is_ok_and(|status| status.is_none()) {
             self.signal("TERM");
             if self.ends_within(Duration::from_secs(1)).is_none() {
@@ -294,6 +297,8 @@ impl Drop for Evener {
         self.end_successors();
         if thread::panicking() {
             eprintln!("--- log of Evener {} ---\n{}", self.process.id(), self.log());
+        } else if let Some(disagreement) = disagreement {
+            panic!("{disagreement}\n--- log of Evener {} ---\n{}", self.process.id(), self.log());
         }
     }
 }

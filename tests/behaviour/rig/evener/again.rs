@@ -44,6 +44,7 @@ impl Evener {
 
     /// Stops it in order, and starts it again.
     pub(crate) fn restart(&mut self) {
+        assert_eq!(self.disagreement(), None);
         self.signal("TERM");
         assert!(self.ends_within(START_DEADLINE).is_some(), "it does not end");
         self.start_again();

@@ -1,0 +1,329 @@
+//! What became of one upstream, and why: its latest transitions, oldest first.
+//!
+//! ```text
+//!   probe, operator, reload, traffic ──► Entry ──► Timeline, the latest ENTRIES_MAX ──► those who look
+//! ```
+//!
+//! An entry says what it was before, what it is since, when and why. How long that lasted follows from the next
+//! entry of the same kind. Written when something changes, never by an ordinary request. A quiet upstream has two
+//! entries, some 300 bytes; one that never rests has 64, at most 26 KiB.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// Entries that are kept: sixteen restarts, each of which is down and up for probes and for traffic.
+pub const ENTRIES_MAX: usize = 64;
+
+/// Bytes of a cause; what an upstream or a probe says may be longer, and is cut.
+pub const CAUSE_BYTES_MAX: usize = 256;
+
+/// What an entry is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Track {
+    /// Whether it is there at all: `absent`, `present`.
+    Presence,
+    /// What health checks say: `unknown`, `up`, `down`.
+    Health,
+    /// What traffic says: `admitted`, `ejected`, `probation`.
+    Ejection,
+    /// What an operator wants: `ready`, `drain`, `maintenance`.
+    State,
+    /// Its weight, a number.
+    Weight,
+}
+
+impl Track {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Presence, Self::Health, Self::Ejection, Self::State, Self::Weight];
+
+    /// The word in the API.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Presence => "presence",
+            Self::Health => "health",
+            Self::Ejection => "ejection",
+            Self::State => "state",
+            Self::Weight => "weight",
+        }
+    }
+}
+
+/// When something happened, on both clocks: one says what people read, the other how long things lasted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moment {
+    /// Milliseconds since 1970.
+    at_ms: u64,
+    /// Milliseconds since the epoch of the process; `None`: another process saw it, whose epoch is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since_epoch_ms: Option<u64>,
+}
+
+impl Moment {
+    /// `now` is the time since the epoch of the process.
+    pub fn now(now: Duration) -> Self {
+        Self::at(SystemTime::now(), now)
+    }
+
+    /// As [`Moment::now`], for who has looked at the wall already.
+    pub fn at(wall: SystemTime, now: Duration) -> Self {
+        let since_1970 = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { at_ms: millis(since_1970), since_epoch_ms: Some(millis(now)) }
+    }
+
+    /// So much earlier.
+    #[must_use]
+    pub fn earlier_by(self, time: Duration) -> Self {
+        let earlier = |at_ms: u64| at_ms.saturating_sub(millis(time));
+        Self { at_ms: earlier(self.at_ms), since_epoch_ms: self.since_epoch_ms.map(earlier) }
+    }
+
+    /// On the wall.
+    pub fn wall(self) -> SystemTime {
+        UNIX_EPOCH.checked_add(Duration::from_millis(self.at_ms)).unwrap_or(UNIX_EPOCH)
+    }
+
+    /// From here to there: by the clock that nobody sets, where both are known by it. Never negative.
+    pub fn until(self, later: Self) -> Duration {
+        let lasted = match (self.since_epoch_ms, later.since_epoch_ms) {
+            (Some(from), Some(to)) => to.saturating_sub(from),
+            _ => later.at_ms.saturating_sub(self.at_ms),
+        };
+        Duration::from_millis(lasted)
+    }
+}
+
+/// One transition.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// When.
+    pub at: Moment,
+    /// What it is about.
+    pub track: Track,
+    /// Before; a word of the track, or a number.
+    pub from: Cow<'static, str>,
+    /// Since.
+    pub to: Cow<'static, str>,
+    /// Why, in words: what a probe met, who asked for it. At most [`CAUSE_BYTES_MAX`] bytes.
+    pub cause: Cow<'static, str>,
+    /// Share of the pool's traffic that it had in the minute before, 0 to 1; `None`: there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<f32>,
+}
+
+impl Entry {
+    /// A transition, without the share of traffic.
+    pub fn new(
+        at: Moment,
+        track: Track,
+        from: impl Into<Cow<'static, str>>,
+        to: impl Into<Cow<'static, str>>,
+        cause: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self { at, track, from: from.into(), to: to.into(), cause: cut(cause.into()), share: None }
+    }
+
+    /// With the share of the pool's traffic that it had.
+    #[must_use]
+    pub fn with_share(self, share: Option<f64>) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "a share of traffic has few digits that matter")]
+        let share = share.map(|share| share as f32);
+        Self { share, ..self }
+    }
+}
+
+/// An entry, and how long it held.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lasted {
+    /// The entry.
+    pub entry: Entry,
+    /// Until the next of the same track, or until now.
+    pub duration: Duration,
+    /// No other of the same track came since.
+    pub is_current: bool,
+}
+
+/// The latest transitions of one upstream. Nobody waits for long: whoever looks takes a copy.
+#[derive(Debug, Default)]
+pub struct Timeline(Mutex<VecDeque<Entry>>);
+
+impl Timeline {
+    /// Takes one down; the oldest goes when there is no room. One that is told late stands where it belongs.
+    pub fn push(&self, entry: Entry) {
+        let mut entries = self.lock();
+        if entries.len() >= ENTRIES_MAX {
+            entries.pop_front();
+        } else if entries.capacity() == entries.len() {
+            // Most upstreams have two entries for ever; room for four would be wasted on tens of thousands.
+            let more = entries.len().max(1);
+            entries.reserve_exact(more);
+        }
+        let is_later = |other: &Entry| match (other.at.since_epoch_ms, entry.at.since_epoch_ms) {
+            (Some(other), Some(this)) => other > this,
+            _ => false,
+        };
+        let later = entries.iter().rev().take_while(|other| is_later(other)).count();
+        let place = entries.len() - later;
+        entries.insert(place, entry);
+    }
+
+    /// Forgets all of them.
+    pub fn clear(&self) {
+        self.lock().clear();
+    }
+
+    /// All of them, oldest first.
+    pub fn entries(&self) -> Vec<Entry> {
+        self.lock().iter().cloned().collect()
+    }
+
+    /// All of them, oldest first, with how long each held as of `now`.
+    pub fn lasted(&self, now: Moment) -> Vec<Lasted> {
+        let entries = self.entries();
+        let next = |index: usize, track| {
+            let after = entries.get(index + 1..).unwrap_or_default();
+            after.iter().find(|entry| entry.track == track)
+        };
+        let all = entries.iter().enumerate().map(|(index, entry)| {
+            let next = next(index, entry.track);
+            let duration = entry.at.until(next.map_or(now, |next| next.at));
+            Lasted { entry: entry.clone(), duration, is_current: next.is_none() }
+        });
+        all.collect()
+    }
+
+    /// Goes on with the entries of another process, which come before all that happens here. `same_epoch`: its
+    /// clock is ours.
+    pub fn go_on(&self, memory: Vec<Entry>, same_epoch: bool) {
+        let mut entries = self.lock();
+        let foreign = memory.into_iter().map(|mut entry| {
+            if !same_epoch {
+                entry.at.since_epoch_ms = None;
+            }
+            Entry { cause: cut(entry.cause), ..entry }
+        });
+        let all: Vec<Entry> = foreign.chain(entries.drain(..)).collect();
+        let superfluous = all.len().saturating_sub(ENTRIES_MAX);
+        *entries = all.into_iter().skip(superfluous).collect();
+    }
+
+    /// Nobody holds the lock while anything can fail.
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// At most [`CAUSE_BYTES_MAX`] bytes, in whole characters.
+fn cut(text: Cow<'static, str>) -> Cow<'static, str> {
+    if text.len() <= CAUSE_BYTES_MAX {
+        return text;
+    }
+    let end = (0..=CAUSE_BYTES_MAX - ELLIPSIS.len()).rev().find(|&end| text.is_char_boundary(end));
+    let start = end.and_then(|end| text.get(..end)).unwrap_or_default();
+    format!("{start}{ELLIPSIS}").into()
+}
+
+const ELLIPSIS: &str = "…";
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(seconds: u64) -> Moment {
+        Moment { at_ms: 1_000_000 + seconds * 1000, since_epoch_ms: Some(seconds * 1000) }
+    }
+
+    fn health(seconds: u64, to: &'static str) -> Entry {
+        Entry::new(at(seconds), Track::Health, "unknown", to, "because")
+    }
+
+    #[test]
+    fn an_entry_lasts_until_the_next_of_its_track() {
+        let timeline = Timeline::default();
+        timeline.push(health(1, "up"));
+        timeline.push(Entry::new(at(3), Track::State, "ready", "drain", "edit by loopback"));
+        timeline.push(health(7, "down"));
+        let lasted: Vec<_> = timeline
+            .lasted(at(20))
+            .iter()
+            .map(|it| (it.entry.to.to_string(), it.duration.as_secs(), it.is_current))
+            .collect();
+        let expected = [("up", 6, false), ("drain", 17, true), ("down", 13, true)];
+        assert_eq!(lasted, expected.map(|(to, seconds, current)| (to.to_owned(), seconds, current)));
+    }
+
+    #[test]
+    fn what_is_told_late_stands_where_it_belongs() {
+        let timeline = Timeline::default();
+        for second in [1, 5, 9, 4] {
+            timeline.push(health(second, "up"));
+        }
+        let order: Vec<_> = timeline.entries().iter().map(|entry| entry.at).collect();
+        assert_eq!(order, [1, 4, 5, 9].map(at));
+    }
+
+    #[test]
+    fn the_wall_clock_may_jump_and_durations_stay() {
+        let back = Moment { at_ms: 500, ..at(10) };
+        assert_eq!(at(4).until(back), Duration::from_secs(6));
+        let foreign = Moment { since_epoch_ms: None, ..at(4) };
+        assert_eq!(foreign.until(at(10)), Duration::from_secs(6), "by the wall, for want of better");
+        assert_eq!(foreign.until(back), Duration::ZERO, "and never less than nothing");
+    }
+
+    #[test]
+    fn a_long_cause_is_cut_between_characters() {
+        for text in ["ä".repeat(300), "x".repeat(10_000), "€".repeat(86)] {
+            let entry = Entry::new(at(0), Track::Health, "up", "down", text.clone());
+            assert!(entry.cause.len() <= CAUSE_BYTES_MAX && entry.cause.ends_with('…'), "{}", entry.cause);
+            assert!(text.starts_with(entry.cause.trim_end_matches('…')));
+        }
+    }
+
+    #[test]
+    fn another_process_goes_on_with_it() {
+        let (old, new) = (Timeline::default(), Timeline::default());
+        (0..60).for_each(|second| old.push(health(second, "up")));
+        (0..10).for_each(|second| new.push(health(100 + second, "down")));
+        let sent: Vec<Entry> = serde_json::from_str(&serde_json::to_string(&old.entries()).unwrap()).unwrap();
+        assert_eq!(sent, old.entries());
+        new.go_on(sent, false);
+        let all = new.entries();
+        assert_eq!((all.len(), all[0].at.at_ms, all[63].to.as_ref()), (64, at(6).at_ms, "down"));
+        assert_eq!(all[0].at.since_epoch_ms, None);
+    }
+
+    #[test]
+    fn a_quiet_one_is_as_small_as_promised() {
+        let timeline = Timeline::default();
+        timeline.push(health(0, "up"));
+        timeline.push(health(1, "down"));
+        assert!(timeline.lock().capacity() * size_of::<Entry>() <= 300, "{}", size_of::<Entry>());
+    }
+
+    proptest! {
+        /// Against a list of all that happened.
+        #[test]
+        fn the_latest_are_kept_in_the_order_of_time(steps in prop::collection::vec(0_u64..3, 0..200)) {
+            let (timeline, mut all, mut now) = (Timeline::default(), Vec::new(), 0);
+            for step in steps {
+                now += step;
+                timeline.push(health(now, "up"));
+                all.push(health(now, "up"));
+            }
+            let kept = all.split_off(all.len().saturating_sub(ENTRIES_MAX));
+            prop_assert_eq!(timeline.entries(), kept);
+        }
+    }
+}
