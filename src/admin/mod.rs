@@ -8,7 +8,7 @@
 //!
 //! - `GET /livez`, `/readyz`, and with a body `/health`, `/health/ready`
 //! - `GET /metrics` for Prometheus
-//! - `GET /v1/status`, `/v1/stats`
+//! - `GET /v1/status`, `/v1/stats`, `/v1/stats/history?window=&step=&of=`
 //! - `GET`, `PUT /v1/config`, `POST /v1/config/check`, `/v1/config/rollback`, `GET /v1/config/history`
 //! - `POST /v1/config/confirm`, `GET /v1/config/guard`
 //! - `POST /v1/upgrade?timeout=`
@@ -30,6 +30,7 @@
 //! that writing there needs, its entry in `openapi.json`; tests compare the three.
 
 mod accept;
+mod analytics;
 mod answer;
 mod audit;
 mod auth;
@@ -64,6 +65,7 @@ mod problem;
 mod reload;
 mod routes;
 mod stats;
+mod stats_history;
 mod status;
 #[cfg(test)]
 mod tests;

@@ -12,9 +12,9 @@ use super::auth::Access;
 use super::guard::{BODY_BYTES_MAX, Door, TEXT_BYTES_MAX, guard};
 use super::problem::Problem;
 use super::{
-    config, drain, events, explain, guarded, health_check, history, infrastructure, lifecycle, metrics,
-    monitoring, next, openapi, overrides, plan, pool_edit, pools, reload, stats, status, upgrade,
-    upstream_edit,
+    analytics, config, drain, events, explain, guarded, health_check, history, infrastructure, lifecycle,
+    metrics, monitoring, next, openapi, overrides, plan, pool_edit, pools, reload, stats, stats_history,
+    status, upgrade, upstream_edit,
 };
 use crate::control::Control;
 
@@ -42,6 +42,7 @@ pub(super) fn index() -> Vec<Resource> {
         ("/metrics", GUARDED, get(metrics::show)),
         ("/v1/status", GUARDED, get(status::show)),
         ("/v1/stats", GUARDED, get(stats::show)),
+        ("/v1/stats/history", GUARDED, get(stats_history::show)),
         ("/v1/reload", GUARDED, post(reload::run)),
         ("/v1/upgrade", GUARDED, post(upgrade::run)),
         ("/v1/config", SECRET, get(config::show).put(config::replace).layer(takes_a_text())),
@@ -77,6 +78,7 @@ pub(super) fn index() -> Vec<Resource> {
         ("/api/infrastructure/stats", GUARDED, get(infrastructure::stats)),
         ("/api/monitoring/health", GUARDED, get(monitoring::health)),
         ("/api/monitoring/metrics", GUARDED, get(monitoring::metrics)),
+        ("/api/monitoring/analytics", GUARDED, get(analytics::show)),
     ]
 }
 

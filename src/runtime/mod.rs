@@ -11,6 +11,7 @@
 //! that it is busy. A [`Lease`] points at the state, never at a snapshot.
 
 mod build;
+mod history;
 mod lease;
 mod leaving;
 mod legacy;
@@ -38,6 +39,7 @@ pub use upstream::{LastCheck, Upstream, UpstreamState};
 use leaving::Leaving;
 
 use crate::config::{Config, ListenerTlsConfig, RouteConfig, UpstreamAddress};
+use crate::observe::history::History;
 use crate::observe::{AccessLog, ProcessMetrics, RouteMetrics};
 use crate::route::{RequestHead, RouteTable};
 
@@ -59,6 +61,8 @@ pub struct Runtime {
     pub readiness: Readiness,
     /// One line per request, if wanted.
     pub access_log: Option<AccessLog>,
+    /// What happened in the last hour and month.
+    pub history: History,
     leaving: Leaving,
 }
 
@@ -94,6 +98,7 @@ impl Runtime {
             metrics: Arc::default(),
             readiness: Readiness::default(),
             access_log,
+            history: History::default(),
             leaving: Leaving::default(),
         }
     }

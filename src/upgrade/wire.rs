@@ -75,6 +75,32 @@ pub(super) struct Hello {
     pub(super) epoch_us: u64,
     #[serde(default)]
     pub(super) legacy: Legacy,
+    /// Two digits to the byte: a quarter of what JSON makes of bytes.
+    #[serde(default, with = "hex", skip_serializing_if = "Vec::is_empty")]
+    pub(super) history: Vec<u8>,
+}
+
+/// Bytes as a text.
+mod hex {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+        let text: String =
+            digits.filter_map(|digit| DIGITS.get(usize::from(digit))).map(|&it| char::from(it)).collect();
+        serializer.serialize_str(&text)
+    }
+
+    /// What is no such text is nothing.
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let pairs = text.as_bytes().chunks_exact(2);
+        let bytes = pairs.map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.last()?)?));
+        Ok(bytes.collect::<Option<_>>().unwrap_or_default())
+    }
 }
 
 fn to_frame(message: &Message) -> io::Result<Vec<u8>> {

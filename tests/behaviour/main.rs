@@ -41,6 +41,7 @@ mod rig;
 mod routing;
 mod scripted;
 mod state;
+mod stats_history;
 mod streams;
 mod tls;
 mod tokens;

@@ -10,7 +10,7 @@ mod upstream;
 
 use std::time::{Duration, SystemTime};
 
-pub(super) use figures::{Figures, ListenerFigures, PoolFigures, RouteFigures, UpstreamFigures};
+pub(super) use figures::{Figures, ListenerFigures, PoolFigures, RouteFigures, UpstreamFigures, rate};
 pub(super) use health::{Condition, HealthView};
 pub(super) use pick::{PickView, preview};
 pub(super) use pool::{PoolView, upstreams};
