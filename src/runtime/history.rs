@@ -115,3 +115,98 @@ fn read_upstream(round: &mut Round<'_>, pool: &Pool, upstream: &Upstream) -> Gro
     round.take_down(subject, &growth, metrics.peak.take());
     growth
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::config::{Source, parse};
+    use crate::observe::history::{HOUR, STEP, Window};
+
+    fn runtime(upstreams: usize) -> Runtime {
+        let members: Vec<String> =
+            (0..upstreams).map(|it| format!("\"10.0.{}.{}:80\"", it / 250, it % 250 + 1)).collect();
+        let text = format!(
+            "[listeners.http]\naddress = \"127.0.0.1:8080\"\n[pools.app]\nupstreams = [{}]\n",
+            members.join(", ")
+        );
+        let source = Source { name: String::new(), text, folder: ".".into() };
+        Runtime::new(parse(&source, &|_| None).unwrap(), 1, 0, None)
+    }
+
+    fn serve(runtime: &Runtime, requests: usize) {
+        let snapshot = runtime.snapshot();
+        for upstream in snapshot.pools().flat_map(Pool::upstreams) {
+            for request in 0..requests {
+                upstream.state.metrics.attempt_finished(Some(if request % 10 == 0 { 500 } else { 200 }));
+                upstream.state.metrics.response_time(Duration::from_micros(1_000 + 977 * request as u64));
+            }
+        }
+        for route in snapshot.routes() {
+            (0..requests).for_each(|_| route.metrics.finished(0, 200, Duration::from_millis(5), 10, 20));
+        }
+    }
+
+    fn total(runtime: &Runtime, subject: &Subject) -> (u64, u64) {
+        let window = Window::ending(runtime.history.taken_down_until(), HOUR, STEP);
+        let total = runtime.history.total(subject, &window);
+        (total.requests, total.errors)
+    }
+
+    #[test]
+    fn every_part_has_what_was_counted_of_it() {
+        let runtime = runtime(3);
+        serve(&runtime, 20);
+        runtime.metrics.refused(Reason::NoRoute);
+        runtime.metrics.refused(Reason::Draining);
+        runtime.take_down_history(SystemTime::now());
+        let upstream = Subject::Upstream { pool: "app".to_owned(), address: "10.0.0.2:80".to_owned() };
+        assert_eq!(total(&runtime, &upstream), (20, 2));
+        assert_eq!(total(&runtime, &Subject::Pool("app".to_owned())), (60, 6));
+        assert_eq!(total(&runtime, &Subject::Route("default".to_owned())), (20, 0));
+        assert_eq!(total(&runtime, &Subject::Listener("http".to_owned())), (20, 0));
+        assert_eq!(total(&runtime, &Subject::Total), (22, 1));
+    }
+
+    #[test]
+    fn what_a_predecessor_counted_is_not_counted_again() {
+        let (old, new) = (runtime(2), runtime(2));
+        serve(&old, 10);
+        let (legacy, history) = old.legacy_with_history();
+        new.inherit(legacy, &history);
+        new.take_down_history(SystemTime::now());
+        assert_eq!(total(&new, &Subject::Pool("app".to_owned())), (20, 2));
+        serve(&new, 10);
+        new.take_down_history(SystemTime::now());
+        assert_eq!(total(&new, &Subject::Pool("app".to_owned())), (40, 4));
+    }
+
+    #[test]
+    fn measure() {
+        let runtime = runtime(1_000);
+        let mut at = SystemTime::now();
+        let (mut spent, mut looks) = (Duration::ZERO, Duration::ZERO);
+        for _ in 0..60 {
+            serve(&runtime, 200);
+            at += Duration::from_secs(10);
+            let began = Instant::now();
+            runtime.take_down_history(at);
+            spent += began.elapsed();
+            let began = Instant::now();
+            (0..100).for_each(|_| runtime.look());
+            looks += began.elapsed();
+        }
+        let began = Instant::now();
+        let bytes = runtime.history.to_bytes(at);
+        println!(
+            "MEASURED round {:?} 100 looks {:?} encode {:?} {} B, memory {} B",
+            spent / 60,
+            looks / 60,
+            began.elapsed(),
+            bytes.len(),
+            runtime.history.bytes()
+        );
+    }
+}

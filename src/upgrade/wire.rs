@@ -237,7 +237,7 @@ impl Report {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use std::net::TcpListener;
     use std::os::fd::AsFd;
@@ -251,6 +251,19 @@ mod tests {
             sockets: (0..sockets).map(|number| format!("127.0.0.1:{number}")).collect(),
             epoch_us: 7,
             legacy: Legacy::default(),
+            history: (0..=255).collect(),
+        }
+    }
+
+    /// As an older version says it, or none that we know.
+    #[test]
+    fn a_hello_without_a_history_is_one() {
+        for more in ["", ", \"history\": \"0x\""] {
+            let text = format!(
+                "{{\"say\": \"hello\", \"protocol\": 1, \"version\": \"1\", \"sockets\": [], \"epoch_us\": 7{more}}}"
+            );
+            let Message::Hello(hello) = from_frame(text.as_bytes()) else { panic!("{text}") };
+            assert!(hello.history.is_empty());
         }
     }
 
@@ -266,6 +279,7 @@ mod tests {
         send_hello(&mut old, hello(150), &raw).await.unwrap();
         let (said, sockets) = reading.await.unwrap();
         assert_eq!((said.sockets.len(), said.epoch_us), (150, 7));
+        assert_eq!(said.history, (0..=255).collect::<Vec<u8>>());
         for (listener, socket) in listeners.iter().zip(sockets) {
             assert_eq!(TcpListener::from(socket).local_addr().unwrap(), listener.local_addr().unwrap());
         }

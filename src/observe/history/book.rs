@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
-use super::line::{COARSE, COARSE_OF_TOTAL, COARSE_S, FINE, FINE_S, Level, Line, Open};
+use super::line::{COARSE, COARSE_OF_TOTAL, COARSE_S, FINE, FINE_S, Level, Line, Open, Track};
 use super::mark::{Counting, Growth, Mark, Packed, Reading};
 use super::point::{Happened, Point, Sum};
 use super::quantiles::{Quantiles, mixed};
@@ -44,7 +44,7 @@ impl Book {
             None => wall,
             Some((last_wall, last_now)) => {
                 let passed = now.saturating_sub(last_now);
-                self.follow(last_wall + passed, wall);
+                self.follow(last_wall + passed, wall, passed);
                 wall.saturating_sub(passed)
             }
         };
@@ -56,35 +56,38 @@ impl Book {
         (self.rounds, step)
     }
 
-    /// What the wall clock should say, and what it says.
-    fn follow(&mut self, expected: Duration, wall: Duration) {
+    /// What the wall clock should say, and what it says; so long after the last round.
+    fn follow(&mut self, expected: Duration, wall: Duration, passed: Duration) {
         let jump = wall.as_secs().cast_signed() - expected.as_secs().cast_signed();
         let from = expected.as_secs();
         if jump >= COARSE.kept_s.cast_signed() {
             self.move_points(0, jump);
         } else if jump >= JUMP_S {
-            self.leap = Some((wall.as_secs(), jump));
+            // What happened since the last round is taken down as what came after the leap.
+            self.leap = Some((wall.saturating_sub(passed).as_secs(), jump));
         } else if jump <= -JUMP_S {
             let leap = self.leap.take().filter(|(to, by)| *to <= from && (by + jump).abs() < JUMP_S);
             self.move_points(leap.map_or(0, |(to, _)| to), jump);
         }
     }
 
-    /// Lets everything from a time on be so much later, or earlier.
+    /// Lets everything from a time on be so much later, or earlier: in whole long steps, rounded so that the past
+    /// stays before the present.
     pub(super) fn move_points(&mut self, from_s: u64, by_s: i64) {
-        let by_s = by_s / JUMP_S * JUMP_S;
+        let by_s = by_s.div_euclid(JUMP_S) * JUMP_S;
         let moved = |at_s: u64| if at_s >= from_s { at_s.saturating_add_signed(by_s) } else { at_s };
         for line in self.lines.values_mut() {
             line.open = None;
             for (track, level) in [(&mut line.fine, FINE), (&mut line.coarse, COARSE)] {
-                for (step, point) in std::mem::take(track).points() {
+                let before = std::mem::take(track);
+                track.given_up_before = moved(before.given_up_before);
+                for (step, point) in before.points() {
                     let step = moved(step * level.step_s) / level.step_s;
                     if let Some(place) = track.point(level, step) {
                         place.and(point);
                     }
                 }
             }
-            line.given_up_before = moved(line.given_up_before);
         }
         for (from, to) in &mut self.runs {
             (*from, *to) = (moved(*from), moved(*to));
@@ -132,15 +135,14 @@ impl Book {
         }
         let step = step * FINE_S / COARSE_S;
         let Some(point) = line.coarse.point(COARSE, step) else { return };
-        let before = *point;
-        point.and(&grown);
-        let Some(times) = &growth.times else { return };
+        let Some(times) = &growth.times else { return point.and(&grown) };
         // All that is known of the times of this step, and not only their quantiles.
         let (before, times) = match line.open.take().filter(|open| open.step == step) {
-            None => (before, times.clone()),
+            None => (*point, times.clone()),
             Some(open) => (open.before, open.times.unpacked().and(times)),
         };
         let counts = [(before.quantiles, before.timed.into()), (Quantiles::of(&times), times.count)];
+        point.count(&grown);
         point.quantiles = mixed(&counts);
         line.open = Some(Box::new(Open { step, before, times: Packed::of(&times) }));
     }
@@ -148,7 +150,7 @@ impl Book {
     /// Forgets what is too old, what counts no more, and what there is no room for.
     pub(super) fn end(&mut self, round: u64, bytes_max: usize) {
         self.marks.retain(|_, mark| mark.round == round);
-        let now_s = self.taken_down_until();
+        let now_s = self.last.map_or_else(|| self.taken_down_until(), |(wall, _)| wall.as_secs());
         self.lines.retain(|subject, line| line.forget(now_s, coarse_of(subject)));
         let bytes = self.bytes();
         if bytes > bytes_max {
@@ -214,7 +216,7 @@ impl Book {
                 sum.add(point);
             }
         }
-        let given_up_before = line.map_or(0, |line| line.given_up_before);
+        let given_up_before = line.map_or(0, |line| track(line, window).0.given_up_before);
         (window.from_s..)
             .step_by(usize::try_from(window.step_s).unwrap_or(usize::MAX))
             .zip(sums)
@@ -268,12 +270,15 @@ fn sum(line: Option<&Line>, window: &Window) -> Sum {
 
 /// The points of a line in a window, with the second that each begins at.
 fn points<'a>(line: Option<&'a Line>, window: &Window) -> impl Iterator<Item = (u64, &'a Point)> {
-    let (from_s, to_s, is_fine) = (window.from_s, window.to_s(), window.is_fine());
-    line.into_iter().flat_map(move |line| {
-        let (track, level) = if is_fine { (&line.fine, FINE) } else { (&line.coarse, COARSE) };
+    let (from_s, to_s) = (window.from_s, window.to_s());
+    line.map(|line| track(line, window)).into_iter().flat_map(move |(track, level)| {
         let steps = track.between(from_s / level.step_s, to_s.div_ceil(level.step_s));
         steps.map(move |(step, point)| (step * level.step_s, point))
     })
+}
+
+fn track<'a>(line: &'a Line, window: &Window) -> (&'a Track, Level) {
+    if window.is_fine() { (&line.fine, FINE) } else { (&line.coarse, COARSE) }
 }
 
 const fn coarse_of(subject: &Subject) -> Level {

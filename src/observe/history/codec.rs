@@ -1,7 +1,7 @@
 //! The history as bytes: for the disk, and for a process that takes our place.
 //!
 //! ```text
-//!   version · when it was written · runs · lines: subject, given up before, fine points, coarse points
+//!   version · when it was written · runs · lines: subject, fine points, coarse points; points: given up before, …
 //! ```
 //!
 //! All numbers are as in `bytes.rs`. Points stand at the wall clock's time, each behind how many steps it comes
@@ -58,7 +58,6 @@ pub(super) fn write(book: &Book, at_s: u64) -> Vec<u8> {
     put(&mut bytes, book.lines.len() as u64);
     for (subject, line) in &book.lines {
         put_subject(&mut bytes, subject);
-        put(&mut bytes, line.given_up_before);
         put_track(&mut bytes, &line.fine);
         put_track(&mut bytes, &line.coarse);
     }
@@ -90,9 +89,8 @@ fn read_book(bytes: &mut &[u8]) -> Option<(Book, u64)> {
     let mut size = 0;
     for _ in 0..take(bytes)? {
         let subject = take_subject(bytes)?;
-        let given_up_before = take_time(bytes)?;
         let (fine, coarse) = (take_track(bytes, FINE)?, take_track(bytes, COARSE)?);
-        let line = Line { fine, coarse, open: None, given_up_before };
+        let line = Line { fine, coarse, open: None };
         size += line.bytes();
         if size > 2 * BYTES_MAX {
             return None;
@@ -130,6 +128,7 @@ fn take_subject(bytes: &mut &[u8]) -> Option<Subject> {
 }
 
 fn put_track(bytes: &mut Vec<u8>, track: &Track) {
+    put(bytes, track.given_up_before);
     put(bytes, track.points().count() as u64);
     let mut next = 0;
     for (step, point) in track.points() {
@@ -141,6 +140,7 @@ fn put_track(bytes: &mut Vec<u8>, track: &Track) {
 
 fn take_track(bytes: &mut &[u8], level: Level) -> Option<Track> {
     let (mut track, mut next) = (Track::default(), 0_u64);
+    track.given_up_before = take_time(bytes)?;
     for _ in 0..take(bytes)? {
         let step = next.checked_add(take(bytes)?).filter(|&step| step <= TIME_MAX_S / level.step_s)?;
         *track.point(level, step)? = take_point(bytes)?;

@@ -45,6 +45,8 @@ struct Block {
 #[derive(Debug, Default)]
 pub(super) struct Track {
     blocks: VecDeque<Block>,
+    /// Seconds since 1970 before which points were given up for want of room.
+    pub(super) given_up_before: u64,
 }
 
 impl Track {
@@ -112,8 +114,6 @@ pub(super) struct Line {
     pub(super) fine: Track,
     pub(super) coarse: Track,
     pub(super) open: Option<Box<Open>>,
-    /// Seconds since 1970 before which points were given up for want of room.
-    pub(super) given_up_before: u64,
 }
 
 impl Line {
@@ -142,7 +142,7 @@ impl Line {
             (_, Some((_, end))) => (&mut self.coarse, end),
             _ => return 0,
         };
-        self.given_up_before = self.given_up_before.max(end);
+        track.given_up_before = track.given_up_before.max(end);
         track.blocks.pop_front().map_or(0, |block| size_of_val(&*block.points))
     }
 

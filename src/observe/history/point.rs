@@ -44,6 +44,11 @@ impl Point {
     pub(super) fn and(&mut self, other: &Self) {
         self.quantiles =
             mixed(&[(self.quantiles, u64::from(self.timed)), (other.quantiles, u64::from(other.timed))]);
+        self.count(other);
+    }
+
+    /// The same, without its quantiles.
+    pub(super) fn count(&mut self, other: &Self) {
         self.requests = self.requests.saturating_add(other.requests);
         self.errors = self.errors.saturating_add(other.errors);
         self.timed = self.timed.saturating_add(other.timed);

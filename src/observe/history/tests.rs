@@ -162,6 +162,7 @@ fn short_steps_are_forgotten_after_an_hour_and_long_ones_are_not() {
     let mut world = World::new();
     world.step(5, 5);
     world.pass(4_300);
+    world.take_down();
     world.step(2, 5);
     assert_eq!((world.hour(), world.month()), (2, 7));
 }
@@ -287,21 +288,20 @@ fn what_is_not_whole_changes_nothing() {
 #[test]
 fn memory_has_the_limit_that_is_promised() {
     let history = History::default();
-    let wall = |step: u64| UNIX_EPOCH + Duration::from_secs(NOON + step * 600);
+    // A block is as large with one point as with all.
+    const PAUSE_S: u64 = 4 * 3_600;
+    let wall = |step: u64| UNIX_EPOCH + Duration::from_secs(NOON + step * PAUSE_S);
     let growth = |requests: u64| Growth { requests, ..Growth::default() };
     let mut most = 0;
-    for step in 0..31 * 144 {
-        let mut round = history.round(wall(step), Duration::from_secs(step * 600));
+    for step in 0..60 * 6 {
+        let mut round = history.round(wall(step), Duration::from_secs(step * PAUSE_S));
         for number in 0..1_000 {
             round.take_down(|| upstream("app", number), &growth(1 + number as u64), 0);
         }
         round.take_down(|| Subject::Total, &growth(1), 0);
         drop(round);
-        if step % 100 == 0 {
-            most = most.max(history.bytes());
-        }
+        most = most.max(history.bytes());
     }
-    most = most.max(history.bytes());
     assert!(most <= BYTES_MAX, "{most}");
     assert!(most > BYTES_MAX / 2, "{most}: it is used");
     let month = Window::ending(history.taken_down_until(), MONTH, LONG_STEP);
@@ -309,9 +309,9 @@ fn memory_has_the_limit_that_is_promised() {
         history.series(subject, &month).iter().filter(|step| step.happened.is_some()).count()
     };
     let (least, most) = (known(&upstream("app", 0)), known(&upstream("app", 999)));
-    assert!(least < most && least >= 6 && most > 4_000, "{least} and {most} of {}", month.steps);
+    assert!(least < most && least > 0 && most > 1_500, "{least} and {most} of {}", month.steps);
     assert!(known(&Subject::Total) > 4_000);
-    assert!(history.to_bytes(wall(31 * 144)).len() < BYTES_MAX);
+    assert!(history.to_bytes(wall(60 * 6)).len() < BYTES_MAX);
 }
 
 #[test]
@@ -339,6 +339,7 @@ fn many_restarts_are_remembered_up_to_a_limit() {
         world.step(1, 5);
         let bytes = world.history.to_bytes(world.at());
         world.history = History::default();
+        (world.reading, world.times) = (Reading::default(), Histogram::default());
         world.history.go_on(&bytes, world.at()).unwrap();
         world.pass(15);
         world.take_down();
