@@ -119,7 +119,7 @@ fn read_upstream(round: &mut Round<'_>, pool: &Pool, upstream: &Upstream) -> Gro
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::*;
     use crate::config::{Source, parse};
@@ -181,32 +181,5 @@ mod tests {
         serve(&new, 10);
         new.take_down_history(SystemTime::now());
         assert_eq!(total(&new, &Subject::Pool("app".to_owned())), (40, 4));
-    }
-
-    #[test]
-    fn measure() {
-        let runtime = runtime(1_000);
-        let mut at = SystemTime::now();
-        let (mut spent, mut looks) = (Duration::ZERO, Duration::ZERO);
-        for _ in 0..60 {
-            serve(&runtime, 200);
-            at += Duration::from_secs(10);
-            let began = Instant::now();
-            runtime.take_down_history(at);
-            spent += began.elapsed();
-            let began = Instant::now();
-            (0..100).for_each(|_| runtime.look());
-            looks += began.elapsed();
-        }
-        let began = Instant::now();
-        let bytes = runtime.history.to_bytes(at);
-        println!(
-            "MEASURED round {:?} 100 looks {:?} encode {:?} {} B, memory {} B",
-            spent / 60,
-            looks / 60,
-            began.elapsed(),
-            bytes.len(),
-            runtime.history.bytes()
-        );
     }
 }

@@ -151,11 +151,19 @@ impl Runtime {
         self.begin_history(at);
     }
 
-    /// What there is to leave to a successor as of now, and the history up to that.
+    /// What there is to leave to a successor as of now, and the history up to that. Where requests end at every
+    /// moment, those of the last few milliseconds may be in the first and not in the second.
     pub fn legacy_with_history(&self) -> (Legacy, Vec<u8>) {
         let at = SystemTime::now();
-        self.take_down_history(at);
-        (self.legacy(), self.history.to_bytes(at))
+        let mut legacy = self.legacy();
+        for _ in 0..LOOKS_MAX {
+            self.take_down_history(at);
+            let before = std::mem::replace(&mut legacy, self.legacy());
+            if legacy.since(&before).is_empty() {
+                break;
+            }
+        }
+        (legacy, self.history.to_bytes(at))
     }
 
     /// Counts what a predecessor counted.
@@ -254,6 +262,9 @@ impl Upstream {
         }
     }
 }
+
+/// How often to look whether something was counted while the history was taken down.
+const LOOKS_MAX: usize = 4;
 
 fn named(memory: Memory) -> BTreeMap<String, f64> {
     memory.into_iter().map(|(name, number)| (name.to_owned(), number)).collect()
