@@ -182,7 +182,7 @@ fn an_upgrade_takes_the_history_along() {
         for of in ["total", "listener:http", "route:default", "pool:app", &of_upstream(&origin)] {
             assert_eq!(requests(&evener, of), 15, "of {of}");
         }
-        assert_eq!(evener.admin().metric("evener_requests_total", &[]), 15.0);
+        evener.admin().expect_metric("evener_requests_total", &[], 15.0);
     }
 }
 

@@ -43,6 +43,7 @@ pub(super) fn take_text(bytes: &mut &[u8]) -> Option<String> {
 const TEXT_BYTES_MAX: usize = 4_096;
 
 #[cfg(test)]
+#[allow(clippy::needless_for_each)]
 mod tests {
     use proptest::prelude::*;
 

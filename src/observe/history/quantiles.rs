@@ -88,7 +88,12 @@ fn first_code(will_do: impl Fn(u16) -> bool) -> u16 {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::needless_for_each,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss
+)]
 mod tests {
     use proptest::prelude::*;
 
