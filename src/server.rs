@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
@@ -21,6 +21,7 @@ use crate::config::limits::DURATION_MAX;
 use crate::config::{Config, has_system_roots};
 use crate::control::{self, Control, Start};
 use crate::descriptors;
+use crate::observe::history::STEP;
 use crate::observe::{AccessLog, SAMPLE};
 use crate::probe::Prober;
 use crate::proxy::{Proxy, TrafficApp, for_probe};
@@ -100,6 +101,7 @@ pub fn run(
     }
     server.add_service(background_service("health checks", Prober::new(control.clone(), for_probe)));
     server.add_service(background_service("learning", Learner(runtime.clone(), control.clone())));
+    server.add_service(background_service("state", StateKeeper(control.clone())));
     server.add_service(background_service("certificates", ExpiryTeller(runtime.clone())));
     if follows_file && control::may_follow_file(&control) {
         server.add_service(background_service("file watch", FileFollower(control.clone())));
@@ -134,7 +136,8 @@ fn runtime(
     let random = fastrand::u64(..);
     let Some(predecessor) = predecessor else { return Runtime::new(config, generation, random, access_log) };
     let runtime = Runtime::since(predecessor.epoch(), config, generation, random, access_log);
-    if runtime.inherit(predecessor.take_legacy()) {
+    let history = predecessor.take_history();
+    if runtime.inherit(predecessor.take_legacy(), &history) {
         runtime.readiness.set_probed();
     }
     runtime
@@ -189,8 +192,14 @@ impl BackgroundService for Learner {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut sample = tokio::time::interval(SAMPLE);
         sample.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.0.take_down_history(SystemTime::now());
+        let mut step_ends = tokio::time::Instant::now() + until_next_step();
         loop {
             tokio::select! {
+                () = tokio::time::sleep_until(step_ends) => {
+                    self.0.take_down_history(SystemTime::now());
+                    step_ends = tokio::time::Instant::now() + until_next_step();
+                }
                 _ = sample.tick() => {
                     self.0.snapshot().sample(self.0.now());
                     self.1.judge_upstreams();
@@ -201,10 +210,43 @@ impl BackgroundService for Learner {
                         pool.tick(self.0.now());
                     }
                     self.1.tell_of_ejections();
+                    self.0.look();
                     self.0.free_retired();
                 }
                 _ = shutdown.wait_for(|is_stopping| *is_stopping) => return,
             }
+        }
+    }
+}
+
+/// How long until a step of the history is over, by the wall clock, so that its points are those of whole steps.
+fn until_next_step() -> Duration {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let passed = since_1970.as_millis() % STEP.as_millis();
+    // A moment later, for a timer may be early by the wall clock.
+    STEP.saturating_sub(Duration::from_millis(u64::try_from(passed).unwrap_or(0))) + STEP_MARGIN
+}
+
+const STEP_MARGIN: Duration = Duration::from_millis(5);
+
+/// Keeps what outlives the process in its file.
+struct StateKeeper(Arc<Control>);
+
+#[async_trait]
+impl BackgroundService for StateKeeper {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let keep = async {
+            while let Some(pause) = self.0.state_is_due_in() {
+                tokio::time::sleep(pause).await;
+                let control = self.0.clone();
+                // A panic in there is in the log, and the next time is another chance.
+                let _ = tokio::task::spawn_blocking(move || control.save_state()).await;
+            }
+        };
+        tokio::select! {
+            () = keep => {}
+            // Whoever ends the process writes it once more.
+            _ = shutdown.wait_for(|is_stopping| *is_stopping) => {}
         }
     }
 }

@@ -202,31 +202,37 @@ impl Signals {
         );
         tokio::select! {
             () = tokio::time::sleep(config.server.pre_stop_delay) => {}
-            () = all.stop_now() => end(runtime, "stopped by a second signal"),
+            () = all.stop_now() => end_for_good(&self.control, "stopped by a second signal"),
         }
         self.control.events().close();
         self.idle_ends.send_replace(true);
         // The same signals go on: a second one that came between two sets of them would be lost.
-        tokio::spawn(end_in_time(runtime.clone(), config.server.drain_timeout, all));
+        tokio::spawn(end_in_time(self.control.clone(), config.server.drain_timeout, all));
         ShutdownSignal::GracefulTerminate
     }
 }
 
 /// Ends the process as soon as no connection is open, at the end of the drain time, or at a second
 /// signal: Pingora would sleep through its whole grace period.
-async fn end_in_time(runtime: Arc<Runtime>, drain_timeout: Duration, mut all: AllSignals) {
+async fn end_in_time(control: Arc<Control>, drain_timeout: Duration, mut all: AllSignals) {
     let drained = async {
         // Accept loops hear of the shutdown a moment after this begins.
         tokio::time::sleep(DRAIN_POLL).await;
-        while runtime.listeners().iter().any(|listener| listener.metrics.open_connections() > 0) {
+        while control.runtime().listeners().iter().any(|listener| listener.metrics.open_connections() > 0) {
             tokio::time::sleep(DRAIN_POLL).await;
         }
     };
     tokio::select! {
-        () = drained => end(&runtime, "drained"),
-        () = tokio::time::sleep(drain_timeout) => end(&runtime, "drain timeout reached, closing what is left"),
-        () = all.stop_now() => end(&runtime, "stopped by a second signal"),
+        () = drained => end_for_good(&control, "drained"),
+        () = tokio::time::sleep(drain_timeout) => end_for_good(&control, "drain timeout reached, closing what is left"),
+        () = all.stop_now() => end_for_good(&control, "stopped by a second signal"),
     }
+}
+
+/// Nobody goes on in our place, before the next start.
+fn end_for_good(control: &Control, why: &'static str) {
+    control.save_state();
+    end(control.runtime(), why);
 }
 
 pub(crate) fn end(runtime: &Runtime, why: &'static str) {

@@ -8,7 +8,7 @@
 //!
 //! - `GET /livez`, `/readyz`, and with a body `/health`, `/health/ready`
 //! - `GET /metrics` for Prometheus
-//! - `GET /v1/status`, `/v1/stats`, `/v1/stats/durations`
+//! - `GET /v1/status`, `/v1/stats`, `/v1/stats/durations`, `/v1/stats/history?window=&step=&of=`
 //! - `GET`, `PUT /v1/config`, `POST /v1/config/check`, `/v1/config/rollback`, `GET /v1/config/history`
 //! - `POST /v1/config/confirm`, `GET /v1/config/guard`
 //! - `POST /v1/upgrade?timeout=`
@@ -32,6 +32,7 @@
 //! that writing there needs, its entry in `openapi.json`; tests compare the three.
 
 mod accept;
+mod analytics;
 mod answer;
 mod audit;
 mod auth;
@@ -69,6 +70,7 @@ mod requests;
 mod routes;
 mod self_check;
 mod stats;
+mod stats_history;
 mod status;
 #[cfg(test)]
 mod tests;

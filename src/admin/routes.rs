@@ -12,9 +12,9 @@ use super::auth::Access;
 use super::guard::{BODY_BYTES_MAX, Door, TEXT_BYTES_MAX, guard};
 use super::problem::Problem;
 use super::{
-    config, drain, durations, events, explain, guarded, health_check, history, infrastructure, lifecycle,
-    metrics, monitoring, next, openapi, overrides, plan, pool_edit, pools, reload, requests, self_check,
-    stats, status, timeline, upgrade, upstream_edit,
+    analytics, config, drain, durations, events, explain, guarded, health_check, history, infrastructure,
+    lifecycle, metrics, monitoring, next, openapi, overrides, plan, pool_edit, pools, reload, requests,
+    self_check, stats, stats_history, status, timeline, upgrade, upstream_edit,
 };
 use crate::control::Control;
 
@@ -43,6 +43,7 @@ pub(super) fn index() -> Vec<Resource> {
         ("/v1/status", GUARDED, get(status::show)),
         ("/v1/stats", GUARDED, get(stats::show)),
         ("/v1/stats/durations", GUARDED, get(durations::show)),
+        ("/v1/stats/history", GUARDED, get(stats_history::show)),
         ("/v1/reload", GUARDED, post(reload::run)),
         ("/v1/upgrade", GUARDED, post(upgrade::run)),
         ("/v1/config", SECRET, get(config::show).put(config::replace).layer(takes_a_text())),
@@ -82,6 +83,7 @@ pub(super) fn index() -> Vec<Resource> {
         ("/api/infrastructure/stats", GUARDED, get(infrastructure::stats)),
         ("/api/monitoring/health", GUARDED, get(monitoring::health)),
         ("/api/monitoring/metrics", GUARDED, get(monitoring::metrics)),
+        ("/api/monitoring/analytics", GUARDED, get(analytics::show)),
     ]
 }
 

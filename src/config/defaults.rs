@@ -113,7 +113,12 @@ pub(super) fn threads() -> usize {
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { threads: threads(), drain_timeout: DRAIN_TIMEOUT, pre_stop_delay: PRE_STOP_DELAY }
+        Self {
+            threads: threads(),
+            drain_timeout: DRAIN_TIMEOUT,
+            pre_stop_delay: PRE_STOP_DELAY,
+            state_file: None,
+        }
     }
 }
 

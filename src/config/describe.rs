@@ -61,6 +61,9 @@ impl Description {
         all.tell("server.threads", server.threads);
         all.tell_duration("server.drain_timeout", server.drain_timeout);
         all.tell_duration("server.pre_stop_delay", server.pre_stop_delay);
+        if let Some(file) = &server.state_file {
+            all.tell("server.state_file", file.display().to_string());
+        }
         all.tell("admin.address", config.admin.address.to_string());
         all.tell("log.level", level(log.level));
         all.tell("log.format", format(log.format));

@@ -88,7 +88,12 @@ fn the_smallest_file_gets_the_defaults_of_the_contract() {
     let threads = std::thread::available_parallelism().unwrap().get();
     assert_eq!(
         config.server,
-        ServerConfig { threads, drain_timeout: seconds(30), pre_stop_delay: Duration::ZERO }
+        ServerConfig {
+            threads,
+            drain_timeout: seconds(30),
+            pre_stop_delay: Duration::ZERO,
+            state_file: None
+        }
     );
     assert_eq!(config.admin.address, "127.0.0.1:9900".parse().unwrap());
     assert_eq!(
@@ -181,13 +186,18 @@ fn an_empty_table_changes_no_default() {
 #[test]
 fn the_process_tables_arrive() {
     let config = valid(&format!(
-        "[server]\nthreads = 3\ndrain_timeout = \"1m30s\"\npre_stop_delay = \"5s\"\n\
+        "[server]\nthreads = 3\ndrain_timeout = \"1m30s\"\npre_stop_delay = \"5s\"\nstate_file = \"evener.state\"\n\
          [admin]\naddress = \"[::1]:9000\"\n\
          [log]\nlevel = \"trace\"\nformat = \"json\"\naccess = \"./access.log\"\n{MINIMAL}"
     ));
     assert_eq!(
         config.server,
-        ServerConfig { threads: 3, drain_timeout: seconds(90), pre_stop_delay: seconds(5) }
+        ServerConfig {
+            threads: 3,
+            drain_timeout: seconds(90),
+            pre_stop_delay: seconds(5),
+            state_file: Some(PathBuf::from("/etc/evener/evener.state")),
+        }
     );
     assert_eq!(config.admin.address, "[::1]:9000".parse().unwrap());
     assert_eq!(config.log.level, LogLevel::Trace);

@@ -24,6 +24,7 @@ mod overrides;
 mod plan;
 mod prepare;
 mod start;
+mod state;
 mod store;
 mod succession;
 #[cfg(test)]
@@ -62,6 +63,7 @@ use crate::runtime::{Pool, Runtime, Snapshot};
 use guard::Guarded;
 use history::{History, NewEntry};
 use prepare::Next;
+use state::StateFile;
 use store::Store;
 
 /// Where the running configuration came from.
@@ -124,6 +126,8 @@ pub struct Control {
     probe_now: mpsc::UnboundedSender<ProbeNow>,
     probe_requests: Mutex<Option<mpsc::UnboundedReceiver<ProbeNow>>>,
     succession: Succession,
+    /// `None`: nothing outlives the process but the configuration.
+    state: Option<StateFile>,
 }
 
 /// A text that was refused, with the files that it names as they were then.
@@ -184,6 +188,8 @@ impl Control {
             writer.settle(&running);
         }
         let instance = fastrand::u32(..);
+        let state_file = runtime.peek().config.server.state_file.clone();
+        let state = state_file.map(|path| StateFile::open(path, &runtime, predecessor.is_some()));
         Self {
             runtime,
             source,
@@ -197,6 +203,7 @@ impl Control {
             probe_now,
             probe_requests: Mutex::new(Some(requests)),
             succession: Succession::new(executable, predecessor),
+            state,
         }
     }
 

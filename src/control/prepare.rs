@@ -231,6 +231,7 @@ pub(super) fn fixed_at_start(running: &Config, next: &Config) -> Vec<&'static st
     };
     let fixed = [
         ("server.threads", running.server.threads != next.server.threads),
+        ("server.state_file", running.server.state_file != next.server.state_file),
         ("admin.address", running.admin.address != next.admin.address),
         ("log", running.log != next.log),
         ("listeners", addresses(running) != addresses(next)),

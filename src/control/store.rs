@@ -146,7 +146,7 @@ const OVERRIDES_HEADING: &str = "\
 ";
 
 /// The file that a path leads to, through symlinks; the path itself while there is no such file.
-fn real(path: &Path) -> io::Result<PathBuf> {
+pub(super) fn real(path: &Path) -> io::Result<PathBuf> {
     match fs::canonicalize(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && !is_there(path) => Ok(path.to_owned()),
         real => real,
@@ -269,7 +269,7 @@ fn sync_folder(path: &Path) {
     }
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()

@@ -94,10 +94,12 @@ pub struct HistogramSnapshot {
 impl HistogramSnapshot {
     /// All durations of these together, at the same resolution.
     pub fn merged(snapshots: impl IntoIterator<Item = Self>) -> Self {
-        snapshots.into_iter().fold(Histogram::default().snapshot(), Self::and)
+        snapshots.into_iter().fold(Histogram::default().snapshot(), |all, one| all.and(&one))
     }
 
-    fn and(mut self, other: Self) -> Self {
+    /// All durations of both.
+    #[must_use]
+    pub(super) fn and(mut self, other: &Self) -> Self {
         self.min = match (self.count, other.count) {
             (0, _) => other.min,
             (_, 0) => self.min,
@@ -106,7 +108,7 @@ impl HistogramSnapshot {
         self.max = self.max.max(other.max);
         self.count += other.count;
         self.sum = self.sum.saturating_add(other.sum);
-        for (bucket, count) in self.buckets.iter_mut().zip(other.buckets) {
+        for (bucket, count) in self.buckets.iter_mut().zip(&other.buckets) {
             *bucket += count;
         }
         self
@@ -132,14 +134,39 @@ impl HistogramSnapshot {
     ///
     /// Errs upwards, by 1/16 at most: the answer is the upper end of the bucket that holds it.
     pub fn quantile(&self, q: f64) -> Duration {
+        longest_in(self.bucket_at(q)).clamp(self.min, self.max)
+    }
+
+    /// The bucket of that duration; the first when there is none.
+    pub(super) fn bucket_at(&self, q: f64) -> usize {
         let rank = rank_of(q, self.count);
         let mut seen = 0;
         let bucket = self.buckets.iter().position(|&count| {
             seen += count;
             seen >= rank
         });
-        let highest = Duration::from_micros(highest_in(bucket.unwrap_or(BUCKETS - 1)));
-        highest.clamp(self.min, self.max)
+        bucket.unwrap_or(if self.count == 0 { 0 } else { BUCKETS - 1 })
+    }
+
+    /// Buckets that are not empty, with how many are in each.
+    pub(super) fn filled(&self) -> impl Iterator<Item = (usize, u64)> {
+        self.buckets.iter().copied().enumerate().filter(|&(_, count)| count > 0)
+    }
+
+    /// Of such buckets; what is none of ours is left out.
+    pub(super) fn of_filled(
+        filled: impl Iterator<Item = (usize, u64)>,
+        sum: Duration,
+        min: Duration,
+        max: Duration,
+    ) -> Self {
+        let mut buckets: Box<[u64]> = [0; BUCKETS].into();
+        for (bucket, count) in filled {
+            if let Some(bucket) = buckets.get_mut(bucket) {
+                *bucket += count;
+            }
+        }
+        Self { count: buckets.iter().sum(), sum, min, max, buckets }
     }
 
     /// How many lasted no longer than each of these bounds, in seconds and ascending.
@@ -238,7 +265,12 @@ const fn bucket_of(micros: u64) -> usize {
     ((octave as u64 + 1) * STEPS + step) as usize
 }
 
-/// The longest duration that falls into this bucket, in microseconds.
+/// The longest duration that falls into this bucket.
+pub(super) const fn longest_in(bucket: usize) -> Duration {
+    Duration::from_micros(highest_in(bucket))
+}
+
+/// The same in microseconds.
 const fn highest_in(bucket: usize) -> u64 {
     let bucket = bucket as u64;
     if bucket < STEPS {
@@ -253,7 +285,7 @@ const STEP_BITS: u32 = 4;
 const STEPS: u64 = 1 << STEP_BITS;
 
 /// 31 octaves of 16 buckets of 8 bytes, so that a histogram with its sum fits into 4 KiB.
-const BUCKETS: usize = 31 * 16;
+pub(super) const BUCKETS: usize = 31 * 16;
 
 /// The longest duration that is told from longer ones: 2^34 microseconds, 4 h 46 min.
 const MICROS_MAX: u64 = highest_in(BUCKETS - 1);

@@ -7,7 +7,7 @@
 mod tally;
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use tally::Tally;
@@ -321,6 +321,8 @@ pub struct RouteMetrics {
     recent_times: RecentTimes,
     /// In microseconds; 0: not known. See [`RouteMetrics::unusual_after`].
     unusual_after_us: AtomicU64,
+    /// Requests in flight, for the history.
+    pub peak: Peak,
 }
 
 impl RouteMetrics {
@@ -479,6 +481,8 @@ pub struct UpstreamMetrics {
     recent: Recent,
     upgraded: Gauge,
     given_up: Counter,
+    /// Requests in flight, for the history.
+    pub peak: Peak,
 }
 
 impl UpstreamMetrics {
@@ -641,6 +645,8 @@ pub struct PoolMetrics {
     recent_errors: Recent,
     /// Response times of all its upstreams.
     pub recent_times: RecentTimes,
+    /// Requests in flight at all its upstreams, for the history.
+    pub peak: Peak,
 }
 
 impl PoolMetrics {
@@ -752,6 +758,8 @@ pub struct ProcessMetrics {
     generation: AtomicU64,
     /// Milliseconds since 1970; zero: never.
     last_applied: AtomicU64,
+    /// Requests in flight on all routes, for the history.
+    pub peak: Peak,
 }
 
 impl ProcessMetrics {
@@ -883,6 +891,26 @@ impl Gauge {
         // Downs first: whoever goes up and down between the two reads is then counted as present.
         let downs = self.downs.get();
         self.ups.get().saturating_sub(downs)
+    }
+}
+
+/// The most that was seen of a number since somebody asked.
+#[derive(Debug, Default)]
+pub struct Peak(AtomicU32);
+
+impl Peak {
+    /// It is so much now.
+    pub fn see(&self, now: u64) {
+        let now = u32::try_from(now).unwrap_or(u32::MAX);
+        // Rarely beaten: a look is cheaper than a write.
+        if now > self.0.load(Relaxed) {
+            self.0.fetch_max(now, Relaxed);
+        }
+    }
+
+    /// The most since the last time.
+    pub fn take(&self) -> u32 {
+        if self.0.load(Relaxed) == 0 { 0 } else { self.0.swap(0, Relaxed) }
     }
 }
 

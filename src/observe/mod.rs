@@ -20,6 +20,7 @@ mod access_record;
 pub mod alarm;
 pub mod exposition;
 mod histogram;
+pub mod history;
 mod metrics;
 mod process;
 mod process_log;
@@ -35,7 +36,7 @@ pub use access_record::AccessRecord;
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use metrics::{
     AdminRefusal, ChangeOrigin, ChangeResult, Class, ConnectResult, GRPC_CODES, HandshakeResult,
-    ListenerMetrics, PoolMetrics, ProcessMetrics, RetryReason, RouteMetrics, Tally, UpstreamMetrics,
+    ListenerMetrics, Peak, PoolMetrics, ProcessMetrics, RetryReason, RouteMetrics, Tally, UpstreamMetrics,
 };
 pub use process_log::{Format, init_log};
 pub use reason::Reason;

@@ -127,10 +127,11 @@ impl Runtime {
         }
     }
 
-    /// Goes on where a predecessor was, whose epoch is ours. Called once, before anything runs. Answers
-    /// whether every upstream that has health checks has a verdict now, so that nobody need wait for the first.
-    pub fn inherit(&self, legacy: Legacy) -> bool {
+    /// Goes on where a predecessor was, whose epoch is ours, and whose history ends with what it counted. Called
+    /// once, before anything runs. Answers whether every upstream that has health checks has a verdict now, so that nobody need wait for the first.
+    pub fn inherit(&self, legacy: Legacy, history: &[u8]) -> bool {
         self.count(&legacy);
+        self.inherit_history(history);
         let (snapshot, now) = (self.snapshot(), self.now());
         let mut pools = legacy.pools;
         for pool in snapshot.pools() {
@@ -140,6 +141,31 @@ impl Runtime {
         }
         let mut checked = snapshot.pools().flat_map(Pool::upstreams).filter(|upstream| upstream.is_checked);
         checked.all(|upstream| upstream.state.verdict.health() != Health::Unknown)
+    }
+
+    fn inherit_history(&self, history: &[u8]) {
+        let at = SystemTime::now();
+        if !history.is_empty()
+            && let Err(unreadable) = self.history.go_on(history, at)
+        {
+            tracing::warn!(reason = %unreadable, "history of the predecessor not used");
+        }
+        self.begin_history(at);
+    }
+
+    /// What there is to leave to a successor as of now, and the history up to that. Where requests end at every
+    /// moment, those of the last few milliseconds may be in the first and not in the second.
+    pub fn legacy_with_history(&self) -> (Legacy, Vec<u8>) {
+        let at = SystemTime::now();
+        let mut legacy = self.legacy();
+        for _ in 0..LOOKS_MAX {
+            self.take_down_history(at);
+            let before = std::mem::replace(&mut legacy, self.legacy());
+            if legacy.since(&before).is_empty() {
+                break;
+            }
+        }
+        (legacy, self.history.to_bytes(at))
     }
 
     /// Counts what a predecessor counted.
@@ -247,6 +273,9 @@ impl Upstream {
     }
 }
 
+/// How often to look whether something was counted while the history was taken down.
+const LOOKS_MAX: usize = 4;
+
 fn named(memory: Memory) -> BTreeMap<String, f64> {
     memory.into_iter().map(|(name, number)| (name.to_owned(), number)).collect()
 }
@@ -321,7 +350,7 @@ mod tests {
         let epoch = Instant::now();
         let (old, new) = (runtime(TWO, epoch), runtime(TWO, epoch));
         learn(&old);
-        assert!(new.inherit(sent(&old.legacy())), "all verdicts are in");
+        assert!(new.inherit(sent(&old.legacy()), &[]), "all verdicts are in");
 
         let (before, after) = (old.snapshot(), new.snapshot());
         for (before, after) in
@@ -346,7 +375,7 @@ mod tests {
         let (old, new) = (runtime(TWO, epoch), runtime(TWO, epoch));
         learn(&old);
         let first = old.legacy();
-        new.inherit(sent(&first));
+        new.inherit(sent(&first), &[]);
         assert!(old.legacy().since(&first).is_empty());
 
         old.snapshot().pool_named("app").unwrap().upstreams()[0].state.metrics.attempt_finished(Some(502));
@@ -367,10 +396,10 @@ mod tests {
         learn(&old);
         let other = TWO.replace("127.0.0.1:9001", "127.0.0.1:9002");
         let new = runtime(&other, epoch);
-        assert!(!new.inherit(sent(&old.legacy())), "one was never asked");
+        assert!(!new.inherit(sent(&old.legacy()), &[]), "one was never asked");
 
         let strange = r#"{"ghosts": {"a": 1}, "pools": {"app": {"upstreams": {"127.0.0.1:9001": {"health": "dizzy", "learned": {"luck": 7}}}}}}"#;
         let new = runtime(TWO, epoch);
-        assert!(!new.inherit(serde_json::from_str(strange).unwrap()));
+        assert!(!new.inherit(serde_json::from_str(strange).unwrap(), &[]));
     }
 }

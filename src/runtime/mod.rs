@@ -14,6 +14,7 @@ mod alarms;
 mod build;
 mod candidates;
 mod ejections;
+mod history;
 mod lease;
 mod leaving;
 mod legacy;
@@ -45,6 +46,7 @@ pub use upstream::{LastCheck, Upstream, UpstreamState};
 use leaving::Leaving;
 
 use crate::config::{Config, ListenerTlsConfig, RouteConfig, UpstreamAddress};
+use crate::observe::history::History;
 use crate::observe::{AccessLog, ProcessMetrics, Records, RouteMetrics};
 use crate::route::{RequestHead, RouteTable};
 
@@ -68,6 +70,8 @@ pub struct Runtime {
     pub access_log: Option<AccessLog>,
     /// How the last requests went.
     pub records: Records,
+    /// What happened in the last hour and month.
+    pub history: History,
     leaving: Leaving,
 }
 
@@ -107,6 +111,7 @@ impl Runtime {
             readiness: Readiness::default(),
             access_log,
             records: Records::default(),
+            history: History::default(),
             leaving: Leaving::default(),
         }
     }

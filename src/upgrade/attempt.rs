@@ -125,7 +125,7 @@ impl Attempt<'_> {
         began: Instant,
     ) -> Result<Successor, Trouble> {
         let runtime = self.control.runtime();
-        let mut told = runtime.legacy();
+        let (mut told, history) = runtime.legacy_with_history();
         let (addresses, sockets): (Vec<String>, Vec<RawFd>) =
             self.table.get().map(|table| table.lock().serialize()).unwrap_or_default();
         let age_us = u64::try_from(runtime.now().as_micros()).unwrap_or(u64::MAX);
@@ -135,6 +135,7 @@ impl Attempt<'_> {
             sockets: addresses,
             epoch_us: monotonic_us().saturating_sub(age_us),
             legacy: told.clone(),
+            history: Some(history).filter(|it| it.len() <= HISTORY_BYTES_MAX).unwrap_or_default(),
         };
         let greeted = send_hello(&mut stream, hello, &sockets).await;
         let mut link = Link::over(stream);
@@ -189,6 +190,9 @@ impl Attempt<'_> {
         }
     }
 }
+
+/// Of a history: with two digits to the byte, half of a frame.
+const HISTORY_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 const HELP: &str = "nothing has changed here; `evener check` on the configuration file, with the new program, and the log say more";
 

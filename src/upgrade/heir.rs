@@ -65,6 +65,11 @@ impl Predecessor {
         now.checked_sub(Duration::from_micros(age)).unwrap_or(now)
     }
 
+    /// What happened in the last hour and month, up to what it counted; once. Empty: it does not know.
+    pub(crate) fn take_history(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.hello.history)
+    }
+
     /// What it knows; once.
     pub(crate) fn take_legacy(&mut self) -> Legacy {
         std::mem::take(&mut self.hello.legacy)
@@ -258,6 +263,7 @@ mod tests {
                 sockets: addresses.iter().map(ToString::to_string).collect(),
                 epoch_us,
                 legacy: Legacy::default(),
+                history: Vec::new(),
             },
             sockets,
         }

@@ -75,6 +75,32 @@ pub(super) struct Hello {
     pub(super) epoch_us: u64,
     #[serde(default)]
     pub(super) legacy: Legacy,
+    /// Two digits to the byte: a quarter of what JSON makes of bytes.
+    #[serde(default, with = "hex", skip_serializing_if = "Vec::is_empty")]
+    pub(super) history: Vec<u8>,
+}
+
+/// Bytes as a text.
+mod hex {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+        let text: String =
+            digits.filter_map(|digit| DIGITS.get(usize::from(digit))).map(|&it| char::from(it)).collect();
+        serializer.serialize_str(&text)
+    }
+
+    /// What is no such text is nothing.
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let pairs = text.as_bytes().chunks_exact(2);
+        let bytes = pairs.map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.last()?)?));
+        Ok(bytes.collect::<Option<_>>().unwrap_or_default())
+    }
 }
 
 fn to_frame(message: &Message) -> io::Result<Vec<u8>> {
@@ -211,7 +237,7 @@ impl Report {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use std::net::TcpListener;
     use std::os::fd::AsFd;
@@ -225,6 +251,19 @@ mod tests {
             sockets: (0..sockets).map(|number| format!("127.0.0.1:{number}")).collect(),
             epoch_us: 7,
             legacy: Legacy::default(),
+            history: (0..=255).collect(),
+        }
+    }
+
+    /// As an older version says it, or none that we know.
+    #[test]
+    fn a_hello_without_a_history_is_one() {
+        for more in ["", ", \"history\": \"0x\""] {
+            let text = format!(
+                "{{\"say\": \"hello\", \"protocol\": 1, \"version\": \"1\", \"sockets\": [], \"epoch_us\": 7{more}}}"
+            );
+            let Message::Hello(hello) = from_frame(text.as_bytes()) else { panic!("{text}") };
+            assert!(hello.history.is_empty());
         }
     }
 
@@ -240,6 +279,7 @@ mod tests {
         send_hello(&mut old, hello(150), &raw).await.unwrap();
         let (said, sockets) = reading.await.unwrap();
         assert_eq!((said.sockets.len(), said.epoch_us), (150, 7));
+        assert_eq!(said.history, (0..=255).collect::<Vec<u8>>());
         for (listener, socket) in listeners.iter().zip(sockets) {
             assert_eq!(TcpListener::from(socket).local_addr().unwrap(), listener.local_addr().unwrap());
         }

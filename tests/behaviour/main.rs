@@ -42,6 +42,7 @@ mod rig;
 mod routing;
 mod scripted;
 mod state;
+mod stats_history;
 mod streams;
 mod timeline;
 mod tls;

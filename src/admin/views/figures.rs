@@ -198,7 +198,8 @@ impl Latency {
     }
 }
 
-fn rate(errors: u64, requests: u64) -> f64 {
+/// Errors among requests, 0 to 1.
+pub(in crate::admin) fn rate(errors: u64, requests: u64) -> f64 {
     if requests == 0 { 0.0 } else { errors as f64 / requests as f64 }
 }
 

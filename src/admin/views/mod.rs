@@ -14,7 +14,7 @@ mod upstream;
 use std::time::{Duration, SystemTime};
 
 pub(super) use alarm::{AlarmView, NamedAlarmView};
-pub(super) use figures::{Figures, ListenerFigures, PoolFigures, RouteFigures, UpstreamFigures};
+pub(super) use figures::{Figures, ListenerFigures, PoolFigures, RouteFigures, UpstreamFigures, rate};
 pub(super) use health::{Condition, HealthView};
 pub(super) use pick::{PickView, preview};
 pub(super) use pool::{PoolView, upstreams};

@@ -1,6 +1,7 @@
 //! `[server]`, `[admin]`, `[log]`: the process itself.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::tokens;
@@ -17,7 +18,22 @@ pub(super) fn server(fields: &Fields<'_>) -> ServerConfig {
         threads: threads.unwrap_or_else(defaults::threads),
         drain_timeout: duration("drain_timeout", defaults::DRAIN_TIMEOUT),
         pre_stop_delay: duration("pre_stop_delay", defaults::PRE_STOP_DELAY),
+        state_file: fields.read("state_file", state_file),
     }
+}
+
+/// A path, from the folder of the configuration file.
+fn state_file(value: &Value<'_>) -> Option<PathBuf> {
+    value.parse(|text| {
+        if text.is_empty() || text.contains('\0') || text.ends_with('/') {
+            return Err(Wrong::new(
+                format!("`{}` is not the name of a file", values::shown(text)),
+                "no place for a file",
+                "write a path such as \"evener.state\", beside this file, or \"/var/lib/evener/evener.state\"",
+            ));
+        }
+        Ok(value.desk.folder.join(text))
+    })
 }
 
 pub(super) fn admin(value: &Value<'_>) -> Option<AdminConfig> {

@@ -13,6 +13,7 @@ const CHANGES: &[(&str, &str, &str, &str)] = &[
     ("server.threads", "server.threads", "7", "server.threads"),
     ("server.drain_timeout", "server.drain_timeout", "'1m'", "server.drain_timeout"),
     ("server.pre_stop_delay", "server.pre_stop_delay", "'1s'", "server.pre_stop_delay"),
+    ("server.state_file", "server.state_file", "'other.state'", "server.state_file"),
     ("admin.address", "admin.address", "'127.0.0.1:9901'", "admin.address"),
     ("log.level", "log.level", "'debug'", "log.level"),
     ("log.format", "log.format", "'json'", "log.format"),

@@ -123,7 +123,7 @@ max_fails = 3
     2 | thraeds = 2
       | ^^^^^^^ not a key of `server`
       |
-      = help: did you mean `threads`? Keys of `server`: threads, drain_timeout, pre_stop_delay
+      = help: did you mean `threads`? Keys of `server`: threads, drain_timeout, pre_stop_delay, state_file
 
     error: the duration `10` has no unit
      --> evener.toml:6:18
