@@ -6,6 +6,7 @@
 //!                     └► auth.rs, audit.rs
 //! ```
 //!
+//! - `GET /`: the dashboard, `GET /v1/live`: what it draws
 //! - `GET /livez`, `/readyz`, and with a body `/health`, `/health/ready`
 //! - `GET /metrics` for Prometheus
 //! - `GET /v1/status`, `/v1/stats`
@@ -36,6 +37,7 @@ mod auth;
 mod brake;
 mod config;
 mod connection;
+mod dashboard;
 mod drain;
 mod events;
 mod explain;
@@ -49,6 +51,7 @@ mod history;
 mod impatient;
 mod infrastructure;
 mod lifecycle;
+mod live;
 mod member;
 mod metrics;
 mod monitoring;

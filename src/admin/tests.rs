@@ -303,7 +303,10 @@ fn operations() -> Vec<(String, Method)> {
 
 /// A path of the document with its variables filled in.
 fn concrete(path: &str) -> String {
-    path.replace("{pool}", "app").replace("{address}", "127.0.0.1:9001").replace("{generation}", "1")
+    path.replace("{pool}", "app")
+        .replace("{address}", "127.0.0.1:9001")
+        .replace("{generation}", "1")
+        .replace("{file}", "dashboard.js")
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod figures;
 mod health;
+mod live;
 mod pick;
 mod pool;
 mod upstream;
@@ -12,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 pub(super) use figures::{Figures, ListenerFigures, PoolFigures, RouteFigures, UpstreamFigures};
 pub(super) use health::{Condition, HealthView};
+pub(super) use live::LiveView;
 pub(super) use pick::{PickView, preview};
 pub(super) use pool::{PoolView, upstreams};
 pub(super) use upstream::{CandidateView, Sources, Standing, UpstreamView, standing_of, standings};
