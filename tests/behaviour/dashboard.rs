@@ -6,11 +6,13 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::rig::{Evener, Load, Origin, Reply, wait_until};
+use crate::rig::{Authority, Evener, Load, Origin, Reply, reserve_port, wait_until};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -205,6 +207,43 @@ fn among_a_thousand_the_sick_ones_come_first() {
     play("many", &evener, &json!({ "count": COUNT, "sick": sick, "far": address(543) }));
 }
 
+/// Ends a loop, also when a play fails.
+struct OnDrop<'a>(&'a AtomicBool);
+
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn what_will_end_and_why_requests_fail_is_told_too() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let certificate = Authority::new("it").issue_from_to(&["soon.example"], -1, 5);
+    let entry = certificate.write(folder.path(), "soon");
+    let evener = Evener::start_unready(&format!(
+        "[pools.app]\nupstreams = [\"{}\"]\n{QUICK}\n\
+         [listeners.http]\n[listeners.https]\naddress = \"127.0.0.1:{}\"\ntls = {{ certificates = [{entry}] }}\n",
+        Origin::absent().address(),
+        reserve_port()
+    ));
+    wait_until(SOON, || evener.admin().try_get("/v1/pools").is_some());
+    wait_until(SOON, || evener.admin().json("/v1/pools/app")["upstreams"][0]["health"] == "down");
+    evener.admin().request("PUT", "/v1/config", "If-Match: *\r\n", "[pols.app]\n").expect_status(422);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Refused one after another, each on a connection of its own.
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                evener.get("/").expect_status(503);
+                thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let _end = OnDrop(&is_over);
+        play("troubles", &evener, &json!({ "certificate": "soon.example" }));
+    });
+}
+
 #[test]
 fn figures_of_a_server_that_is_gone_are_called_old() {
     let origin = Origin::answering("ok");
@@ -281,7 +320,7 @@ impl Viewer {
 fn all_viewers_see_the_same_figures_and_there_is_an_end_to_their_number() {
     const MOST: usize = 32;
     let origin = Origin::answering("ok");
-    let evener = in_front_of(&[&origin], UNCHECKED);
+    let mut evener = in_front_of(&[&origin], UNCHECKED);
     let mut viewers: Vec<Viewer> = (0..MOST)
         .map(|_| Viewer::open(&evener))
         .map(|(status, viewer)| {
@@ -310,4 +349,7 @@ fn all_viewers_see_the_same_figures_and_there_is_an_end_to_their_number() {
     // A place is free when somebody leaves.
     drop(viewers);
     wait_until(SOON, || Viewer::open(&evener).0 == 200);
+    // Nobody who looks holds up the end.
+    evener.signal("TERM");
+    assert!(evener.ends_within(SOON).is_some(), "it does not end");
 }

@@ -1,10 +1,13 @@
 // What a viewer may change: said first, done when confirmed, and refused in the server's words.
 
-import { Refused, askTagged, change } from './server.js';
-import { byId, capital, clock, make, plural, say, show } from './page.js';
+import { Refused, ask, askTagged, change } from './server.js';
+import { byId, capital, clock, duration, make, plural, say, show } from './page.js';
 
 const SCOPES = ['read', 'operate', 'write'];
 const STRATEGIES = ['round_robin', 'least_connections', 'latency_weighted', 'random_two', 'consistent_hash'];
+
+/** Of what became of an upstream, the latest. */
+const TIMELINE_SHOWN = 6;
 
 const dialog = byId('dialog');
 const form = byId('dialog-form');
@@ -118,6 +121,7 @@ export function actions(state) {
         },
       });
       tell();
+      showTimeline(poolName, address);
     },
 
     strategy(poolName) {
@@ -197,6 +201,24 @@ export function actions(state) {
       tell();
     },
   };
+}
+
+/** What became of an upstream lately, below the form; nothing where the server does not remember. */
+async function showTimeline(pool, address) {
+  const place = make('div');
+  byId('dialog-body').append(place);
+  let entries;
+  try {
+    entries = (await ask(`${pathOf(pool, address)}/timeline`)).entries;
+  } catch {
+    return;
+  }
+  const items = entries.slice(-TIMELINE_SHOWN).reverse().map((entry) => {
+    const cause = entry.cause ? `: ${entry.cause}` : '';
+    const lasted = entry.is_current ? 'since then' : `for ${duration(entry.duration_ms / 1000)}`;
+    return make('li', {}, make('time', { datetime: entry.at }, clock(entry.at)), make('span', {}, `${entry.from} → ${entry.to}, ${lasted}${cause}`));
+  });
+  if (items.length > 0) place.append(make('h3', {}, 'What became of it'), make('ol', { class: 'events' }, ...items));
 }
 
 const DOES = { ready: 'make ready', drain: 'drain', maintenance: 'take into maintenance' };

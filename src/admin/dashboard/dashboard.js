@@ -81,7 +81,8 @@ function lose(error, pause) {
   }
   // A stream that ended in order is opened again at once.
   trouble = error;
-  drawConnection();
+  if (figures.now) draw();
+  else drawConnection();
 }
 
 async function learnWho() {
@@ -123,6 +124,7 @@ function askForToken(error) {
   show(byId('banner'), false);
   show(byId('gate'), true);
   show(byId('forget'), false);
+  drawStatus('off', 'A token is needed');
   say(byId('connection'), 'not connected');
   say(byId('you'), '');
   const isFirst = !token.get();
@@ -211,14 +213,19 @@ function drawTop({ status }, judged) {
   const sick = judged.flatMap(({ verdicts }) => verdicts.filter(isSick));
   const [level, word] = CONDITIONS[status.status] ?? ['warn', status.status];
   const isWorse = status.status === 'ok' && sick.length > 0;
-  const badge = byId('status').firstElementChild;
-  dress(badge, `badge ${isWorse ? 'warn' : level}`);
   const count = sick.length > 0 ? `: ${sick.length} of ${plural(status.upstreams, 'upstream')} sick` : '';
-  say(badge, `${isWorse ? '▲ Degraded' : word}${count}`);
+  if (isStale()) drawStatus('off', '? Not known');
+  else drawStatus(isWorse ? 'warn' : level, `${isWorse ? '▲ Degraded' : word}${count}`);
   say(byId('about'), `${status.version} · up ${duration(status.uptime_seconds)} · generation ${status.generation} · ${plural(status.pools, 'pool')}, ${plural(status.upstreams, 'upstream')}`);
-  const title = sick.length > 0 ? `✕ ${sick.length} sick · Evener` : 'Evener';
+  const title = isStale() ? '? Evener' : sick.length > 0 ? `✕ ${sick.length} sick · Evener` : 'Evener';
   if (document.title !== title) document.title = title;
   announce(sick);
+}
+
+function drawStatus(level, text) {
+  const badge = byId('status').firstElementChild;
+  dress(badge, `badge ${level}`);
+  say(badge, text);
 }
 
 /** Whoever listens hears what changed, not every figure. */

@@ -320,6 +320,21 @@ const scenes = {
     await picture(phone, 'thousand-phone');
   },
 
+  /** Beyond upstreams: a pool of which nobody serves, why requests fail, and what will end. */
+  async troubles({ certificate }) {
+    const page = await openBoard();
+    const troubles = page.locator('#troubles li');
+    await troubles.filter({ hasText: 'Nobody serves' }).filter({ hasText: 'pool app' }).waitFor();
+    await troubles.filter({ hasText: 'Ends soon' }).filter({ hasText: certificate }).waitFor();
+    await troubles.filter({ hasText: 'Refused' }).filter({ hasText: 'configuration' }).waitFor();
+    await page.locator('#listeners', { hasText: certificate }).waitFor();
+    await page.locator('#status', { hasText: 'Nobody serves' }).waitFor();
+    await page.locator('.legend', { hasText: 'no_eligible_upstream' }).waitFor();
+    await page.getByRole('img', { name: /Failed and refused, by reason, now: no_eligible_upstream/ }).waitFor();
+    await page.locator('#tiles .hot', { hasText: 'Errors' }).waitFor();
+    await picture(page, 'troubles', true);
+  },
+
   /** What is shown is called old as soon as nothing new comes, and is live again by itself. */
   async stale({ address }) {
     const page = await openBoard();
@@ -328,7 +343,9 @@ const scenes = {
     await pause('end');
     await page.locator('#banner', { hasText: 'Not live' }).waitFor();
     await page.locator('#connection', { hasText: 'not live' }).waitFor();
-    assert.ok(!(await row(page, address).getByRole('button').isVisible()), 'nobody acts on old figures');
+    await page.locator('#status', { hasText: 'Not known' }).waitFor();
+    // Nobody acts on old figures.
+    await row(page, address).getByRole('button').waitFor({ state: 'hidden' });
     await picture(page, 'stale');
     assert.deepEqual(await page.evaluate(nameless), []);
     await pause('start');
