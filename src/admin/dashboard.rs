@@ -9,15 +9,12 @@
 //! The browser is told to run no other script, whatever a name or an error from an upstream may say; the page
 //! itself only ever sets text.
 
-use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::HeaderValue;
 use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
-use std::sync::Arc;
 
 use super::extract::{Parameters, Path};
 use super::problem::Problem;
-use crate::control::Control;
 
 /// What the page may do: run, draw and ask what is ours, and be shown in no frame.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
@@ -41,7 +38,7 @@ const ASSETS: [(&str, &str, &str); 9] = [
 ];
 
 /// `GET /` — the page.
-pub(super) async fn show(State(_): State<Arc<Control>>, parameters: Parameters) -> Result<Response, Problem> {
+pub(super) async fn show(parameters: Parameters) -> Result<Response, Problem> {
     parameters.finish()?;
     Ok(file("text/html; charset=utf-8", PAGE))
 }

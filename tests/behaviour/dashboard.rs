@@ -45,7 +45,7 @@ impl Browser {
 
     /// To the end; `pause` is called wherever the scene stops and waits.
     #[track_caller]
-    fn to_the_end(mut self, mut pause: impl FnMut(&str)) {
+    fn finish(mut self, mut pause: impl FnMut(&str)) {
         loop {
             let mut line = String::new();
             let bytes = self.output.read_line(&mut line).expect("its output");
@@ -85,7 +85,7 @@ fn script() -> Option<PathBuf> {
 #[track_caller]
 fn play(scene: &str, evener: &Evener, given: &Value) {
     if let Some(browser) = Browser::play(scene, evener.admin_address(), given) {
-        browser.to_the_end(|pause| panic!("a pause that nobody expected: {pause}"));
+        browser.finish(|pause| panic!("a pause that nobody expected: {pause}"));
     }
 }
 
@@ -250,7 +250,7 @@ fn figures_of_a_server_that_is_gone_are_called_old() {
     let mut evener = in_front_of(&[&origin], QUICK);
     let given = json!({ "address": origin.address() });
     let Some(browser) = Browser::play("stale", evener.admin_address(), &given) else { return };
-    browser.to_the_end(|pause| match pause {
+    browser.finish(|pause| match pause {
         "end" => evener.kill(),
         _ => evener.start_again(),
     });

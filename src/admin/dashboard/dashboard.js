@@ -256,7 +256,8 @@ function drawTroubles(live, judged) {
   }
   if (shown.length === 0) {
     const count = live.status.upstreams;
-    shown.push({ key: 'nothing', level: 'ok', word: 'Nothing', where: '', text: count === 1 ? 'The upstream serves.' : `All ${count} upstreams serve, or stand by.` });
+    if (isStale()) shown.push({ key: 'unknown', level: 'off', word: 'Not known', where: '', text: 'The server does not answer; when it did, nothing was.' });
+    else shown.push({ key: 'nothing', level: 'ok', word: 'Nothing', where: '', text: count === 1 ? 'The upstream serves.' : `All ${count} upstreams serve, or stand by.` });
   }
   list(
     byId('troubles'),
@@ -296,12 +297,18 @@ function troublesOf({ status, process }, judged) {
       add(`certificate ${listener.name} ${certificate.file}`, level, word, certificate.file, `The certificate for ${certificate.names.join(', ')} ${when}.`, days < 0 ? -1 : 6.5);
     }
   }
-  if (status.last_refusal) add('refusal', 'warn', 'Refused', 'configuration', `A change by ${status.last_refusal.who} was refused ${ago(status.last_refusal.at, now())}: ${status.last_refusal.reason}`, 6.6);
-  if (status.last_failed_upgrade) add('upgrade', 'warn', 'Failed', 'upgrade', `${ago(status.last_failed_upgrade.at, now())}: ${status.last_failed_upgrade.reason}`, 6.7);
+  if (status.last_refusal) add('refusal', 'warn', 'Refused', 'configuration', `A change by ${status.last_refusal.who} was refused ${ago(status.last_refusal.at, now())}: ${brief(status.last_refusal.reason)}`, 6.6);
+  if (status.last_failed_upgrade) add('upgrade', 'warn', 'Failed', 'upgrade', `${ago(status.last_failed_upgrade.at, now())}: ${brief(status.last_failed_upgrade.reason)}`, 6.7);
   if (status.guard) add('guard', 'off', 'Watched', 'configuration', 'A change is under guard: it is rolled back by itself when errors or latency rise.', 6.8);
   const files = process.open_files_max ? process.open_files / process.open_files_max : 0;
   if (files > 0.8) add('files', 'warn', 'Few left', 'process', `${process.open_files} of ${process.open_files_max} file descriptors are in use.`, 3.5);
   return troubles.sort((one, other) => one.rank - other.rank);
+}
+
+/** Of a report with a page of mistakes, the first and the sum. */
+function brief(reason) {
+  const lines = reason.trim().split('\n');
+  return lines.length > 2 ? `${lines[0]} … ${lines.at(-1)}` : reason;
 }
 
 function drawTiles({ status, latency_ms: latency }) {
