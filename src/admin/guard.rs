@@ -192,7 +192,12 @@ fn check_site(headers: &HeaderMap) -> Result<(), Refusal> {
     let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
     let origin = origin.to_str().unwrap_or_default();
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let is_ours = origin.strip_prefix("http://").is_some_and(|origin| origin.eq_ignore_ascii_case(host));
+    // Whether somebody put TLS in front of us only the browser knows, and it says whose page it is.
+    let scheme = if site == Some(b"same-origin") { "https://" } else { "http://" };
+    let is_ours = [scheme, "http://"]
+        .iter()
+        .filter_map(|scheme| origin.strip_prefix(scheme))
+        .any(|origin| origin.eq_ignore_ascii_case(host));
     if is_ours { Ok(()) } else { Err(cross_site(&format!("`Origin` is `{origin}`"))) }
 }
 

@@ -6,6 +6,7 @@
 //!                     └► auth.rs, audit.rs
 //! ```
 //!
+//! - `GET /`: the dashboard, `GET /v1/live`: what it draws
 //! - `GET /livez`, `/readyz`, and with a body `/health`, `/health/ready`
 //! - `GET /metrics` for Prometheus
 //! - `GET /v1/status`, `/v1/stats`, `/v1/stats/durations`, `/v1/stats/history?window=&step=&of=`
@@ -39,6 +40,7 @@ mod auth;
 mod brake;
 mod config;
 mod connection;
+mod dashboard;
 mod drain;
 mod durations;
 mod events;
@@ -53,6 +55,7 @@ mod history;
 mod impatient;
 mod infrastructure;
 mod lifecycle;
+mod live;
 mod member;
 mod metrics;
 mod monitoring;

@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, get, post};
+use axum::{Extension, Router};
 use http::Method;
 
 use super::auth::Access;
 use super::guard::{BODY_BYTES_MAX, Door, TEXT_BYTES_MAX, guard};
 use super::problem::Problem;
 use super::{
-    analytics, config, drain, durations, events, explain, guarded, health_check, history, infrastructure,
-    lifecycle, metrics, monitoring, next, openapi, overrides, plan, pool_edit, pools, reload, requests,
-    self_check, stats, stats_history, status, timeline, upgrade, upstream_edit,
+    analytics, config, dashboard, drain, durations, events, explain, guarded, health_check, history,
+    infrastructure, lifecycle, live, metrics, monitoring, next, openapi, overrides, plan, pool_edit, pools,
+    reload, requests, self_check, stats, stats_history, status, timeline, upgrade, upstream_edit,
 };
 use crate::control::Control;
 
@@ -35,6 +35,8 @@ const SECRET: Access = Access::Secret;
 /// Every path, what it wants of those who ask, and who answers there. HEAD goes where GET goes.
 pub(super) fn index() -> Vec<Resource> {
     vec![
+        ("/", OPEN, get(dashboard::show)),
+        ("/assets/{file}", OPEN, get(dashboard::asset)),
         ("/livez", OPEN, get(lifecycle::livez)),
         ("/readyz", OPEN, get(lifecycle::readyz)),
         ("/health", OPEN, get(lifecycle::health)),
@@ -55,6 +57,7 @@ pub(super) fn index() -> Vec<Resource> {
         ("/v1/config/rollback", GUARDED, post(history::roll_back)),
         ("/v1/overrides", GUARDED, get(overrides::list).delete(overrides::drop_all)),
         ("/v1/events", GUARDED, get(events::follow)),
+        ("/v1/live", GUARDED, get(live::follow).layer(Extension(Arc::<live::Feed>::default()))),
         ("/v1/pools", GUARDED, get(pools::list)),
         ("/v1/pools/{pool}", GUARDED, get(pools::show_pool).patch(pool_edit::patch)),
         (

@@ -6,6 +6,7 @@ use axum::extract::State;
 use serde::Serialize;
 
 use super::answer::Json;
+use super::auth::Identity;
 use super::config::path_of;
 use super::views::{Condition, Figures, HealthView, ListenerFigures, NamedAlarmView};
 use crate::config::CertificateConfig;
@@ -14,8 +15,30 @@ use crate::observe::utc;
 use crate::runtime::{Listener, Snapshot};
 
 /// `GET /v1/status`
-pub(super) async fn show(State(control): State<Arc<Control>>) -> Json<StatusView> {
-    Json(StatusView::of(&control))
+pub(super) async fn show(State(control): State<Arc<Control>>, you: Identity) -> Json<StatusForYou> {
+    Json(StatusForYou { status: StatusView::of(&control), you: you.into() })
+}
+
+#[derive(Serialize)]
+pub(super) struct StatusForYou {
+    #[serde(flatten)]
+    status: StatusView,
+    you: You,
+}
+
+/// Who asks, as the side port knows them.
+#[derive(Serialize)]
+struct You {
+    /// The token's name, or `loopback`.
+    name: String,
+    /// What the token allows.
+    scope: &'static str,
+}
+
+impl From<Identity> for You {
+    fn from(Identity { name, scope, .. }: Identity) -> Self {
+        Self { name: name.to_string(), scope: scope.word() }
+    }
 }
 
 #[derive(Serialize)]
@@ -104,7 +127,7 @@ impl ListenerView {
 }
 
 impl StatusView {
-    fn of(control: &Control) -> Self {
+    pub(super) fn of(control: &Control) -> Self {
         let runtime = control.runtime();
         let snapshot = runtime.snapshot();
         Self {

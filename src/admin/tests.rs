@@ -24,11 +24,14 @@ use tower::ServiceExt;
 use super::auth::{Access, Identity, Peer};
 use super::connection::AdminApp;
 use super::guard::{Door, guard};
+use super::views::LiveView;
 use super::{openapi, routes};
 use crate::config::{self, Scope};
 use crate::control::{Author, Change, Control, Happening, Start, Told};
 use crate::health::{Health, Mode, Transition};
-use crate::observe::{AdminRefusal, AttemptRecord, Detail, Facts, HeadText, Kept, Moment, Name, Reason};
+use crate::observe::{
+    AdminRefusal, AttemptRecord, Detail, Facts, HeadText, HistogramSnapshot, Kept, Moment, Name, Reason,
+};
 use crate::runtime::{LastCheck, Pool, Runtime, Tiers, Upstream};
 
 const TWO_POOLS: &str = r#"
@@ -311,6 +314,7 @@ fn concrete(path: &str) -> String {
         .replace("{address}", "127.0.0.1:9001")
         .replace("{generation}", "1")
         .replace("{request_id}", "abc")
+        .replace("{file}", "dashboard.js")
 }
 
 #[test]
@@ -699,7 +703,8 @@ async fn explain_says_when_no_route_takes_the_request() {
 async fn what_is_not_there_is_a_problem() {
     let api = Api::up(TWO_POOLS);
     for (path, kind) in [
-        ("/", "unknown_path"),
+        ("/v1", "unknown_path"),
+        ("/assets/nothing.js", "unknown_asset"),
         ("/v1/nothing", "unknown_path"),
         ("/v1/pools/", "unknown_path"),
         ("/livez/", "unknown_path"),
@@ -788,8 +793,12 @@ async fn writes_from_other_sites_are_refused() {
     ] {
         assert_eq!(api.ask(Method::POST, path, headers, "").await.expect(403).problem(), "cross_site");
     }
-    let ours = [("origin", "http://127.0.0.1:9900"), ("sec-fetch-site", "same-origin")];
-    api.ask(Method::POST, path, &ours, "").await.expect(409);
+    // The second is the dashboard behind a proxy that speaks TLS.
+    for scheme in ["http", "https"] {
+        let origin = format!("{scheme}://127.0.0.1:9900");
+        let ours = [("origin", origin.as_str()), ("sec-fetch-site", "same-origin")];
+        api.ask(Method::POST, path, &ours, "").await.expect(409);
+    }
     api.ask(Method::GET, "/livez", &[("sec-fetch-site", "cross-site")], "").await.expect(200);
 }
 
@@ -1508,6 +1517,22 @@ async fn writes_that_cannot_be_understood_are_refused() {
         assert_eq!(answer.problem(), kind, "{method} {path}");
     }
     assert_eq!(api.runtime().peek().generation, 1);
+}
+
+#[tokio::test]
+async fn figures_are_as_the_document_says() {
+    let api = Api::up(TWO_POOLS);
+    api.count_requests(7, 200);
+    api.count_requests(2, 503);
+    api.set_mode("app", 0, Mode::Drain);
+    let snapshot = api.runtime().snapshot();
+    let durations = HistogramSnapshot::merged(snapshot.routes().map(|route| route.metrics.duration()));
+    for lately in [None, Some(&durations)] {
+        let figures = serde_json::to_value(LiveView::of(&api.control, &snapshot, lately)).unwrap();
+        assert_fits(&figures, &schema("Live"), "Live");
+        let drained = &figures["pools"][0]["upstreams"][0];
+        assert_eq!((&drained["state"], &drained["why_not"]), (&"drain".into(), &"draining".into()));
+    }
 }
 
 #[tokio::test]

@@ -303,6 +303,13 @@ impl Events {
         Subscription { missed, since, receiver }
     }
 
+    /// Listens from the oldest event that is remembered.
+    pub fn subscribe_to_remembered(&self) -> Subscription {
+        let log = lock(&self.log);
+        let receiver = log.sender.as_ref().map(broadcast::Sender::subscribe);
+        Subscription { missed: 0, since: log.recent.clone(), receiver }
+    }
+
     /// Ends every subscription, behind what was told before: the process stops.
     pub fn close(&self) {
         lock(&self.log).sender = None;

@@ -38,6 +38,7 @@ pub use metrics::{
     AdminRefusal, ChangeOrigin, ChangeResult, Class, ConnectResult, GRPC_CODES, HandshakeResult,
     ListenerMetrics, Peak, PoolMetrics, ProcessMetrics, RetryReason, RouteMetrics, Tally, UpstreamMetrics,
 };
+pub use process::ProcessFigures;
 pub use process_log::{Format, init_log};
 pub use reason::Reason;
 pub use recent::{Recent, RecentMemory, RecentTimes, RecentTimesMemory, SAMPLE, WINDOW};

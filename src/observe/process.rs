@@ -5,24 +5,30 @@
 
 use std::fs;
 
+use serde::Serialize;
+
 /// Figures of this process, under the names that every Prometheus client library uses.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct ProcessFigures {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct ProcessFigures {
     /// User and system time, in seconds.
-    pub(super) cpu_seconds: Option<f64>,
+    pub cpu_seconds: Option<f64>,
     /// Seconds since 1970.
-    pub(super) start_time_seconds: Option<f64>,
-    pub(super) threads: Option<f64>,
-    pub(super) resident_bytes: Option<f64>,
-    pub(super) virtual_bytes: Option<f64>,
-    pub(super) open_files: Option<f64>,
+    pub start_time_seconds: Option<f64>,
+    /// How many, all together.
+    pub threads: Option<f64>,
+    /// Memory in use.
+    pub resident_bytes: Option<f64>,
+    /// Memory reserved.
+    pub virtual_bytes: Option<f64>,
+    /// Sockets among them.
+    pub open_files: Option<f64>,
     /// The soft limit.
-    pub(super) open_files_max: Option<f64>,
+    pub open_files_max: Option<f64>,
 }
 
 impl ProcessFigures {
     /// As of now.
-    pub(super) fn read() -> Self {
+    pub fn read() -> Self {
         let stat = read("/proc/self/stat").and_then(|text| Stat::parse(&text)).unwrap_or_default();
         let status = read("/proc/self/status").unwrap_or_default();
         Self {

@@ -92,8 +92,24 @@ pub(super) fn failed(error: &Error) -> Answer {
     if matches!(error.etype(), ErrorType::TLSHandshakeFailure) || told.contains("received fatal alert") {
         return Answer::Sick(format!("TLS: {}", tls_failure(&told)));
     }
-    let kind = error.etype().as_str();
+    let kind = words(error.etype());
     let h2 = error.root_cause().downcast_ref::<h2::Error>().map(ToString::to_string);
     let cause = cause.map(ToString::to_string).or(h2);
     Answer::Sick(cause.map_or_else(|| kind.to_owned(), |cause| format!("{kind}: {cause}")))
+}
+
+/// What went wrong, for people; the engine's own name where we have none.
+fn words(kind: &ErrorType) -> &str {
+    match kind {
+        ErrorType::ConnectRefused => "connection refused",
+        ErrorType::ConnectNoRoute => "no route to it",
+        ErrorType::ConnectTimedout => "cannot connect in time",
+        ErrorType::ConnectError => "cannot connect",
+        ErrorType::ConnectionClosed => "it closed the connection",
+        ErrorType::ReadTimedout => "no answer in time",
+        ErrorType::ReadError => "its answer broke off",
+        ErrorType::WriteTimedout | ErrorType::WriteError => "it does not take the request",
+        ErrorType::InvalidHTTPHeader => "its answer is not HTTP",
+        other => other.as_str(),
+    }
 }

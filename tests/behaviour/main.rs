@@ -18,6 +18,7 @@ mod cli;
 mod clients;
 mod config_api;
 mod crash;
+mod dashboard;
 mod events;
 mod explain;
 mod failover;

@@ -181,7 +181,7 @@ impl UpstreamFigures {
 }
 
 impl Latency {
-    fn of(times: &HistogramSnapshot) -> Self {
+    pub(super) fn of(times: &HistogramSnapshot) -> Self {
         if times.count == 0 {
             return Self::default();
         }

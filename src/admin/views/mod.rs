@@ -5,6 +5,7 @@
 mod alarm;
 mod figures;
 mod health;
+mod live;
 mod pick;
 mod pool;
 mod request;
@@ -16,6 +17,7 @@ use std::time::{Duration, SystemTime};
 pub(super) use alarm::{AlarmView, NamedAlarmView};
 pub(super) use figures::{Figures, ListenerFigures, PoolFigures, RouteFigures, UpstreamFigures, rate};
 pub(super) use health::{Condition, HealthView};
+pub(super) use live::LiveView;
 pub(super) use pick::{PickView, preview};
 pub(super) use pool::{PoolView, upstreams};
 pub(super) use request::{Epoch, RequestLine, RequestView, RouteTaken};

@@ -88,7 +88,7 @@ struct UpstreamLatency {
 }
 
 #[derive(Debug, Serialize)]
-struct CheckView {
+pub(super) struct CheckView {
     at: String,
     ok: bool,
     latency_ms: f64,
@@ -179,12 +179,12 @@ impl<'r> Sources<'r> {
         Self { start, overridden: running.overrides.iter().filter_map(about).collect() }
     }
 
-    fn of(&self, pool: &str, address: &str) -> &'static str {
+    pub(super) fn of(&self, pool: &str, address: &str) -> &'static str {
         if self.overridden.contains(&(pool, address)) { "override" } else { self.start }
     }
 }
 
-fn ejected_until(state: EjectionState, now: Duration) -> Option<String> {
+pub(super) fn ejected_until(state: EjectionState, now: Duration) -> Option<String> {
     match state {
         EjectionState::Ejected { until } => Some(utc(SystemTime::now() + until.saturating_sub(now))),
         EjectionState::In | EjectionState::Probation { .. } => None,

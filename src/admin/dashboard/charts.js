@@ -1,0 +1,150 @@
+// Lines over time. Small: one SVG each, with a legend that tells the latest values, or those under the pointer.
+
+import { clock, draw, dress, list, make, say } from './page.js';
+import { MEMORY_S } from './figures.js';
+
+const [WIDTH, HEIGHT] = [600, 130];
+/** At least so much time is shown. */
+const SPAN_MIN_S = 120;
+/** So many points are drawn at most, about one per pixel of a phone. */
+const POINTS_MAX = 300;
+
+export class Chart {
+  /** `unit` writes a value; `series` are `{ name, look, of(point) }`, `look` one of the classes of the style sheet. */
+  constructor(title, unit, series) {
+    Object.assign(this, { title, unit, series, pointed: null });
+    this.top = make('span', { class: 'axis high' });
+    this.ends = [make('span'), make('span')];
+    this.legend = make('ul', { class: 'legend' });
+    this.grid = draw('g');
+    this.marks = draw('g');
+    this.lines = draw('g');
+    this.svg = draw('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: 'none', role: 'img' }, this.grid, this.marks, this.lines);
+    for (const y of [0.5, HEIGHT / 2, HEIGHT - 0.5]) {
+      this.grid.append(draw('line', { x1: 0, x2: WIDTH, y1: y, y2: y, class: 'grid' }));
+    }
+    this.cursor = draw('line', { y1: 0, y2: HEIGHT, class: 'cursor', visibility: 'hidden' });
+    this.svg.append(this.cursor);
+    const at = make('p', { class: 'axis times', 'aria-hidden': 'true' }, ...this.ends);
+    this.element = make('figure', { class: 'card chart' }, make('figcaption', {}, make('h3', {}, title), this.legend), make('div', { class: 'plot' }, this.top, this.svg), at);
+    this.svg.addEventListener('pointermove', (event) => this.#point(event));
+    this.svg.addEventListener('pointerleave', () => this.#point(null));
+  }
+
+  update(points, marks, series = this.series) {
+    this.series = series;
+    const last = points.at(-1)?.seconds ?? 0;
+    const first = Math.min(points[0]?.seconds ?? last, last - SPAN_MIN_S);
+    this.from = Math.max(first, last - MEMORY_S);
+    this.to = last;
+    this.points = thin(points.filter((point) => point.seconds >= this.from));
+    const values = this.points.flatMap((point) => series.map((one) => one.of(point) ?? 0));
+    this.most = nice(Math.max(0, ...values));
+    say(this.top, this.unit(this.most));
+    say(this.ends[0], clock(this.from * 1000));
+    say(this.ends[1], clock(this.to * 1000));
+    this.#draw(marks.filter((mark) => mark.seconds >= this.from && mark.seconds <= this.to));
+    this.#tell();
+  }
+
+  #x(seconds) {
+    return ((seconds - this.from) / Math.max(1, this.to - this.from)) * WIDTH;
+  }
+
+  #draw(marks) {
+    const indexed = this.series.map((series, index) => ({ ...series, index }));
+    list(
+      this.lines,
+      indexed,
+      (series) => series.name,
+      (series) => draw('path', { fill: 'none', 'vector-effect': 'non-scaling-stroke', class: series.look }),
+      (path, series) => {
+        dress(path, series.look);
+        path.setAttribute('d', this.#path(series.of));
+      },
+    );
+    list(
+      this.marks,
+      marks,
+      (mark) => mark.key,
+      (mark) => draw('line', { y1: 0, y2: HEIGHT, class: `mark ${mark.level}`, 'vector-effect': 'non-scaling-stroke' }, draw('title', {}, mark.text)),
+      (line, mark) => {
+        const x = this.#x(mark.seconds).toFixed(1);
+        line.setAttribute('x1', x);
+        line.setAttribute('x2', x);
+      },
+    );
+  }
+
+  #path(of) {
+    let [path, isOn] = ['', false];
+    for (const point of this.points) {
+      const value = of(point);
+      if (value === null || value === undefined) {
+        isOn = false;
+        continue;
+      }
+      const y = HEIGHT - 1 - (value / this.most) * (HEIGHT - 2);
+      path += `${isOn ? 'L' : 'M'}${this.#x(point.seconds).toFixed(1)} ${y.toFixed(1)}`;
+      // A point alone is a dot.
+      if (!isOn) path += 'h0.1';
+      isOn = true;
+    }
+    return path;
+  }
+
+  #point(event) {
+    const box = this.svg.getBoundingClientRect();
+    this.pointed = event ? this.from + ((event.clientX - box.left) / box.width) * (this.to - this.from) : null;
+    this.#tell();
+  }
+
+  /** The legend: values now, or where the pointer is. */
+  #tell() {
+    const shown = this.pointed === null ? this.points?.at(-1) : nearest(this.points, this.pointed);
+    if (this.pointed !== null && shown) {
+      const x = this.#x(shown.seconds).toFixed(1);
+      this.cursor.setAttribute('x1', x);
+      this.cursor.setAttribute('x2', x);
+    }
+    this.cursor.setAttribute('visibility', this.pointed === null ? 'hidden' : 'visible');
+    const values = this.series.map((series) => [series, shown ? series.of(shown) : null]);
+    list(
+      this.legend,
+      values,
+      ([series]) => series.name,
+      ([series]) => make('li', {}, draw('svg', { viewBox: '0 0 18 8', class: 'key', 'aria-hidden': 'true' }, draw('path', { d: 'M0 4H18', class: series.look })), make('span', { class: 'name' }, `${series.name} `), make('b')),
+      (item, [series, value]) => {
+        dress(item.firstChild.firstChild, series.look);
+        say(item.lastChild, value === null || value === undefined ? '–' : this.unit(value));
+      },
+    );
+    const words = values.map(([series, value]) => `${series.name} ${value === null || value === undefined ? 'unknown' : this.unit(value)}`);
+    this.svg.setAttribute('aria-label', `${this.title}, now: ${words.join(', ') || 'none'}`);
+  }
+}
+
+function nearest(points, seconds) {
+  return points.reduce((best, point) => (Math.abs(point.seconds - seconds) < Math.abs(best.seconds - seconds) ? point : best), points[0]);
+}
+
+/** Fewer points, of several the one with the highest rate of errors, or else latency: what matters is not hidden. */
+function thin(points) {
+  const step = Math.ceil(points.length / POINTS_MAX);
+  if (step <= 1) return points;
+  const kept = [];
+  for (let index = points.length - 1; index >= 0; index -= step) {
+    const some = points.slice(Math.max(0, index - step + 1), index + 1);
+    kept.push(some.reduce((worst, point) => (badness(point) > badness(worst) ? point : worst), some.at(-1)));
+  }
+  return kept.reverse();
+}
+
+const badness = (point) => (point.rate === undefined ? Infinity : (point.errors ?? 0) * 1e9 + (point.p99 ?? 0));
+
+/** The next of 1, 2, 5, 10, 20 … */
+function nice(value) {
+  if (value <= 0) return 1;
+  const power = 10 ** Math.floor(Math.log10(value));
+  return [1, 2, 5, 10].map((factor) => factor * power).find((step) => step >= value * 0.999);
+}

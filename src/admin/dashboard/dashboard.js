@@ -1,0 +1,481 @@
+// The page: hears the server, and draws what it hears.
+
+import { Chart } from './charts.js';
+import { Figures, isError } from './figures.js';
+import { Refused, STALE_AFTER_MS, Stream, ask, token } from './server.js';
+import { actions, speak } from './actions.js';
+import { ago, isSick, judge } from './verdicts.js';
+import { drawPools } from './pools.js';
+import { byId, bytes, capital, clock, dress, duration, facts, list, make, milliseconds, number, plural, say, share, show } from './page.js';
+
+/** Troubles that are listed; of more, the number is told. */
+const TROUBLES_MAX = 12;
+/** Events that are kept, and that are shown at first. */
+const EVENTS_MAX = 256;
+const EVENTS_SHOWN = 20;
+/** A certificate that ends within this time is trouble. */
+const CERTIFICATE_DAYS = 21;
+/** Sick ones are spoken of at most so often. */
+const SPEAK_MS = 10_000;
+/** Lines for reasons: more are not told apart. */
+const REASONS_MAX = 5;
+
+const figures = new Figures();
+const events = [];
+let you = null;
+let heardAt = 0;
+let trouble = null;
+let version = null;
+let differs = { of: null, list: [] };
+let eventsShown = EVENTS_SHOWN;
+let knownSick = null;
+let spokenAt = 0;
+
+const isStale = () => Date.now() - heardAt > STALE_AFTER_MS;
+const acts = actions({ scope: () => you?.scope ?? 'read', isStale, figures });
+const now = () => Date.parse(figures.now.at) + (Date.now() - heardAt);
+
+const perSecond = (value) => `${number(value)}/s`;
+const rateChart = new Chart('Requests per second', perSecond, [
+  { name: 'requests', look: 'line a', of: (point) => point.rate },
+  { name: 'errors', look: 'line bad', of: (point) => point.errors },
+]);
+const latencyChart = new Chart('Latency', milliseconds, [
+  { name: '50 %', look: 'line a', of: (point) => point.p50 },
+  { name: '90 %', look: 'line b', of: (point) => point.p90 },
+  { name: '99 %', look: 'line c', of: (point) => point.p99 },
+]);
+const reasonChart = new Chart('Failed and refused, by reason', perSecond, []);
+byId('charts').append(rateChart.element, latencyChart.element, reasonChart.element);
+
+const stream = new Stream(hear, lose);
+
+// Hearing.
+
+function hear(kind, data) {
+  if (kind === 'figures') {
+    figures.take(data);
+    heardAt = Date.now();
+    trouble = null;
+    open();
+    draw();
+  } else if (kind === 'missed') {
+    note({ at: new Date().toISOString(), kind, missed: data.missed });
+  } else {
+    note({ ...data, kind });
+  }
+}
+
+function note(event) {
+  events.unshift({ ...event, key: `${event.at} ${note.count++}` });
+  events.length = Math.min(events.length, EVENTS_MAX);
+  if (figures.now) drawEvents();
+}
+note.count = 0;
+
+function lose(error, pause) {
+  if (pause === null) {
+    you = null;
+    askForToken(error);
+    return;
+  }
+  // A stream that ended in order is opened again at once.
+  trouble = error;
+  if (figures.now) draw();
+  else drawConnection();
+}
+
+async function learnWho() {
+  try {
+    you = (await ask('/v1/status')).you;
+  } catch (error) {
+    if (error instanceof Refused && error.status === 401) lose(error, null);
+    return;
+  }
+  remember();
+  if (figures.now) draw();
+}
+
+/** What the server remembers of the last hour, where it does. */
+async function remember() {
+  try {
+    figures.remember(pointsOf(await ask('/v1/stats/history?window=1h&step=10s&of=total')));
+  } catch {
+    // Then the lines begin now.
+  }
+}
+
+function pointsOf({ period, series }) {
+  return series.map((step) => ({
+    seconds: Date.parse(step.at) / 1000 + period.step_seconds,
+    rate: step.requests_per_second ?? undefined,
+    errors: step.requests_per_second === null ? undefined : (step.errors ?? 0) / period.step_seconds,
+    p50: step.latency_ms.p50,
+    p90: step.latency_ms.p90,
+    p99: step.latency_ms.p99,
+  }));
+}
+
+// The door.
+
+function askForToken(error) {
+  stream.close();
+  show(byId('board'), false);
+  show(byId('banner'), false);
+  show(byId('gate'), true);
+  show(byId('forget'), false);
+  drawStatus('off', 'A token is needed');
+  say(byId('connection'), 'not connected');
+  say(byId('you'), '');
+  const isFirst = !token.get();
+  say(byId('gate-said'), isFirst ? 'This side port shows itself to those with a token only.' : `${capital(error.message)}. ${capital(error.help)}.`);
+  dress(byId('gate-said'), isFirst ? '' : 'refused');
+  byId('token').focus();
+}
+
+byId('gate').addEventListener('submit', (event) => {
+  event.preventDefault();
+  token.set(byId('token').value.trim());
+  byId('token').value = '';
+  begin();
+});
+
+byId('forget').addEventListener('click', () => {
+  token.forget();
+  location.reload();
+});
+
+document.addEventListener('visibilitychange', () => {
+  // What was missed meanwhile.
+  if (document.visibilityState === 'visible' && figures.now && isStale()) remember();
+});
+
+function begin() {
+  stream.open();
+  learnWho();
+}
+
+function open() {
+  show(byId('gate'), false);
+  show(byId('board'), true);
+  show(byId('forget'), token.get() !== null);
+  if (!you) learnWho.once ??= learnWho();
+}
+
+// Drawing.
+
+function draw() {
+  const live = figures.now;
+  const judged = live.pools.map((pool) => ({ pool, verdicts: judge(pool, figures, now()) }));
+  drawConnection();
+  drawTop(live, judged);
+  drawTroubles(live, judged);
+  drawTiles(live);
+  drawCharts();
+  drawPools(judged, now(), acts);
+  drawConfiguration(live.status);
+  drawListeners(live.status);
+  drawProcess(live);
+  drawEvents();
+}
+
+function drawConnection() {
+  if (!figures.now) {
+    if (trouble) banner(`No answer from the server${trouble instanceof Refused ? `: ${trouble.message}. ${trouble.help}` : ''}. Trying again.`);
+    return;
+  }
+  const isOld = isStale();
+  document.body.classList.toggle('stale', isOld);
+  say(byId('connection'), isOld ? '✕ not live' : '✓ live');
+  dress(byId('connection'), isOld ? 'bad' : 'ok');
+  say(byId('you'), you ? `as ${you.name} (${you.scope})` : '');
+  const why = trouble instanceof Refused ? ` The server says: ${trouble.message}. ${capital(trouble.help)}.` : '';
+  if (isOld) banner(`Not live: these figures are of ${clock(figures.now.at)}. The server does not answer; trying again by itself.${why}`);
+  else if (version !== null && version !== figures.now.status.version) banner(`Evener is now ${figures.now.status.version}, and this page is of ${version}. Reload it.`);
+  else show(byId('banner'), false);
+}
+
+function banner(text) {
+  say(byId('banner'), text);
+  show(byId('banner'), true);
+}
+
+const CONDITIONS = {
+  ok: ['ok', '✓ All is well'],
+  degraded: ['warn', '▲ Degraded'],
+  down: ['bad', '✕ Nobody serves'],
+  starting: ['off', '‖ Starting'],
+  draining: ['off', '‖ Draining'],
+};
+
+function drawTop({ status }, judged) {
+  version ??= status.version;
+  const sick = judged.flatMap(({ verdicts }) => verdicts.filter(isSick));
+  const [level, word] = CONDITIONS[status.status] ?? ['warn', status.status];
+  const isWorse = status.status === 'ok' && sick.length > 0;
+  const count = sick.length > 0 ? `: ${sick.length} of ${plural(status.upstreams, 'upstream')} sick` : '';
+  if (isStale()) drawStatus('off', '? Not known');
+  else drawStatus(isWorse ? 'warn' : level, `${isWorse ? '▲ Degraded' : word}${count}`);
+  say(byId('about'), `${status.version} · up ${duration(status.uptime_seconds)} · generation ${status.generation} · ${plural(status.pools, 'pool')}, ${plural(status.upstreams, 'upstream')}`);
+  const title = isStale() ? '? Evener' : sick.length > 0 ? `✕ ${sick.length} sick · Evener` : 'Evener';
+  if (document.title !== title) document.title = title;
+  announce(sick);
+}
+
+function drawStatus(level, text) {
+  const badge = byId('status').firstElementChild;
+  dress(badge, `badge ${level}`);
+  say(badge, text);
+}
+
+/** Whoever listens hears what changed, not every figure. */
+function announce(sick) {
+  const names = new Map(sick.map((verdict) => [`${verdict.pool.name} ${verdict.upstream.address}`, verdict]));
+  if (knownSick === null) {
+    knownSick = names;
+    return;
+  }
+  if (Date.now() - spokenAt < SPEAK_MS) return;
+  const fell = [...names].filter(([name, verdict]) => knownSick.get(name)?.kind !== verdict.kind);
+  const rose = [...knownSick.keys()].filter((name) => !names.has(name));
+  knownSick = names;
+  if (fell.length + rose.length === 0) return;
+  spokenAt = Date.now();
+  const words = fell.slice(0, 3).map(([name, verdict]) => `${name} is ${verdict.word.toLowerCase()}`);
+  if (fell.length > 3) words.push(`and ${fell.length - 3} more`);
+  if (rose.length > 0) words.push(rose.length === 1 ? `${rose[0]} is well again` : `${rose.length} are well again`);
+  speak(`${words.join(', ')}.`);
+}
+
+function drawTroubles(live, judged) {
+  const all = troublesOf(live, judged);
+  const shown = all.slice(0, TROUBLES_MAX);
+  if (all.length > shown.length) {
+    const left = all.length - shown.length;
+    shown.push({ key: 'more', level: all[TROUBLES_MAX].level, word: `${left} more`, where: '', text: 'See the pools below.' });
+  }
+  if (shown.length === 0) {
+    const count = live.status.upstreams;
+    if (isStale()) shown.push({ key: 'unknown', level: 'off', word: 'Not known', where: '', text: 'The server does not answer; when it did, nothing was.' });
+    else shown.push({ key: 'nothing', level: 'ok', word: 'Nothing', where: '', text: count === 1 ? 'The upstream serves.' : `All ${count} upstreams serve, or stand by.` });
+  }
+  list(
+    byId('troubles'),
+    shown,
+    (one) => one.key,
+    () => make('li', {}, make('span', { class: 'badge' }), make('b', { class: 'where' }), make('span', { class: 'text' })),
+    (item, one) => {
+      const symbol = { bad: '✕', warn: '▲', off: '‖', ok: '✓' }[one.level];
+      dress(item, one.level);
+      dress(item.children[0], `badge ${one.level}`);
+      say(item.children[0], `${symbol} ${one.word}`);
+      say(item.children[1], one.where);
+      say(item.children[2], one.text);
+    },
+  );
+}
+
+/** What a person should know, worst first. */
+function troublesOf({ status, process }, judged) {
+  const troubles = [];
+  const add = (key, level, word, where, text, rank) => troubles.push({ key, level, word, where, text, rank });
+  for (const { pool, verdicts } of judged) {
+    if (pool.eligible === 0) add(`pool ${pool.name}`, 'bad', 'Nobody serves', `pool ${pool.name}`, 'Every request to it is refused with 503.', -2);
+    for (const verdict of verdicts) {
+      if (verdict.kind === 'ok' || verdict.kind === 'backup') continue;
+      const key = `upstream ${pool.name} ${verdict.upstream.address}`;
+      add(key, verdict.level, verdict.word, `${pool.name} / ${verdict.upstream.address}`, verdict.why, verdict.rank);
+    }
+    if (pool.waiting > 0) add(`queue ${pool.name}`, 'warn', 'Waiting', `pool ${pool.name}`, `${pool.waiting} of at most ${pool.waiting_max} requests wait for room.`, 4);
+  }
+  for (const listener of status.listeners) {
+    for (const certificate of listener.certificates) {
+      const days = (Date.parse(certificate.not_after) - now()) / 86_400_000;
+      if (days > CERTIFICATE_DAYS) continue;
+      const [level, word] = days < 0 ? ['bad', 'Expired'] : ['warn', 'Ends soon'];
+      const when = days < 0 ? `ended ${ago(certificate.not_after, now())}` : `ends in ${duration(days * 86_400)}`;
+      add(`certificate ${listener.name} ${certificate.file}`, level, word, certificate.file, `The certificate for ${certificate.names.join(', ')} ${when}.`, days < 0 ? -1 : 6.5);
+    }
+  }
+  if (status.last_refusal) add('refusal', 'warn', 'Refused', 'configuration', `A change by ${status.last_refusal.who} was refused ${ago(status.last_refusal.at, now())}: ${brief(status.last_refusal.reason)}`, 6.6);
+  if (status.last_failed_upgrade) add('upgrade', 'warn', 'Failed', 'upgrade', `${ago(status.last_failed_upgrade.at, now())}: ${brief(status.last_failed_upgrade.reason)}`, 6.7);
+  if (status.guard) add('guard', 'off', 'Watched', 'configuration', 'A change is under guard: it is rolled back by itself when errors or latency rise.', 6.8);
+  const files = process.open_files_max ? process.open_files / process.open_files_max : 0;
+  if (files > 0.8) add('files', 'warn', 'Few left', 'process', `${process.open_files} of ${process.open_files_max} file descriptors are in use.`, 3.5);
+  return troubles.sort((one, other) => one.rank - other.rank);
+}
+
+/** Of a report with a page of mistakes, the first and the sum. */
+function brief(reason) {
+  const lines = reason.trim().split('\n');
+  return lines.length > 2 ? `${lines[0]} … ${lines.at(-1)}` : reason;
+}
+
+function drawTiles({ status, latency_ms: latency }) {
+  const recent = figures.total.recent();
+  const connections = status.listeners.reduce((sum, listener) => sum + listener.connections, 0);
+  facts(byId('tiles'), [
+    ['Requests', recent ? perSecond(recent.rate) : '–'],
+    ['Errors', recent ? share(recent.errorRate) : '–', recent?.errors > 0 ? 'hot' : ''],
+    ['Latency, median', milliseconds(latency?.p50)],
+    ['Latency, 99 %', milliseconds(latency?.p99)],
+    ['In flight', number(status.totals.in_flight)],
+    ['Connections', number(connections)],
+  ]);
+}
+
+function drawCharts() {
+  const marks = events.filter((event) => levelOf(event)).map((event) => ({
+    key: event.key,
+    seconds: Date.parse(event.at) / 1000,
+    level: levelOf(event),
+    text: sentence(event),
+  }));
+  rateChart.update(figures.points, marks);
+  latencyChart.update(figures.points, marks);
+  const reasons = figures.reasons().slice(0, REASONS_MAX);
+  const series = reasons.map((reason, index) => ({
+    name: reason,
+    look: `line ${isError(reason) ? 'bad' : 'a'} dash${index}`,
+    of: (point) => (point.rate === undefined ? undefined : (point.reasons?.[reason] ?? 0)),
+  }));
+  const none = [{ name: 'none', look: 'line a', of: (point) => (point.rate === undefined ? undefined : 0) }];
+  reasonChart.update(figures.points, marks, series.length > 0 ? series : none);
+}
+
+// What happened.
+
+function levelOf(event) {
+  if (event.kind === 'health') return event.to === 'up' ? 'ok' : 'bad';
+  if (event.kind === 'ejection' || event.kind === 'alarm') return 'warn';
+  if (event.kind === 'config' || event.kind === 'guard' || event.kind === 'state' || event.kind === 'upgrade') return 'off';
+  return null;
+}
+
+function sentence(event) {
+  const where = event.upstream ? `${event.pool} / ${event.upstream}` : (event.pool ?? '');
+  switch (event.kind) {
+    case 'health':
+      return `${where} is ${event.to}${event.error ? `: ${event.error}` : ''}`;
+    case 'config': {
+      const why = event.why ? ` (${event.why})` : '';
+      if (event.result === 'refused') return `Refused: ${event.what} by ${event.who}${why}: ${event.reason ?? ''}`;
+      return `Generation ${event.generation}: ${event.what} by ${event.who}${why}`;
+    }
+    case 'ejection':
+    case 'state':
+      return `${where}: ${event.from} → ${event.to}${event.cause ? `: ${event.cause}` : ''}`;
+    case 'missed':
+      return `${plural(event.missed, 'event')} came too fast to be told`;
+    default: {
+      const said = Object.entries(event).filter(([name, value]) => !['at', 'kind', 'key', 'pool', 'upstream'].includes(name) && (typeof value === 'string' || typeof value === 'number'));
+      return [capital(event.kind), where, said.map(([name, value]) => `${name.replaceAll('_', ' ')} ${value}`).join(', ')].filter(Boolean).join(' · ');
+    }
+  }
+}
+
+function drawEvents() {
+  const shown = events.slice(0, eventsShown);
+  list(
+    byId('events'),
+    shown.length > 0 ? shown : [{ key: 'none', kind: 'none' }],
+    (event) => event.key,
+    (event) =>
+      event.kind === 'none'
+        ? make('li', { class: 'muted' }, 'Nothing yet, since this process runs.')
+        : make('li', { class: levelOf(event) ?? '' }, make('time', { datetime: event.at }, clock(event.at)), make('span', {}, sentence(event))),
+    () => {},
+  );
+  show(byId('more-events'), events.length > eventsShown);
+}
+
+byId('more-events').addEventListener('click', () => {
+  eventsShown += 50;
+  drawEvents();
+});
+
+// The rest.
+
+function drawConfiguration(status) {
+  facts(byId('config'), [
+    ['Generation', String(status.generation)],
+    ['File', status.config ?? 'none: started by arguments'],
+    ['Overrides', String(status.overrides)],
+  ]);
+  show(byId('rollback'), acts.mayWrite());
+  const stamp = `${status.generation} ${status.overrides}`;
+  if (differs.of !== stamp) {
+    differs = { of: stamp, list: status.overrides > 0 ? null : [] };
+    if (status.overrides > 0) learnOverrides(stamp);
+    else drawOverrides();
+  }
+}
+
+async function learnOverrides(stamp) {
+  try {
+    const { overrides } = await ask('/v1/overrides');
+    if (differs.of === stamp) differs.list = overrides;
+    drawOverrides();
+  } catch {
+    // With the next figures again.
+    differs.of = null;
+  }
+}
+
+const text = (value) => (value === null || value === undefined ? 'nothing' : typeof value === 'object' ? JSON.stringify(value) : String(value));
+
+function drawOverrides() {
+  const parent = byId('overrides');
+  if (differs.list.length === 0) {
+    parent.replaceChildren(make('p', { class: 'muted' }, 'Nothing: what runs is what the file says.'));
+    return;
+  }
+  const items = differs.list.slice(0, 100).map((one) => {
+    const where = one.upstream ? `${one.pool} / ${one.upstream}` : one.pool;
+    const whatItSays = `${one.setting} is ${text(one.value)}; the file says ${text(one.file)}`;
+    return make('li', {}, make('b', {}, where), ` ${whatItSays} `, make('span', { class: 'muted' }, `by ${one.by}, ${clock(one.at)}`));
+  });
+  if (differs.list.length > items.length) items.push(make('li', {}, `and ${differs.list.length - items.length} more`));
+  parent.replaceChildren(make('ul', { class: 'plain', 'aria-labelledby': 'overrides-title' }, ...items));
+}
+
+function drawListeners(status) {
+  list(
+    byId('listeners'),
+    status.listeners,
+    (listener) => listener.name,
+    (listener) => make('li', {}, make('b', {}, listener.name), make('span', { class: 'about' }), make('ul', { class: 'plain' })),
+    (item, listener) => {
+      const sockets = listener.upgraded_connections > 0 ? `, of them ${plural(listener.upgraded_connections, 'WebSocket')}` : '';
+      say(item.children[1], ` ${listener.address} · ${plural(listener.connections, 'connection')}${sockets}`);
+      const tls = listener.certificates.map((certificate) => ({ ...certificate, days: (Date.parse(certificate.not_after) - now()) / 86_400_000 }));
+      list(item.children[2], tls, (one) => one.file, () => make('li'), (line, one) => {
+        dress(line, one.days < 0 ? 'bad' : one.days < CERTIFICATE_DAYS ? 'warn' : '');
+        say(line, `${one.names.join(', ')}: ${one.days < 0 ? 'ended' : 'ends'} ${new Date(one.not_after).toLocaleDateString()} (${one.days < 0 ? ago(one.not_after, now()) : `in ${duration(one.days * 86_400)}`})`);
+      });
+    },
+  );
+}
+
+function drawProcess({ status, process }) {
+  const before = drawProcess.before;
+  drawProcess.before = { seconds: now() / 1000, cpu: process.cpu_seconds };
+  const cpu = before && process.cpu_seconds !== null && now() / 1000 > before.seconds ? (process.cpu_seconds - before.cpu) / (now() / 1000 - before.seconds) : null;
+  if (cpu !== null) drawProcess.cpu = drawProcess.cpu === undefined ? cpu : drawProcess.cpu * 0.8 + cpu * 0.2;
+  facts(byId('process'), [
+    ['CPU', drawProcess.cpu === undefined ? '–' : `${number(Math.max(0, drawProcess.cpu))} cores`],
+    ['Memory', bytes(process.resident_bytes)],
+    ['Open files', process.open_files === null ? null : `${process.open_files}${process.open_files_max ? ` of ${number(process.open_files_max)}` : ''}`],
+    ['Threads', process.threads === null ? null : String(process.threads)],
+    ['Process', `${status.pid}`],
+    ['Program', status.executable],
+  ]);
+}
+
+byId('rollback').addEventListener('click', () => acts.rollBack());
+for (const control of ['find', 'sick']) byId(control).addEventListener('input', () => figures.now && draw());
+document.addEventListener('redraw', () => figures.now && draw());
+// While nothing comes, ages grow and the banner appears.
+setInterval(() => figures.now && isStale() && draw(), 1_000);
+
+begin();

@@ -1,0 +1,173 @@
+// A card per pool, a row per upstream; of many, the sick ones first and the others on demand.
+
+import { ago, isSick } from './verdicts.js';
+import { byId, dress, list, make, milliseconds, number, plural, say, share, show } from './page.js';
+
+/** Of a pool with more upstreams than this, the rest is folded. */
+const ROWS = 10;
+/** So many more at a time. */
+const ROWS_MORE = 50;
+/** Likewise for pools. */
+const POOLS = 12;
+
+const COLUMNS = ['Upstream', 'State', 'In flight', 'Requests/s', 'Errors', 'Latency', 'Share', 'Last check', ''];
+
+/** How much is unfolded, by pool. */
+const unfolded = new Map();
+let poolsShown = POOLS;
+
+/** `judged` are pools with their verdicts; `acts` says what the viewer may do, and does it. */
+export function drawPools(judged, now, acts) {
+  const wanted = byId('find').value.trim().toLowerCase();
+  const isSickOnly = byId('sick').checked;
+  const cards = judged.map((one) => ({ ...one, found: find(one, wanted, isSickOnly) }));
+  const isSearching = wanted !== '' || isSickOnly;
+  const shown = isSearching ? cards.filter((card) => card.found.length > 0) : cards;
+  // Pools in trouble first; among equals the order of the configuration.
+  shown.sort((one, other) => severity(other) - severity(one));
+  const found = shown.reduce((sum, card) => sum + card.found.length, 0);
+  say(byId('found'), isSearching ? `${plural(found, 'upstream')} found` : '');
+  const parent = byId('pools');
+  list(parent, shown.slice(0, poolsShown), (card) => card.pool.name, (card) => newCard(card, acts), (element, card) => {
+    element.drawn(card, now, isSearching);
+  });
+  drawMore(parent, shown.length);
+}
+
+function drawMore(parent, count) {
+  parent.more ??= make('button', { type: 'button', onclick: () => ((poolsShown += POOLS), parent.more.again()) });
+  parent.more.again = () => document.dispatchEvent(new Event('redraw'));
+  if (!parent.more.isConnected) parent.after(parent.more);
+  show(parent.more, count > poolsShown);
+  say(parent.more, `Show more of ${count} pools`);
+}
+
+function severity({ pool, verdicts }) {
+  if (pool.eligible === 0) return 1e6;
+  return verdicts.reduce((sum, verdict) => sum + (verdict.level === 'bad' ? 100 : verdict.level === 'warn' ? 1 : 0), 0);
+}
+
+function find({ pool, verdicts }, wanted, isSickOnly) {
+  const matches = (verdict) =>
+    [pool.name, verdict.upstream.address, verdict.word, verdict.kind].some((text) => text.toLowerCase().includes(wanted));
+  return verdicts
+    .filter((verdict) => (!isSickOnly || verdict.kind !== 'ok') && (wanted === '' || matches(verdict)))
+    .sort((one, other) => one.rank - other.rank);
+}
+
+function newCard({ pool }, acts) {
+  const id = `pool-${newCard.count++}`;
+  const title = make('h3', { id }, pool.name);
+  const eligible = make('span', { class: 'badge' });
+  const about = make('p', { class: 'muted about' });
+  const check = make('button', { type: 'button', onclick: () => acts.check(pool.name) }, 'Check health now');
+  const strategy = make('button', { type: 'button', onclick: () => acts.strategy(pool.name) }, 'Strategy …');
+  check.setAttribute('aria-label', `Check health of ${pool.name} now`);
+  strategy.setAttribute('aria-label', `Strategy of ${pool.name} …`);
+  const rows = make('tbody', { role: 'rowgroup' });
+  const head = COLUMNS.map((name) => make('th', { scope: 'col', role: 'columnheader' }, name === '' ? make('span', { class: 'unseen' }, 'Actions') : name));
+  const table = make('table', { role: 'table', 'aria-labelledby': id }, make('thead', { role: 'rowgroup' }, make('tr', { role: 'row' }, ...head)), rows);
+  const more = make('button', { type: 'button' });
+  const less = make('button', { type: 'button' }, 'Fold');
+  const unfold = (count) => {
+    unfolded.set(pool.name, count);
+    document.dispatchEvent(new Event('redraw'));
+  };
+  more.addEventListener('click', () => unfold((unfolded.get(pool.name) ?? ROWS) + ROWS_MORE));
+  less.addEventListener('click', () => unfold(ROWS));
+  const foot = make('p', { class: 'foot' }, more, ' ', less);
+  const card = make('section', { class: 'card pool', 'aria-labelledby': id }, make('div', { class: 'bar' }, title, eligible, about, make('span', { class: 'buttons' }, check, strategy)), table, foot);
+  card.drawn = (now, time, isSearching) => {
+    drawHead(now, { eligible, about });
+    show(check, acts.mayOperate() && now.pool.health_check !== null);
+    show(strategy, acts.mayWrite());
+    const most = Math.max(unfolded.get(pool.name) ?? ROWS, isSearching ? ROWS_MORE : 0);
+    const shown = now.found.slice(0, most);
+    list(rows, shown, (verdict) => verdict.upstream.address, (verdict) => newRow(verdict, acts), (row, verdict) => row.drawn(verdict, time));
+    const left = now.found.length - shown.length;
+    show(more, left > 0);
+    show(less, most > ROWS && now.found.length > ROWS && !isSearching);
+    say(more, `Show ${Math.min(left, ROWS_MORE)} more of ${plural(now.found.length, 'upstream')}`);
+  };
+  return card;
+}
+newCard.count = 0;
+
+function drawHead({ pool, verdicts }, { eligible, about }) {
+  const count = pool.upstreams.length;
+  const level = pool.eligible === 0 ? 'bad' : verdicts.some(isSick) ? 'warn' : 'ok';
+  const symbol = { bad: '✕', warn: '▲', ok: '✓' }[level];
+  dress(eligible, `badge ${level}`);
+  say(eligible, `${symbol} ${pool.eligible} of ${count} eligible`);
+  const rate = verdicts.reduce((sum, verdict) => sum + (verdict.recent?.rate ?? 0), 0);
+  const flying = verdicts.reduce((sum, verdict) => sum + verdict.upstream.in_flight, 0);
+  const waiting = pool.waiting > 0 ? ` · ${pool.waiting} waiting for room` : '';
+  const unchecked = pool.health_check === null ? ' · no health checks' : '';
+  say(about, `${pool.strategy} · ${number(rate)} requests/s · ${flying} in flight${waiting}${unchecked}`);
+}
+
+function newRow({ pool, upstream }, acts) {
+  const cell = (label, ...children) => make('td', { role: 'cell', 'data-label': label }, ...children);
+  const address = make('span', { class: 'address' }, upstream.address);
+  const notes = make('span', { class: 'muted notes' });
+  const badge = make('span', { class: 'badge' });
+  const why = make('p', { class: 'why' });
+  const [flying, rate, errors, latency] = ['In flight', 'Requests/s', 'Errors', 'Latency'].map((label) => cell(label));
+  const bar = make('meter', { min: 0, max: 1, class: 'share' });
+  const part = make('span');
+  const check = make('span', { class: 'check' });
+  const button = make('button', { type: 'button', 'aria-label': `Change ${upstream.address} in ${pool.name} …` }, 'Change …');
+  button.addEventListener('click', () => acts.upstream(pool.name, upstream.address));
+  const row = make(
+    'tr',
+    { role: 'row' },
+    make('th', { scope: 'row', role: 'rowheader' }, address, notes),
+    make('td', { role: 'cell', class: 'state' }, badge, why),
+    flying,
+    rate,
+    errors,
+    latency,
+    cell('Share', part, bar),
+    cell('Last check', check),
+    make('td', { role: 'cell', class: 'do' }, button),
+  );
+  row.drawn = (verdict, now) => {
+    const { upstream: it, recent } = verdict;
+    dress(row, verdict.level);
+    dress(badge, `badge ${verdict.level}`);
+    say(badge, `${verdict.symbol} ${verdict.word}`);
+    say(why, verdict.why);
+    say(notes, notesOf(it));
+    say(flying, it.max_connections === undefined ? String(it.in_flight) : `${it.in_flight} / ${it.max_connections}`);
+    say(rate, recent ? number(recent.rate) : '–');
+    say(errors, recent ? share(recent.errorRate) : '–');
+    dress(errors, recent && recent.errors > 0 ? 'hot' : '');
+    say(latency, it.ewma_ms === undefined ? '–' : milliseconds(it.ewma_ms));
+    latency.title = it.p99_ms === undefined ? '' : `Since the start: median ${milliseconds(it.p50_ms)}, 99 % within ${milliseconds(it.p99_ms)}`;
+    say(part, `${share(verdict.share)} of ${share(verdict.fair)}`);
+    drawShare(bar, verdict);
+    const last = it.last_check;
+    say(check, !last ? '–' : `${last.ok ? 'passed' : 'failed'} ${ago(last.at, now)}`);
+    check.title = last?.error ?? '';
+    show(button, acts.mayOperate());
+  };
+  return row;
+}
+
+/** Half of the bar is the fair share. */
+function drawShare(bar, { share: got, fair }) {
+  const value = got === null || fair === 0 ? (got > 0 ? 1 : 0) : Math.min(1, got / fair / 2);
+  if (bar.value !== value) bar.value = value;
+  const words = `${share(got)} of the pool's requests, ${share(fair)} would be fair`;
+  if (bar.title !== words) {
+    bar.title = words;
+    bar.setAttribute('aria-label', words);
+  }
+}
+
+function notesOf(upstream) {
+  const notes = [`weight ${upstream.weight}`];
+  if (upstream.backup) notes.push('backup');
+  if (upstream.overridden) notes.push('differs from the file');
+  return notes.join(' · ');
+}

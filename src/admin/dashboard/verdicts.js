@@ -1,0 +1,134 @@
+// How an upstream is, in words: what a person has to know first. No clock and no page in here.
+
+import { capital, duration, milliseconds, plural, share } from './page.js';
+
+/** An upstream is called slow when it takes so many times as long as the others do, and so much longer. */
+const SLOW_TIMES = 3;
+const SLOW_MS = 20;
+/** And failing when so many of its answers are errors, of so many at least. */
+const FAILING = 0.1;
+const FAILING_OF = 10;
+
+/** Sick ones first: what nobody wanted, before what somebody did, before what is well. */
+const RANKS = ['down', 'ejected', 'probation', 'failing', 'full', 'slow', 'unchecked', 'draining', 'maintenance', 'weight_0', 'ok', 'backup'];
+const WORDS = {
+  down: 'Down',
+  ejected: 'Ejected',
+  probation: 'On trial',
+  failing: 'Failing',
+  full: 'Overloaded',
+  slow: 'Slow',
+  unchecked: 'Unchecked',
+  draining: 'Draining',
+  maintenance: 'Maintenance',
+  weight_0: 'Weight 0',
+  backup: 'Standby',
+  ok: 'Serving',
+};
+const LEVELS = {
+  down: 'bad',
+  ejected: 'bad',
+  probation: 'warn',
+  failing: 'bad',
+  full: 'warn',
+  slow: 'warn',
+  unchecked: 'warn',
+  draining: 'off',
+  maintenance: 'off',
+  weight_0: 'off',
+  backup: 'off',
+  ok: 'ok',
+};
+/** For those who do not see colours. */
+const SYMBOLS = { bad: '✕', warn: '▲', off: '‖', ok: '✓' };
+
+/**
+ * Every upstream of a pool with its verdict: kind, word, level, symbol, why, rank, and what it gets of the
+ * traffic against what would be fair.
+ */
+export function judge(pool, figures, now) {
+  const recents = pool.upstreams.map((upstream) => figures.recentOf(pool.name, upstream.address));
+  const total = recents.reduce((sum, recent) => sum + (recent?.requests ?? 0), 0);
+  const serving = pool.upstreams.filter((upstream) => !upstream.why_not);
+  const weights = serving.reduce((sum, upstream) => sum + upstream.weight, 0);
+  const latencies = serving.filter((upstream) => upstream.ewma_ms !== undefined).map((upstream) => upstream.ewma_ms);
+  latencies.sort((one, other) => one - other);
+  return pool.upstreams.map((upstream, index) => {
+    const recent = recents[index];
+    const usual = medianWithout(latencies, upstream.ewma_ms);
+    const kind = kindOf(upstream, recent, usual);
+    return {
+      pool,
+      upstream,
+      recent,
+      kind,
+      rank: RANKS.indexOf(kind),
+      word: WORDS[kind] ?? kind,
+      level: LEVELS[kind] ?? 'warn',
+      symbol: SYMBOLS[LEVELS[kind] ?? 'warn'],
+      why: why(kind, upstream, recent, usual, now),
+      share: total > 0 && recent ? recent.requests / total : null,
+      fair: upstream.why_not || weights === 0 ? 0 : upstream.weight / weights,
+    };
+  });
+}
+
+/** The median of sorted values, one of them left out; null when there is no other. */
+function medianWithout(sorted, value) {
+  if (value === undefined) return null;
+  const index = sorted.indexOf(value);
+  const count = sorted.length - (index >= 0 ? 1 : 0);
+  if (count === 0) return null;
+  const middle = Math.floor((count - 1) / 2);
+  return sorted[index >= 0 && middle >= index ? middle + 1 : middle];
+}
+
+function kindOf(upstream, recent, usual) {
+  if (upstream.why_not) return RANKS.includes(upstream.why_not) ? upstream.why_not : 'weight_0';
+  if (recent && recent.requests >= FAILING_OF && recent.errorRate >= FAILING) return 'failing';
+  const isSlow = usual !== null && upstream.ewma_ms >= SLOW_TIMES * usual && upstream.ewma_ms >= usual + SLOW_MS;
+  return isSlow ? 'slow' : 'ok';
+}
+
+/** One sentence or two: the facts first, then what ends it, in the server's words. */
+function why(kind, upstream, recent, usual, now) {
+  const detail = upstream.why_not_detail ? `${capital(upstream.why_not_detail)}.` : '';
+  const flying = plural(upstream.in_flight, 'request');
+  switch (kind) {
+    case 'down':
+      return `${checked(upstream, now)} Takes traffic again when enough checks in a row pass.`;
+    case 'ejected': {
+      const left = (Date.parse(upstream.ejected_until) - now) / 1000;
+      const when = left > 0 ? ` Tried again in ${duration(left)}.` : ' About to be tried again.';
+      return `Too many requests in a row failed.${when}`;
+    }
+    case 'full':
+      return `${upstream.in_flight} of at most ${plural(upstream.max_connections, 'request')} in flight. Takes the next when one ends.`;
+    case 'failing':
+      return `${share(recent.errorRate)} of its answers in the last ten seconds were errors.`;
+    case 'slow':
+      return `Takes ${milliseconds(upstream.ewma_ms)}; the others take ${milliseconds(usual)}.`;
+    case 'draining':
+      return upstream.in_flight > 0 ? `No new requests. ${flying} in flight still finish.` : 'No new requests, none in flight: safe to stop.';
+    case 'maintenance':
+      return upstream.in_flight > 0 ? `Taken out by hand. ${flying} in flight still finish.` : 'Taken out by hand: no requests, no health checks.';
+    default:
+      return detail;
+  }
+}
+
+/** What the last health check met. */
+function checked(upstream, now) {
+  const check = upstream.last_check;
+  if (!check) return 'Health checks failed.';
+  if (check.ok) return `The last health check passed ${ago(check.at, now)}, those before failed.`;
+  return `Health check failed ${ago(check.at, now)}: ${check.error ?? 'no reason is known'}.`;
+}
+
+export function ago(at, now) {
+  const seconds = (now - Date.parse(at)) / 1000;
+  return seconds < 1 ? 'just now' : `${duration(seconds)} ago`;
+}
+
+/** Something is wrong with it that nobody wanted. */
+export const isSick = (verdict) => verdict.level === 'bad' || verdict.level === 'warn';
