@@ -83,23 +83,31 @@ fn family(name: &str, help: &str, kind: &str, series: impl IntoIterator<Item = M
 impl Metric {
     fn write(&self, name: &str, text: &mut String) -> fmt::Result {
         match &self.value {
-            Value::Count(count) => self.line(text, [name, ""], "", count),
-            Value::Number(number) => self.line(text, [name, ""], "", number),
+            Value::Count(count) => self.line(text, name, "", "", count),
+            Value::Number(number) => self.line(text, name, "", "", number),
             Value::Histogram { buckets, sum, count } => {
                 for (bound, within) in BOUND_LABELS.iter().zip(buckets) {
-                    self.line(text, [name, "_bucket"], bound, within)?;
+                    self.line(text, name, "_bucket", bound, within)?;
                 }
-                self.line(text, [name, "_bucket"], "le=\"+Inf\"", count)?;
-                self.line(text, [name, "_sum"], "", sum)?;
-                self.line(text, [name, "_count"], "", count)
+                self.line(text, name, "_bucket", "le=\"+Inf\"", count)?;
+                self.line(text, name, "_sum", "", sum)?;
+                self.line(text, name, "_count", "", count)
             }
         }
     }
 
     /// Piece by piece: a format string for each line took half as long again.
-    fn line(&self, text: &mut String, name: [&str; 2], more: &str, value: impl fmt::Display) -> fmt::Result {
+    fn line(
+        &self,
+        text: &mut String,
+        name: &str,
+        part: &str,
+        more: &str,
+        value: &dyn fmt::Display,
+    ) -> fmt::Result {
         let labels = self.labels.as_str();
-        name.iter().for_each(|part| text.push_str(part));
+        text.push_str(name);
+        text.push_str(part);
         if !labels.is_empty() || !more.is_empty() {
             text.push('{');
             text.push_str(labels);
