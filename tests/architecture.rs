@@ -27,7 +27,7 @@ const LOWEST_FLOOR_OF: [(&str, usize); 27] = [
     ("serde", 1),
     ("toml", 1),
     ("tracing", 1),
-    ("prometheus", 1),
+    ("flate2", 4),
     ("arc_swap", 2),
     ("tokio", 3),
     ("notify", 3),

@@ -35,6 +35,7 @@ mod limits;
 mod openapi;
 mod plan;
 mod pool_api;
+mod prometheus;
 mod protocol;
 mod proxy_protocol;
 mod real_servers;

@@ -53,7 +53,7 @@ impl Head {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Response {
     head: Head,
-    body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
     trailers: Headers,
     /// Status codes of the 1xx answers that came before.
     pub(crate) informational: Vec<u16>,
