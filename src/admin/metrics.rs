@@ -11,6 +11,7 @@ use super::views::{Standing, standings};
 use crate::config::ListenerConfig;
 use crate::control::Control;
 use crate::health::Health;
+use crate::observe::AccessLog;
 use crate::observe::exposition::{self, CertificateView, PoolView, UpstreamView, View};
 use crate::runtime::{Pool, Runtime, Snapshot};
 
@@ -31,6 +32,7 @@ fn view<'a>(runtime: &'a Runtime, snapshot: &'a Snapshot) -> View<'a> {
         routes: routes.map(|route| (route.config.name.as_str(), &*route.metrics)).collect(),
         pools: snapshot.pools().map(|pool| view_pool(pool, now)).collect(),
         process: &runtime.metrics,
+        access_log_dropped: runtime.access_log.as_ref().map_or(0, AccessLog::dropped),
     }
 }
 

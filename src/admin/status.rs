@@ -47,6 +47,14 @@ pub(super) struct StatusView {
     totals: Figures,
     /// The change under guard; null when none is under way.
     guard: Option<Guard>,
+    /// Null when there is none.
+    access_log: Option<AccessLogView>,
+}
+
+#[derive(Serialize)]
+struct AccessLogView {
+    /// Lines that were lost since the start.
+    dropped: u64,
 }
 
 #[derive(Serialize)]
@@ -128,6 +136,7 @@ impl StatusView {
             upstreams: snapshot.pools().map(|pool| pool.upstreams().len()).sum(),
             totals: Figures::total(control, &snapshot),
             guard: control.guard().filter(|guard| guard.outcome == Outcome::Watching),
+            access_log: runtime.access_log.as_ref().map(|log| AccessLogView { dropped: log.dropped() }),
         }
     }
 }

@@ -38,6 +38,8 @@ pub struct View<'a> {
     pub pools: Vec<PoolView<'a>>,
     /// What belongs to none of them.
     pub process: &'a ProcessMetrics,
+    /// Lines of the access log that were lost; zero while there is none.
+    pub access_log_dropped: u64,
 }
 
 /// One certificate of a listener.
@@ -82,6 +84,11 @@ pub struct UpstreamView<'a> {
 /// All families that have a series.
 pub fn render(view: &View<'_>) -> String {
     let mut families = process_families(view.process);
+    families.push(counters(
+        "evener_access_log_dropped_total",
+        "Lines of the access log that were lost: its queue was full, or its target took nothing.",
+        [counter(&[], view.access_log_dropped)],
+    ));
     families.extend(listener_families(view));
     families.extend(route_families(view));
     families.extend(pool_families(view));
@@ -564,6 +571,7 @@ mod tests {
                 routes: vec![(route, &self.route)],
                 pools: vec![PoolView { name: "app", metrics: &self.pool, upstreams: vec![upstream] }],
                 process: &self.process,
+                access_log_dropped: 7,
             }
         }
 
@@ -667,7 +675,14 @@ mod tests {
     fn nothing_running_leaves_no_empty_family() {
         let process = ProcessMetrics::default();
         let (listeners, certificates, routes, pools) = (vec![], vec![], vec![], vec![]);
-        let text = render(&View { listeners, certificates, routes, pools, process: &process });
+        let text = render(&View {
+            listeners,
+            certificates,
+            routes,
+            pools,
+            process: &process,
+            access_log_dropped: 0,
+        });
         assert!(!text.contains("evener_requests_total") && !text.contains("evener_upstream"), "{text}");
         assert!(!text.contains("evener_config_last_applied_timestamp_seconds"), "never applied is not 1970");
         assert_has(&text, "evener_config_generation 0");

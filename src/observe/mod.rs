@@ -28,7 +28,7 @@ mod timestamp;
 mod tls_failure;
 
 pub use access_log::{AccessLog, Target};
-pub use access_record::AccessRecord;
+pub use access_record::{AccessRecord, Tried, TriedOutcome};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use metrics::{
     AdminRefusal, ChangeOrigin, ChangeResult, Class, ConnectResult, GRPC_CODES, HandshakeResult,

@@ -34,7 +34,9 @@ mod peer;
 mod refusal;
 mod steps;
 mod subject;
+mod tells;
 mod tls;
+mod tries;
 mod tunnel;
 mod wait;
 
@@ -353,6 +355,7 @@ impl ProxyHttp for Proxy {
         if let Some(route) = ctx.route() {
             headers::edit_response(&route.config.response_headers, response)?;
         }
+        tells::annotate(response, ctx)?;
         if ctx.is_http_1_0 {
             // Such a client knows no chunks: the end of the connection ends the body.
             response.remove_header(&http::header::TRANSFER_ENCODING);

@@ -7,6 +7,7 @@
 // Here a line that reads well is worth more than an allocation.
 #![allow(clippy::needless_for_each, clippy::format_collect, clippy::format_push_string)]
 
+mod access_log;
 mod admin;
 mod bad_input;
 mod balancing;
@@ -42,6 +43,7 @@ mod routing;
 mod scripted;
 mod state;
 mod streams;
+mod tells;
 mod tls;
 mod tokens;
 mod upgrade;
