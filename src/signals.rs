@@ -232,6 +232,7 @@ async fn end_in_time(runtime: Arc<Runtime>, drain_timeout: Duration, mut all: Al
 pub(crate) fn end(runtime: &Runtime, why: &'static str) {
     tracing::info!(why, "stopped");
     runtime.flush_access_log();
+    runtime.spans.flush();
     std::process::exit(0);
 }
 

@@ -33,6 +33,7 @@ fn view<'a>(runtime: &'a Runtime, snapshot: &'a Snapshot) -> View<'a> {
         pools: snapshot.pools().map(|pool| view_pool(pool, now)).collect(),
         process: &runtime.metrics,
         access_log_dropped: runtime.access_log.as_ref().map_or(0, AccessLog::dropped),
+        spans: &runtime.spans,
     }
 }
 

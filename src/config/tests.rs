@@ -8,6 +8,7 @@ mod describe;
 mod messages;
 mod reference;
 mod tls;
+mod tracing;
 mod upstream_tls;
 
 use std::io;

@@ -19,7 +19,7 @@ use super::process::ProcessFigures;
 use super::{
     AdminRefusal, ChangeOrigin, ChangeResult, Class, ConnectResult, GRPC_CODES, HandshakeResult,
     HistogramSnapshot, ListenerMetrics, PoolMetrics, ProcessMetrics, Reason, RetryReason, RouteMetrics,
-    UpstreamMetrics,
+    SpanQueue, SpanResult, UpstreamMetrics,
 };
 
 /// `Content-Type` of what [`render`] returns.
@@ -40,6 +40,8 @@ pub struct View<'a> {
     pub process: &'a ProcessMetrics,
     /// Lines of the access log that were lost; zero while there is none.
     pub access_log_dropped: u64,
+    /// What became of spans.
+    pub spans: &'a SpanQueue,
 }
 
 /// One certificate of a listener.
@@ -88,6 +90,11 @@ pub fn render(view: &View<'_>) -> String {
         "evener_access_log_dropped_total",
         "Lines of the access log that were lost: its queue was full, or its target took nothing.",
         [counter(&[], view.access_log_dropped)],
+    ));
+    families.push(counters(
+        "evener_trace_spans_total",
+        "Spans of traced requests, by what became of them.",
+        SpanResult::ALL.map(|result| counter(&[("result", result.label())], view.spans.counted(result))),
     ));
     families.extend(listener_families(view));
     families.extend(route_families(view));
@@ -522,6 +529,7 @@ mod tests {
     /// Everything that a process of one listener, route, pool and upstream can count, counted once.
     #[derive(Default)]
     struct House {
+        spans: SpanQueue,
         listener: ListenerMetrics,
         route: RouteMetrics,
         pool: PoolMetrics,
@@ -572,6 +580,7 @@ mod tests {
                 pools: vec![PoolView { name: "app", metrics: &self.pool, upstreams: vec![upstream] }],
                 process: &self.process,
                 access_log_dropped: 7,
+                spans: &self.spans,
             }
         }
 
@@ -682,6 +691,7 @@ mod tests {
             pools,
             process: &process,
             access_log_dropped: 0,
+            spans: &SpanQueue::default(),
         });
         assert!(!text.contains("evener_requests_total") && !text.contains("evener_upstream"), "{text}");
         assert!(!text.contains("evener_config_last_applied_timestamp_seconds"), "never applied is not 1970");

@@ -4,7 +4,8 @@
 //!   one request ──► handles (metrics.rs, histogram.rs)      a few relaxed adds, no lock, no label
 //!        │                 │
 //!        │                 └──► exposition.rs ──► GET /metrics      read at scrape time
-//!        └────────► access_log.rs ──► queue ──► one thread ──► file or standard output
+//!        ├────────► access_log.rs ──► queue ──► one thread ──► file or standard output
+//!        └────────► spans.rs ──► queue ──► (roof) ──► collector
 //! ```
 //!
 //! Handles live in the state that they describe (listener, route, pool, upstream), so counting looks
@@ -24,8 +25,10 @@ mod process;
 mod process_log;
 mod reason;
 mod recent;
+mod spans;
 mod timestamp;
 mod tls_failure;
+mod trace_context;
 
 pub use access_log::{AccessLog, Target};
 pub use access_record::{AccessRecord, Tried, TriedOutcome};
@@ -37,5 +40,9 @@ pub use metrics::{
 pub use process_log::{Format, init_log};
 pub use reason::Reason;
 pub use recent::{Recent, RecentMemory, RecentTimes, RecentTimesMemory, SAMPLE, WINDOW};
+pub use spans::{
+    AttemptSpan, BATCH_REQUESTS_MAX, RequestSpan, SpanQueue, SpanResult, TEXT_BYTES_MAX, bounded_text,
+};
 pub use timestamp::utc;
 pub use tls_failure::tls_failure;
+pub use trace_context::TraceParent;

@@ -16,6 +16,7 @@ use super::context::{RequestContext, Told};
 use super::exchange::Exchange;
 use super::head::is_host_and_port;
 use super::steps::{self, Outcome, Sent};
+use super::trace::Trace;
 use super::{grpc, headers, http2, refusal, tells};
 use crate::config::UpstreamProtocol;
 use crate::observe::{Reason, tls_failure};
@@ -102,7 +103,8 @@ pub(super) fn identify(session: &Session, ctx: &mut RequestContext) {
     };
     let given = is_trusted.then(|| headers::request_id_from(&request.headers)).flatten();
     ctx.request_id = given.unwrap_or_else(headers::new_request_id);
-    if ctx.runtime.access_log.is_some() {
+    ctx.trace = ctx.snapshot.config.tracing.as_ref().and_then(|config| Trace::of(&request.headers, config));
+    if ctx.runtime.access_log.is_some() || ctx.recorded_trace().is_some() {
         let header = |name| request.headers.get(name).cloned();
         ctx.told = Some(Box::new(Told {
             method: request.method.clone(),

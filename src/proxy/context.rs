@@ -11,6 +11,7 @@ use super::connection::Connection;
 use super::exchange::Exchange;
 use super::grpc;
 use super::steps::{self, Finished};
+use super::trace::Trace;
 use super::tries::Tries;
 use crate::config::UpstreamProtocol;
 use crate::observe::Reason;
@@ -53,6 +54,8 @@ pub struct RequestContext {
     pub(super) response_bytes: u64,
     /// The client speaks HTTP/1.0 and understands no 1xx and no chunks.
     pub(super) is_http_1_0: bool,
+    /// The trace that the request belongs to, if tracing is on and nobody upstream of us has said not to record it.
+    pub(super) trace: Option<Trace>,
     /// What the access log and spans want to know and nobody else; empty while there are none.
     pub(super) told: Option<Box<Told>>,
     pub(super) is_finished: bool,
@@ -85,6 +88,11 @@ pub(super) struct Attempt {
 }
 
 impl RequestContext {
+    /// The trace of the request, if it is recorded.
+    pub(super) fn recorded_trace(&self) -> Option<&Trace> {
+        self.trace.as_ref().filter(|trace| trace.is_sampled)
+    }
+
     pub(super) fn new(runtime: &Arc<Runtime>) -> Self {
         Self {
             snapshot: runtime.snapshot(),
@@ -108,6 +116,7 @@ impl RequestContext {
             request_bytes: 0,
             response_bytes: 0,
             is_http_1_0: false,
+            trace: None,
             told: None,
             is_finished: false,
             upgraded: None,

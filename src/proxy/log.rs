@@ -1,4 +1,4 @@
-//! The access-log line of a request.
+//! The access-log line of a request, and its spans.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
@@ -9,16 +9,22 @@ use super::connection::Connection;
 use super::context::RequestContext;
 use super::headers::bare_host;
 use super::steps::Finished;
+use super::trace::Trace;
 use crate::config::AccessFilter;
-use crate::observe::{AccessLog, AccessRecord, Reason, Tried, TriedOutcome};
+use crate::observe::{
+    AccessLog, AccessRecord, AttemptSpan, Reason, RequestSpan, Tried, TriedOutcome, bounded_text,
+};
 use crate::retry::ATTEMPTS_MAX;
 use crate::runtime::{Pool, Runtime};
 
-/// Writes the access-log line of a request, if it is to have one.
+/// Writes the access-log line of a request, if it is to have one, and its spans, if it is traced.
 pub(super) fn write(finished: &Finished, duration: Duration, ctx: &RequestContext) {
-    let (Some(log), Some(told)) = (&ctx.runtime.access_log, &ctx.told) else { return };
+    let Some(told) = &ctx.told else { return };
     let status = if ctx.refusal == Some(Reason::ClientClosed) { 499 } else { finished.status };
-    if !is_wanted(&ctx.snapshot.config.log.access_filter, status, ctx.refusal, duration) {
+    let filter = &ctx.snapshot.config.log.access_filter;
+    let log = ctx.runtime.access_log.as_ref().filter(|_| is_wanted(filter, status, ctx.refusal, duration));
+    let trace = ctx.recorded_trace();
+    if log.is_none() && trace.is_none() {
         return;
     }
     let nothing = Tried { upstream: "", outcome: TriedOutcome::Failed(""), time: Duration::ZERO };
@@ -32,7 +38,7 @@ pub(super) fn write(finished: &Finished, duration: Duration, ctx: &RequestContex
     let host = told.host.as_ref().and_then(|host| host.to_str().ok()).or_else(|| told.uri.host());
     let referer = told.referer.as_ref().map(|referer| text_of(referer));
     let user_agent = told.user_agent.as_ref().map(|agent| text_of(agent));
-    log.write(&AccessRecord {
+    let record = AccessRecord {
         time: SystemTime::now(),
         request_id: ctx.request_id.to_str().unwrap_or_default(),
         client: ctx.client,
@@ -56,9 +62,53 @@ pub(super) fn write(finished: &Finished, duration: Duration, ctx: &RequestContex
         generation: ctx.snapshot.generation,
         referer: referer.as_deref().map(without_query),
         user_agent: user_agent.as_deref(),
-        trace_id: None,
+        trace_id: trace.map(|trace| trace.id),
         grpc_status: ctx.grpc.map(|call| call.outcome(ctx.refusal)),
-    });
+    };
+    if let Some(log) = log {
+        log.write(&record);
+    }
+    if let Some(trace) = trace {
+        ctx.runtime.spans.push(Box::new(span_of(&record, trace, ctx)));
+    }
+}
+
+/// The spans of a request say what its line says.
+fn span_of(record: &AccessRecord<'_>, trace: &Trace, ctx: &RequestContext) -> RequestSpan {
+    let numbers = 1..=u32::MAX;
+    let attempts =
+        record.tried.iter().zip(ctx.tries.all()).zip(numbers).map(|((tried, attempt), number)| AttemptSpan {
+            span_id: trace.span_of(number),
+            upstream: tried.upstream.to_owned(),
+            after: attempt.picked_at.saturating_sub(ctx.started),
+            time: tried.time,
+            outcome: tried.outcome,
+        });
+    RequestSpan {
+        trace_id: trace.id,
+        span_id: trace.span,
+        parent: trace.parent,
+        trace_state: trace.state.clone(),
+        started: record.time.checked_sub(record.duration).unwrap_or(record.time),
+        duration: record.duration,
+        request_id: record.request_id.to_owned(),
+        client: record.client,
+        method: bounded_text(record.method),
+        is_https: record.tls.is_some(),
+        host: bounded_text(record.host),
+        path: bounded_text(record.path),
+        version: protocol(ctx).trim_start_matches("HTTP/"),
+        user_agent: record.user_agent.map(bounded_text),
+        listener: record.listener.to_owned(),
+        route: record.route.map(str::to_owned),
+        route_path: ctx.route().map(|route| route.config.matcher.path_prefix.as_str().to_owned()),
+        pool: record.pool.map(str::to_owned),
+        status: record.status,
+        reason: record.reason.map(Reason::word),
+        bytes_in: record.bytes_in,
+        bytes_out: record.bytes_out,
+        attempts: attempts.collect(),
+    }
 }
 
 /// Whether a request is to have a line.

@@ -36,6 +36,7 @@ mod steps;
 mod subject;
 mod tells;
 mod tls;
+mod trace;
 mod tries;
 mod tunnel;
 mod wait;
@@ -235,6 +236,9 @@ impl ProxyHttp for Proxy {
             request.remove_header(&http::header::CONNECTION);
         }
         headers::forward(&origin, request)?;
+        if let Some(trace) = &ctx.trace {
+            trace.tell(ctx.attempts, request)?;
+        }
         if let Some(call) = &ctx.grpc {
             call.tell_deadline(self.runtime.now(), request)?;
         }

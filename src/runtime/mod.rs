@@ -38,7 +38,7 @@ pub use upstream::{LastCheck, Upstream, UpstreamState};
 use leaving::Leaving;
 
 use crate::config::{Config, ListenerTlsConfig, RouteConfig, UpstreamAddress};
-use crate::observe::{AccessLog, ProcessMetrics, RouteMetrics};
+use crate::observe::{AccessLog, ProcessMetrics, RouteMetrics, SpanQueue};
 use crate::route::{RequestHead, RouteTable};
 
 /// The running state, replaced whole.
@@ -59,6 +59,8 @@ pub struct Runtime {
     pub readiness: Readiness,
     /// One line per request, if wanted.
     pub access_log: Option<AccessLog>,
+    /// Traced requests on their way to the collector.
+    pub spans: SpanQueue,
     leaving: Leaving,
 }
 
@@ -94,6 +96,7 @@ impl Runtime {
             metrics: Arc::default(),
             readiness: Readiness::default(),
             access_log,
+            spans: SpanQueue::default(),
             leaving: Leaving::default(),
         }
     }

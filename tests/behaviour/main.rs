@@ -46,6 +46,7 @@ mod streams;
 mod tells;
 mod tls;
 mod tokens;
+mod traces;
 mod upgrade;
 mod upstream_grpc;
 mod upstream_http2;
