@@ -26,7 +26,7 @@ pub(super) fn batch(requests: &[Box<RequestSpan>], service_name: &str) -> Vec<u8
     let attributes = vec![
         text("service.name", service_name),
         text("service.version", version),
-        text("service.instance.id", &*INSTANCE),
+        text("service.instance.id", &INSTANCE),
         number("process.pid", i64::from(std::process::id())),
     ];
     let spans = requests.iter().flat_map(|request| {

@@ -58,6 +58,7 @@ pub(super) struct Scope {
 }
 
 #[derive(Clone, PartialEq, Message)]
+#[allow(clippy::struct_field_names)] // The names of the protocol.
 pub(super) struct Span {
     #[prost(bytes = "vec", tag = "1")]
     pub trace_id: Vec<u8>,

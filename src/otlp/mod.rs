@@ -83,7 +83,7 @@ impl Exporter {
         let endpoint = config.endpoint.as_str();
         match problem {
             Some(error) if was_well => {
-                tracing::warn!(endpoint, error, "spans lost, the collector does not take them")
+                tracing::warn!(endpoint, error, "spans lost, the collector does not take them");
             }
             None if !was_well => tracing::info!(endpoint, "spans taken again"),
             _ => {}
