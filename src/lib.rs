@@ -26,6 +26,7 @@ pub mod proxy;
 pub mod bench;
 pub mod cli;
 mod descriptors;
+mod otlp;
 pub mod server;
 pub mod signals;
 pub mod upgrade;

@@ -23,6 +23,7 @@ use crate::control::{self, Control, Start};
 use crate::descriptors;
 use crate::observe::history::STEP;
 use crate::observe::{AccessLog, SAMPLE};
+use crate::otlp::Exporter;
 use crate::probe::Prober;
 use crate::proxy::{Proxy, TrafficApp, for_probe};
 use crate::retry::ATTEMPTS_MAX;
@@ -103,11 +104,13 @@ pub fn run(
     server.add_service(background_service("learning", Learner(runtime.clone(), control.clone())));
     server.add_service(background_service("state", StateKeeper(control.clone())));
     server.add_service(background_service("certificates", ExpiryTeller(runtime.clone())));
+    server.add_service(background_service("spans", Exporter::new(runtime.clone())));
     if follows_file && control::may_follow_file(&control) {
         server.add_service(background_service("file watch", FileFollower(control.clone())));
     }
     server.run(RunArgs { shutdown_signal: Box::new(Signals::new(control, table, idle_ends)) });
     runtime.flush_access_log();
+    runtime.spans.flush();
     Ok(())
 }
 

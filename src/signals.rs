@@ -238,6 +238,7 @@ fn end_for_good(control: &Control, why: &'static str) {
 pub(crate) fn end(runtime: &Runtime, why: &'static str) {
     tracing::info!(why, "stopped");
     runtime.flush_access_log();
+    runtime.spans.flush();
     std::process::exit(0);
 }
 

@@ -14,7 +14,7 @@ const FLOORS: [&[&str]; 6] = [
     &["runtime"],
     &["control"],
     &["proxy", "probe", "discovery", "admin", "dashboard"],
-    &["bench", "cli", "descriptors", "server", "signals", "upgrade", "main", "lib"],
+    &["bench", "cli", "descriptors", "otlp", "server", "signals", "upgrade", "main", "lib"],
 ];
 
 const ROOF: usize = FLOORS.len() - 1;
@@ -22,7 +22,7 @@ const ROOF: usize = FLOORS.len() - 1;
 /// The lowest floor that may name an outside crate; floors 0 to 3 outlive a change of engine.
 ///
 /// What is not listed may be used from floor 1 up. Floor 0 knows `std` and `http`, and nothing else.
-const LOWEST_FLOOR_OF: [(&str, usize); 27] = [
+const LOWEST_FLOOR_OF: [(&str, usize); 28] = [
     ("http", 0),
     ("serde", 1),
     ("toml", 1),
@@ -50,6 +50,7 @@ const LOWEST_FLOOR_OF: [(&str, usize); 27] = [
     ("rustix", 5),
     ("nix", 5),
     ("httparse", 5),
+    ("prost", 5),
 ];
 
 #[test]

@@ -67,6 +67,7 @@ fn view<'a>(control: &'a Control, snapshot: &'a Snapshot) -> View<'a> {
         process: &runtime.metrics,
         last_change_applied: control.refusal().is_none(),
         access_log_dropped: runtime.access_log.as_ref().map_or(0, AccessLog::dropped),
+        spans: &runtime.spans,
     }
 }
 

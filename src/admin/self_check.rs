@@ -94,9 +94,10 @@ impl Check {
     }
 }
 
-fn check(runtime: &Runtime) -> Vec<Check> {
+fn check(control: &Control) -> Vec<Check> {
+    let runtime = control.runtime();
     let snapshot = runtime.snapshot();
-    let text = metrics::text(runtime);
+    let text = metrics::text(control);
     vec![
         picks(&snapshot),
         requests(&snapshot),

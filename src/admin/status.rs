@@ -72,6 +72,14 @@ pub(super) struct StatusView {
     alarms: Vec<NamedAlarmView>,
     /// The change under guard; null when none is under way.
     guard: Option<Guard>,
+    /// Null when there is none.
+    access_log: Option<AccessLogView>,
+}
+
+#[derive(Serialize)]
+struct AccessLogView {
+    /// Lines that were lost since the start.
+    dropped: u64,
 }
 
 #[derive(Serialize)]
@@ -154,6 +162,7 @@ impl StatusView {
             totals: Figures::total(control, &snapshot),
             alarms: NamedAlarmView::all(&snapshot),
             guard: control.guard().filter(|guard| guard.outcome == Outcome::Watching),
+            access_log: runtime.access_log.as_ref().map(|log| AccessLogView { dropped: log.dropped() }),
         }
     }
 }

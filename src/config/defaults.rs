@@ -8,8 +8,8 @@ use crate::health::EjectionPolicy;
 use crate::retry::{Conditions, Policy};
 
 use super::{
-    AccessLog, AdminConfig, HealthCheckConfig, Http2Config, KeepaliveConfig, ListenerConfig, LogConfig,
-    LogFormat, LogLevel, ProbeConfig, QueueConfig, ServerConfig, TimeoutsConfig,
+    AccessFilter, AccessLog, AdminConfig, HealthCheckConfig, Http2Config, KeepaliveConfig, ListenerConfig,
+    LogConfig, LogFormat, LogLevel, ProbeConfig, QueueConfig, ServerConfig, TimeoutsConfig,
 };
 
 /// Long enough for ordinary requests, and well below the 90 s after which systemd kills.
@@ -23,8 +23,23 @@ pub(super) const ADMIN: AdminConfig =
     AdminConfig { address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900), tokens: Vec::new() };
 
 /// Changes and trouble; no line per request.
-pub(super) const LOG: LogConfig =
-    LogConfig { level: LogLevel::Info, format: LogFormat::Text, access: AccessLog::Off };
+pub(super) const LOG: LogConfig = LogConfig {
+    level: LogLevel::Info,
+    format: LogFormat::Text,
+    access: AccessLog::Off,
+    access_filter: ACCESS_FILTER,
+};
+
+/// A line for every request. Who asks for a sample of them wants the failed and the slow ones all the same; a second
+/// is what people call slow.
+pub(super) const ACCESS_FILTER: AccessFilter =
+    AccessFilter { sample: 1.0, errors: true, slower_than: Duration::from_secs(1) };
+
+/// One trace in a hundred: enough to see where time goes, and too few to cost any.
+pub(super) const TRACING_SAMPLE: f32 = 0.01;
+
+/// As what spans are filed.
+pub(super) const SERVICE_NAME: &str = "evener";
 
 /// A head that takes longer than ten seconds is an attack or a broken client.
 pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);

@@ -54,7 +54,7 @@ pub struct Setting {
 }
 
 impl Description {
-    /// `[server]`, `[admin]` and `[log]`, with the names of these tables.
+    /// `[server]`, `[admin]`, `[log]` and `[tracing]`, with the names of these tables.
     pub fn of_process(config: &Config) -> Self {
         let (server, log) = (&config.server, &config.log);
         let mut all = Self::default();
@@ -68,6 +68,14 @@ impl Description {
         all.tell("log.level", level(log.level));
         all.tell("log.format", format(log.format));
         all.tell("log.access", access(&log.access));
+        all.tell("log.access_filter.sample", ratio(log.access_filter.sample));
+        all.tell("log.access_filter.errors", log.access_filter.errors);
+        all.tell_duration("log.access_filter.slower_than", log.access_filter.slower_than);
+        if let Some(tracing) = &config.tracing {
+            all.tell("tracing.endpoint", tracing.endpoint.as_str());
+            all.tell("tracing.sample", ratio(tracing.sample));
+            all.tell("tracing.service_name", tracing.service_name.as_str());
+        }
         all
     }
 
@@ -110,6 +118,9 @@ impl Description {
         all.tell("retry.max_retries", route.retry.max_retries);
         all.tell("retry.on", conditions(&route.retry));
         all.tell("retry.budget", ratio(route.retry.budget));
+        all.tell("server_timing", route.tells.server_timing);
+        all.tell("response_time", route.tells.response_time);
+        all.tell("proxy_status", route.tells.proxy_status);
         all
     }
 

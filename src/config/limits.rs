@@ -104,3 +104,6 @@ pub const UNIX_PATH_BYTES_MAX: usize = 107;
 
 /// Bytes of the name of a gRPC service in a health check: longer than any path, within one frame.
 pub const GRPC_SERVICE_BYTES_MAX: usize = 1_024;
+
+/// Characters of `service_name`: it stands in every batch of spans.
+pub const SERVICE_NAME_CHARACTERS_MAX: usize = 128;

@@ -91,6 +91,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// What is written where.
     pub log: LogConfig,
+    /// Where spans go; `None`: requests are not traced.
+    pub tracing: Option<Arc<TracingConfig>>,
     /// Accepting sockets, by name.
     pub listeners: Vec<ListenerConfig>,
     /// Requests to pools, by name. Never empty: a file without routes has one route for everything.
@@ -131,7 +133,7 @@ pub struct AdminConfig {
 }
 
 /// `[log]`
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LogConfig {
     /// Least severe level that is written.
     pub level: LogLevel,
@@ -139,6 +141,30 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// Where one line per request goes.
     pub access: AccessLog,
+    /// Which requests have a line; a reload replaces it.
+    pub access_filter: AccessFilter,
+}
+
+/// `log.access_filter`
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AccessFilter {
+    /// Share of the requests that have a line although nothing below asks for it, 0 to 1.
+    pub sample: f32,
+    /// Whether failed requests always have one: a status of 500 and above, or a reason.
+    pub errors: bool,
+    /// Requests that took as long always have one.
+    pub slower_than: Duration,
+}
+
+/// `[tracing]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct TracingConfig {
+    /// The collector, `http://HOST:PORT` with or without a path; `/v1/traces` is added.
+    pub endpoint: String,
+    /// Share of the traces that begin here and are recorded, 0 to 1.
+    pub sample: f32,
+    /// `service.name` of the spans.
+    pub service_name: String,
 }
 
 /// `log.level`
@@ -232,6 +258,26 @@ pub struct RouteConfig {
     pub response_headers: HeaderEdits,
     /// When and how often a failed attempt is repeated elsewhere.
     pub retry: crate::retry::Policy,
+    /// What responses say of how they came to be.
+    pub tells: RouteTells,
+}
+
+/// Header fields in which the responses of a route tell how they came to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RouteTells {
+    /// `Server-Timing`: how long the upstream took, and how long we.
+    pub server_timing: bool,
+    /// `X-Response-Time`: request head to response head.
+    pub response_time: bool,
+    /// `Proxy-Status` (RFC 9209): what came from the upstream, or why it did not.
+    pub proxy_status: bool,
+}
+
+impl RouteTells {
+    /// Whether there is anything to tell.
+    pub const fn anything(self) -> bool {
+        self.server_timing || self.response_time || self.proxy_status
+    }
 }
 
 /// One entry of `split`.

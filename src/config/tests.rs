@@ -8,6 +8,7 @@ mod describe;
 mod messages;
 mod reference;
 mod tls;
+mod tracing;
 mod upstream_tls;
 
 use std::io;
@@ -98,7 +99,12 @@ fn the_smallest_file_gets_the_defaults_of_the_contract() {
     assert_eq!(config.admin.address, "127.0.0.1:9900".parse().unwrap());
     assert_eq!(
         config.log,
-        LogConfig { level: LogLevel::Info, format: LogFormat::Text, access: AccessLog::Off }
+        LogConfig {
+            level: LogLevel::Info,
+            format: LogFormat::Text,
+            access: AccessLog::Off,
+            access_filter: AccessFilter { sample: 1.0, errors: true, slower_than: Duration::from_secs(1) },
+        }
     );
     assert_eq!(
         config.listeners,
@@ -133,6 +139,7 @@ fn the_smallest_file_gets_the_defaults_of_the_contract() {
                 on: Conditions { connect_failure: true, reset: true, timeout: false, statuses: Vec::new() },
                 budget: 0.2,
             },
+            tells: RouteTells::default(),
         }]
     );
     let upstream = |address| UpstreamConfig::at(tcp(address));
@@ -520,7 +527,7 @@ fn a_file_that_cannot_be_read_says_why_and_what_to_do() {
     1 | x = 1
       | ^ not a key of the file
       |
-      = help: Keys of the file: server, admin, log, listeners, pools, routes
+      = help: Keys of the file: server, admin, log, tracing, listeners, pools, routes
 
     3 mistakes in FOLDER/wrong.toml; nothing was applied
     "#);

@@ -61,6 +61,7 @@ fn config(listen: SocketAddr, upstreams: Vec<UpstreamConfig>, strategy: Option<S
         server: ServerConfig::default(),
         admin: AdminConfig::default(),
         log: LogConfig::default(),
+        tracing: None,
         listeners: vec![ListenerConfig::at("http".to_owned(), listen)],
         routes: shared(vec![route::for_everything()]),
         pools: shared(vec![pool]),

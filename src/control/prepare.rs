@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::overrides::{self, Override};
 use super::store::Store;
 use super::{Applied, Author, Change, Control, Dropped, Refused, Rejected, Reset, Running, Writer};
-use crate::config::{self, CannotEdit, Config, Files, LoadError, PoolConfig, PoolEdit, Report};
+use crate::config::{self, CannotEdit, Config, Files, LoadError, LogConfig, PoolConfig, PoolEdit, Report};
 use crate::health::Mode;
 use crate::runtime::{Pool, Readmission, Snapshot, Upstream};
 
@@ -233,7 +233,7 @@ pub(super) fn fixed_at_start(running: &Config, next: &Config) -> Vec<&'static st
         ("server.threads", running.server.threads != next.server.threads),
         ("server.state_file", running.server.state_file != next.server.state_file),
         ("admin.address", running.admin.address != next.admin.address),
-        ("log", running.log != next.log),
+        ("log", running.log != LogConfig { access_filter: running.log.access_filter, ..next.log.clone() }),
         ("listeners", addresses(running) != addresses(next)),
     ];
     fixed.into_iter().filter_map(|(setting, differs)| differs.then_some(setting)).collect()

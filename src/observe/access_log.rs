@@ -1,23 +1,29 @@
 //! One line per request, written by a thread of its own.
 //!
 //! ```text
-//!   request ──► line ──► queue, bounded in lines and bytes ──► one thread ──► file or standard output
+//!   request ──► line ──► queue, bounded in bytes ──► one thread ──► file or standard output
 //!                         full: the line is dropped and counted
 //! ```
 //!
 //! A slow disk or a reader that stops reading must not slow traffic down, so a request never waits for
 //! its line to be written. What was lost is counted, and told in the process log.
+//!
+//! Waking a thread and calling the system cost more than a line does. So the thread wakes at the first line,
+//! lets others come for a moment ([`GATHERING`]), and writes all of them at once.
 
+use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Sender, bounded};
+
 use super::{AccessRecord, Format};
-use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 
 /// Where the access log goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,9 +38,7 @@ pub enum Target {
 #[derive(Debug)]
 pub struct AccessLog {
     format: Format,
-    lines: Sender<Vec<u8>>,
-    orders: Sender<Order>,
-    backlog: Arc<Backlog>,
+    queue: Arc<Queue>,
 }
 
 impl AccessLog {
@@ -48,34 +52,32 @@ impl AccessLog {
         Self::start(sink, format, move || open(&target))
     }
 
-    /// Queues one line. Never waits: when the queue is full, the line is dropped and counted.
+    /// Queues one line. Never waits for the target: when the queue is full, the line is dropped and counted.
     pub fn write(&self, record: &AccessRecord<'_>) {
-        let line = record.line(self.format);
-        let bytes = line.len();
-        let queued = self.backlog.bytes.fetch_add(bytes, Relaxed);
-        if queued >= QUEUE_BYTES_MAX || self.lines.try_send(line).is_err() {
-            self.backlog.bytes.fetch_sub(bytes, Relaxed);
-            self.backlog.dropped.fetch_add(1, Relaxed);
-        }
+        LINE.with_borrow_mut(|line| {
+            line.clear();
+            record.append_to(line, self.format);
+            self.queue.push(line);
+            line.shrink_to(LINE_BYTES_KEPT);
+        });
     }
 
     /// Opens the file again, after it was rotated. When that fails, the old one stays in use and the
     /// process log says so.
     pub fn reopen(&self) {
-        let _ = self.orders.send(Order::Reopen);
+        self.queue.order(Order::Reopen);
     }
 
     /// Waits until what was queued so far is written, but no longer than two seconds.
     pub fn flush(&self) {
         let (done, is_done) = bounded(1);
-        if self.orders.send(Order::Flush(done)).is_ok() {
-            let _ = is_done.recv_timeout(FLUSH_PATIENCE);
-        }
+        self.queue.order(Order::Flush(done));
+        let _ = is_done.recv_timeout(FLUSH_PATIENCE);
     }
 
     /// Lines that were lost: the queue was full, or the target could not be written to.
     pub fn dropped(&self) -> u64 {
-        self.backlog.dropped.load(Relaxed)
+        self.queue.dropped.load(Relaxed)
     }
 
     fn start(
@@ -83,36 +85,40 @@ impl AccessLog {
         format: Format,
         reopen: impl Fn() -> io::Result<Sink> + Send + 'static,
     ) -> io::Result<Self> {
-        let (lines, queue) = bounded(QUEUE_LINES_MAX);
-        let (orders, inbox) = unbounded();
-        let backlog = Arc::new(Backlog::default());
-        let writer = Writer {
-            queue,
-            inbox,
-            backlog: Arc::clone(&backlog),
-            sink: BufWriter::with_capacity(BUFFER_BYTES, sink),
-            reopen,
-            unflushed: 0,
-            told: None,
-        };
+        let queue = Arc::new(Queue::default());
+        let writer = Writer { queue: queue.clone(), sink, reopen, is_within_a_line: false, told: None };
         thread::Builder::new().name("access-log".to_owned()).spawn(move || writer.run())?;
-        Ok(Self { format, lines, orders, backlog })
+        Ok(Self { format, queue })
     }
 }
 
 impl Drop for AccessLog {
     fn drop(&mut self) {
         self.flush();
+        self.queue.order(Order::End);
     }
 }
 
-/// What both ends of the queue know.
+thread_local! {
+    /// Where a line is put together before it is queued.
+    static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lines on their way to the thread that writes them.
 #[derive(Debug, Default)]
-struct Backlog {
-    /// Bytes of the lines in the queue.
-    bytes: AtomicUsize,
+struct Queue {
+    waiting: Mutex<Waiting>,
+    /// There is something to do for the thread.
+    is_needed: Condvar,
     /// Lines lost since the start.
     dropped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Whole lines, each with its end.
+    lines: Vec<u8>,
+    orders: Vec<Order>,
 }
 
 #[derive(Debug)]
@@ -120,19 +126,59 @@ enum Order {
     Reopen,
     /// Answer when all lines that are queued now are written.
     Flush(Sender<()>),
+    End,
+}
+
+impl Queue {
+    /// The lock is held for as long as copying a line takes.
+    fn push(&self, line: &[u8]) {
+        let mut waiting = self.lock();
+        let before = waiting.lines.len();
+        if before + line.len() > QUEUE_BYTES_MAX {
+            drop(waiting);
+            self.dropped.fetch_add(1, Relaxed);
+            return;
+        }
+        waiting.lines.extend_from_slice(line);
+        let after = waiting.lines.len();
+        drop(waiting);
+        if before == 0 || (before < MUCH_BYTES && after >= MUCH_BYTES) {
+            self.is_needed.notify_one();
+        }
+    }
+
+    fn order(&self, order: Order) {
+        self.lock().orders.push(order);
+        self.is_needed.notify_one();
+    }
+
+    /// Waits until there is something to do; swaps the lines for an empty buffer.
+    fn take(&self, lines: &mut Vec<u8>) -> Vec<Order> {
+        let has_nothing = |waiting: &mut Waiting| waiting.lines.is_empty() && waiting.orders.is_empty();
+        let may_gather =
+            |waiting: &mut Waiting| waiting.orders.is_empty() && waiting.lines.len() < MUCH_BYTES;
+        let waiting = self.is_needed.wait_while(self.lock(), has_nothing);
+        let waiting = waiting.unwrap_or_else(PoisonError::into_inner);
+        let gathered = self.is_needed.wait_timeout_while(waiting, GATHERING, may_gather);
+        let (mut waiting, _) = gathered.unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(&mut waiting.lines, lines);
+        std::mem::take(&mut waiting.orders)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 type Sink = Box<dyn Write + Send>;
 
 /// The writing end of the queue.
 struct Writer<R> {
-    queue: Receiver<Vec<u8>>,
-    inbox: Receiver<Order>,
-    backlog: Arc<Backlog>,
-    sink: BufWriter<Sink>,
+    queue: Arc<Queue>,
+    sink: Sink,
     reopen: R,
-    /// Lines taken from the queue that may still stand in the buffer.
-    unflushed: u64,
+    /// The target took half a line, and then nothing more.
+    is_within_a_line: bool,
     /// When losses were last told, and how many there were.
     told: Option<(Instant, u64)>,
 }
@@ -140,78 +186,72 @@ struct Writer<R> {
 impl<R: Fn() -> io::Result<Sink>> Writer<R> {
     /// Until the log is dropped.
     fn run(mut self) {
+        let mut lines = Vec::new();
         loop {
-            select! {
-                recv(self.queue) -> line => match line {
-                    Ok(line) => self.write_queued(&line),
-                    Err(_) => break,
-                },
-                recv(self.inbox) -> order => match order {
-                    Ok(Order::Reopen) => self.reopen(),
-                    Ok(Order::Flush(done)) => {
-                        self.write_queued(&[]);
-                        let _ = done.send(());
-                    }
-                    Err(_) => break,
-                },
+            let orders = self.queue.take(&mut lines);
+            self.write(&lines);
+            lines.clear();
+            // Who was busy once need not keep the memory for ever.
+            lines.shrink_to(MUCH_BYTES);
+            for order in orders {
+                match order {
+                    Order::Reopen => self.reopen(),
+                    // Who asked may have lost patience.
+                    Order::Flush(done) => drop(done.send(())),
+                    Order::End => return,
+                }
             }
             self.tell_losses();
         }
-        self.write_queued(&[]);
     }
 
-    /// Writes this line and what is queued behind it; so under load many lines cost one system call,
-    /// and without load no line waits.
-    fn write_queued(&mut self, first: &[u8]) {
-        self.write(first);
-        // As many as are queued now: who never stops sending must not keep orders waiting.
-        for _ in 0..self.queue.len() {
-            let Ok(line) = self.queue.try_recv() else { break };
-            self.write(&line);
+    /// Writes whole lines. What the target does not take is lost: kept for better times, it would only be tried
+    /// again and again, while new lines pile up.
+    fn write(&mut self, lines: &[u8]) {
+        if self.is_within_a_line && !lines.is_empty() && self.write_all(b"\n").is_ok() {
+            self.is_within_a_line = false;
         }
-        self.flush();
-    }
-
-    fn write(&mut self, line: &[u8]) {
-        if line.is_empty() {
-            return;
-        }
-        self.backlog.bytes.fetch_sub(line.len(), Relaxed);
-        self.unflushed += 1;
-        if self.sink.write_all(line).is_err() {
-            self.give_up_buffer();
+        if let Err(rest) = self.write_all(lines) {
+            let lost = memchr::memchr_iter(b'\n', rest).count();
+            self.queue.dropped.fetch_add(lost as u64, Relaxed);
+            // The next line begins on its own.
+            let taken = lines.len() - rest.len();
+            if let Some(last) = taken.checked_sub(1) {
+                self.is_within_a_line = lines.get(last).is_some_and(|&byte| byte != b'\n');
+            }
         }
     }
 
-    fn flush(&mut self) {
-        match self.sink.flush() {
-            Ok(()) => self.unflushed = 0,
-            Err(_) => self.give_up_buffer(),
+    /// # Errors
+    ///
+    /// What was not written.
+    fn write_all<'a>(&mut self, mut bytes: &'a [u8]) -> Result<(), &'a [u8]> {
+        while !bytes.is_empty() {
+            match self.sink.write(bytes) {
+                Ok(0) => return Err(bytes),
+                Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // Standard output may be shared with somebody who made it so.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(RETRY_PAUSE),
+                Err(_) => return Err(bytes),
+            }
         }
-    }
-
-    /// The target takes nothing: a buffer kept for better times would only be tried again, and half of
-    /// it twice. Lines that were written before the failure may count as lost too.
-    fn give_up_buffer(&mut self) {
-        self.backlog.dropped.fetch_add(std::mem::take(&mut self.unflushed), Relaxed);
-        let empty: Sink = Box::new(io::sink());
-        let (sink, _) = std::mem::replace(&mut self.sink, BufWriter::new(empty)).into_parts();
-        self.sink = BufWriter::with_capacity(BUFFER_BYTES, sink);
-        // The target may have taken half a line: the next one begins on its own. Memory takes this one.
-        let _ = self.sink.write_all(b"\n");
+        Ok(())
     }
 
     fn reopen(&mut self) {
-        self.flush();
         match (self.reopen)() {
-            Ok(sink) => self.sink = BufWriter::with_capacity(BUFFER_BYTES, sink),
+            Ok(sink) => {
+                self.sink = sink;
+                self.is_within_a_line = false;
+            }
             Err(error) => tracing::error!(%error, "access log not reopened, the old file stays in use"),
         }
     }
 
     /// Once in [`TELL_INTERVAL`] at most, or a full disk would fill the other log as well.
     fn tell_losses(&mut self) {
-        let dropped = self.backlog.dropped.load(Relaxed);
+        let dropped = self.queue.dropped.load(Relaxed);
         let before = self.told.map_or(0, |(_, dropped)| dropped);
         let is_due = self.told.is_none_or(|(when, _)| when.elapsed() >= TELL_INTERVAL);
         if dropped > before && is_due {
@@ -223,7 +263,8 @@ impl<R: Fn() -> io::Result<Sink>> Writer<R> {
 
 fn open(target: &Target) -> io::Result<Sink> {
     match target {
-        Target::Stdout => Ok(Box::new(io::stdout())),
+        // The standard library's own would look for the last line end in all that is written.
+        Target::Stdout => Ok(Box::new(File::from(io::stdout().as_fd().try_clone_to_owned()?))),
         Target::File(path) => Ok(Box::new(append_to(path)?)),
     }
 }
@@ -233,18 +274,24 @@ fn append_to(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path).map_err(named)
 }
 
-/// A fifth of a second of traffic at 40 000 requests per second, which is one core's worth.
-const QUEUE_LINES_MAX: usize = 8_192;
+/// Twenty thousand usual lines: half a second of traffic at 40 000 requests per second, which is one core's worth.
+/// Hostile ones are up to a request head long (64 KiB). While a target is stuck, as much again is on its way to it.
+const QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Four times what [`QUEUE_LINES_MAX`] usual lines take. Hostile ones are up to a request head long
-/// (64 KiB), and 8 192 of those would be half a gigabyte.
-const QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// From here on nobody waits for further lines: it is worth a call of the system, and the queue has room for more.
+const MUCH_BYTES: usize = 1024 * 1024;
 
-/// What one system call writes at most: about a hundred and thirty lines.
-const BUFFER_BYTES: usize = 64 * 1024;
+/// A line stays within what people call at once; under load thousands share a system call.
+const GATHERING: Duration = Duration::from_millis(50);
+
+/// Lines that are longer than this are rare, and their memory is given back.
+const LINE_BYTES_KEPT: usize = 4 * 1024;
 
 /// Disks answer sooner; a pipe that nobody reads never does, and must not keep the process alive.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Before another look whether a target that does not wait has room.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
 const TELL_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -252,7 +299,8 @@ const TELL_INTERVAL: Duration = Duration::from_secs(10);
 #[allow(clippy::unwrap_used)]
 mod tests {
     use std::fs;
-    use std::sync::Mutex;
+
+    use crossbeam_channel::Receiver;
 
     use super::*;
     use crate::observe::access_record::tests::{record, refused};
@@ -362,7 +410,7 @@ mod tests {
         let sink = Box::new(Stuck { gate, written: Arc::clone(&written) });
         let log = AccessLog::start(sink, Format::Text, || Err(io::Error::other("not asked for"))).unwrap();
 
-        let lines = QUEUE_LINES_MAX + 1_000;
+        let lines = QUEUE_BYTES_MAX / record().line(Format::Text).len() * 2;
         let started = Instant::now();
         for _ in 0..lines {
             log.write(&record());
@@ -374,7 +422,7 @@ mod tests {
         log.flush();
         let kept = lines_in(&written);
         assert_eq!(kept as u64 + log.dropped(), lines as u64);
-        assert_eq!(log.backlog.bytes.load(Relaxed), 0);
+        assert_eq!(log.queue.lock().lines.len(), 0);
     }
 
     #[test]
@@ -386,8 +434,8 @@ mod tests {
         for _ in 0..1_000 {
             log.write(&AccessRecord { path: &path, ..record() });
         }
-        let queued = log.backlog.bytes.load(Relaxed);
-        assert!(queued <= QUEUE_BYTES_MAX + path.len() + 1_024, "{queued} bytes are queued");
+        let queued = log.queue.lock().lines.len();
+        assert!(queued <= QUEUE_BYTES_MAX, "{queued} bytes are queued");
         assert!(log.dropped() > 0);
         drop(open_gate);
     }

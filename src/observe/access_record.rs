@@ -1,21 +1,19 @@
 //! One request in the access log: what its line says, as JSON or as text.
+//!
+//! Both are written into one buffer, byte by byte: a line per request is what the log costs.
 
-use std::io::{self, Write};
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use serde::{Serialize, Serializer};
-
-use super::timestamp::{CommonLog, Rfc3339};
+use super::timestamp::{append_common_log, append_rfc3339};
 use super::{Format, Reason};
 
 /// What one line says, under the names of the contract. The path comes without its query: queries
 /// carry secrets.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)] // Names of the contract; the ones with a unit or a twist say it.
 pub struct AccessRecord<'a> {
     /// When the request was finished.
-    #[serde(serialize_with = "rfc3339")]
     pub time: SystemTime,
     pub request_id: &'a str,
     /// Whom the request is from, as far as trusted proxies tell; `None`: not on a network.
@@ -30,14 +28,13 @@ pub struct AccessRecord<'a> {
     pub upstream: Option<&'a str>,
     pub status: u16,
     /// Why the answer is ours; `None` when it is the upstream's.
-    #[serde(serialize_with = "word")]
     pub reason: Option<Reason>,
     pub attempts: u32,
+    /// What came of each attempt, in their order.
+    pub tried: &'a [Tried<'a>],
     /// From request head to the last byte of the response.
-    #[serde(rename = "duration_ms", serialize_with = "milliseconds")]
     pub duration: Duration,
     /// From sending the request to the first byte of the response, in the last attempt.
-    #[serde(rename = "upstream_ms", serialize_with = "optional_milliseconds")]
     pub upstream_time: Option<Duration>,
     /// Bytes of the request's body.
     pub bytes_in: u64,
@@ -48,37 +45,132 @@ pub struct AccessRecord<'a> {
     pub tls: Option<&'a str>,
     /// Of the configuration that the request was answered by.
     pub generation: u64,
+    /// What the client says where it comes from; without its query.
+    pub referer: Option<&'a str>,
+    pub user_agent: Option<&'a str>,
+    /// The trace that the request belongs to; left out when it is not traced.
+    pub trace_id: Option<u128>,
     /// How a gRPC call ended; left out for all else.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub grpc_status: Option<u8>,
 }
 
+/// One attempt in the access log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tried<'a> {
+    /// Where it went.
+    pub upstream: &'a str,
+    /// What came of it.
+    pub outcome: TriedOutcome,
+    /// From the pick to the first byte of the answer, or to the failure.
+    pub time: Duration,
+}
+
+/// What came of one attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TriedOutcome {
+    /// The upstream answered with this status.
+    Answered(u16),
+    /// It did not, or not in full; for this reason.
+    Failed(&'static str),
+}
+
 impl AccessRecord<'_> {
-    /// The line in this format, with its line end.
-    pub(super) fn line(&self, format: Format) -> Vec<u8> {
-        let mut line = Vec::with_capacity(LINE_BYTES_USUAL);
-        // Cannot fail: memory takes all writes, and every field has a JSON form.
-        let _ = match format {
-            Format::Text => self.write_text(&mut line),
-            Format::Json => serde_json::to_writer(&mut line, self).map_err(io::Error::from),
-        };
+    /// Appends the line in this format, with its line end.
+    pub(super) fn append_to(&self, line: &mut Vec<u8>, format: Format) {
+        match format {
+            Format::Text => self.append_text(line),
+            Format::Json => self.append_json(line),
+        }
         line.push(b'\n');
+    }
+
+    #[cfg(test)]
+    pub(super) fn line(&self, format: Format) -> Vec<u8> {
+        let mut line = Vec::new();
+        self.append_to(&mut line, format);
         line
     }
 
-    /// Common Log Format, which every log analyser reads, then the rest as `name=value`.
-    fn write_text(&self, line: &mut Vec<u8>) -> io::Result<()> {
+    fn append_json(&self, line: &mut Vec<u8>) {
+        line.extend_from_slice(b"{\"time\":\"");
+        append_rfc3339(line, self.time);
+        line.push(b'"');
+        member(line, "request_id", Some(self.request_id));
+        line.extend_from_slice(b",\"client\":");
         match self.client {
-            Some(client) => write!(line, "{client}")?,
+            Some(client) => {
+                line.push(b'"');
+                append_address(line, client);
+                line.push(b'"');
+            }
+            None => line.extend_from_slice(b"null"),
+        }
+        member(line, "listener", Some(self.listener));
+        member(line, "method", Some(self.method));
+        member(line, "host", Some(self.host));
+        member(line, "path", Some(self.path));
+        member(line, "route", self.route);
+        member(line, "pool", self.pool);
+        member(line, "upstream", self.upstream);
+        number(line, ",\"status\":", self.status.into());
+        member(line, "reason", self.reason.map(Reason::word));
+        number(line, ",\"attempts\":", self.attempts.into());
+        line.extend_from_slice(b",\"tried\":[");
+        for (index, tried) in self.tried.iter().enumerate() {
+            line.extend_from_slice(if index == 0 { b"{\"upstream\":" } else { b",{\"upstream\":" });
+            append_json_text(line, tried.upstream);
+            line.extend_from_slice(b",\"outcome\":\"");
+            append_outcome(line, tried.outcome);
+            line.extend_from_slice(b"\",\"ms\":");
+            append_milliseconds(line, tried.time);
+            line.push(b'}');
+        }
+        line.extend_from_slice(b"],\"duration_ms\":");
+        append_milliseconds(line, self.duration);
+        line.extend_from_slice(b",\"upstream_ms\":");
+        match self.upstream_time {
+            Some(time) => append_milliseconds(line, time),
+            None => line.extend_from_slice(b"null"),
+        }
+        number(line, ",\"bytes_in\":", self.bytes_in);
+        number(line, ",\"bytes_out\":", self.bytes_out);
+        member(line, "protocol", Some(self.protocol));
+        member(line, "tls", self.tls);
+        number(line, ",\"generation\":", self.generation);
+        member(line, "referer", self.referer);
+        member(line, "user_agent", self.user_agent);
+        if let Some(trace_id) = self.trace_id {
+            line.extend_from_slice(b",\"trace_id\":\"");
+            append_hexadecimal(line, &trace_id.to_be_bytes());
+            line.push(b'"');
+        }
+        if let Some(code) = self.grpc_status {
+            number(line, ",\"grpc_status\":", code.into());
+        }
+        line.push(b'}');
+    }
+
+    /// Combined Log Format, which every log analyser reads, then the rest as `name=value`.
+    fn append_text(&self, line: &mut Vec<u8>) {
+        match self.client {
+            Some(client) => append_address(line, client),
             None => line.push(b'-'),
         }
-        write!(line, " - - [{}] \"", CommonLog(self.time))?;
+        line.extend_from_slice(b" - - [");
+        append_common_log(line, self.time);
+        line.extend_from_slice(b"] \"");
         escape(line, self.method);
         line.push(b' ');
         escape(line, self.path);
         line.push(b' ');
         escape(line, self.protocol);
-        write!(line, "\" {} {}", self.status, self.bytes_out)?;
+        number(line, "\" ", self.status.into());
+        number(line, " ", self.bytes_out);
+        for said in [self.referer, self.user_agent] {
+            line.extend_from_slice(b" \"");
+            escape(line, said.filter(|said| !said.is_empty()).unwrap_or("-"));
+            line.push(b'"');
+        }
 
         field(line, "host", Some(self.host));
         field(line, "request_id", Some(self.request_id));
@@ -87,16 +179,75 @@ impl AccessRecord<'_> {
         field(line, "pool", self.pool);
         field(line, "upstream", self.upstream);
         field(line, "reason", self.reason.map(Reason::word));
-        write!(line, " attempts={} duration_ms={}", self.attempts, to_milliseconds(self.duration))?;
-        match self.upstream_time {
-            Some(time) => write!(line, " upstream_ms={}", to_milliseconds(time))?,
-            None => field(line, "upstream_ms", None),
+        number(line, " attempts=", self.attempts.into());
+        line.extend_from_slice(b" tried=");
+        if self.tried.is_empty() {
+            line.push(b'-');
         }
-        write!(line, " bytes_in={}", self.bytes_in)?;
+        for (index, tried) in self.tried.iter().enumerate() {
+            if index > 0 {
+                line.push(b',');
+            }
+            append_plainly(line, tried.upstream);
+            line.push(b'|');
+            append_outcome(line, tried.outcome);
+            line.push(b'|');
+            append_milliseconds(line, tried.time);
+        }
+        line.extend_from_slice(b" duration_ms=");
+        append_milliseconds(line, self.duration);
+        line.extend_from_slice(b" upstream_ms=");
+        match self.upstream_time {
+            Some(time) => append_milliseconds(line, time),
+            None => line.push(b'-'),
+        }
+        number(line, " bytes_in=", self.bytes_in);
         field(line, "tls", self.tls);
-        write!(line, " generation={}", self.generation)?;
-        self.grpc_status.map_or(Ok(()), |code| write!(line, " grpc_status={code}"))
+        number(line, " generation=", self.generation);
+        if let Some(trace_id) = self.trace_id {
+            line.extend_from_slice(b" trace_id=");
+            append_hexadecimal(line, &trace_id.to_be_bytes());
+        }
+        if let Some(code) = self.grpc_status {
+            number(line, " grpc_status=", code.into());
+        }
     }
+}
+
+/// `,"name":"value"`
+fn member(line: &mut Vec<u8>, name: &str, value: Option<&str>) {
+    line.extend_from_slice(b",\"");
+    line.extend_from_slice(name.as_bytes());
+    line.extend_from_slice(b"\":");
+    match value {
+        Some(value) => append_json_text(line, value),
+        None => line.extend_from_slice(b"null"),
+    }
+}
+
+/// A text with its quotes (RFC 8259 §7).
+fn append_json_text(line: &mut Vec<u8>, text: &str) {
+    line.push(b'"');
+    let bytes = text.as_bytes();
+    let is_plain = |&byte: &u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    if bytes.iter().all(is_plain) {
+        line.extend_from_slice(bytes);
+    } else {
+        for &byte in bytes {
+            match byte {
+                b'"' | b'\\' => line.extend_from_slice(&[b'\\', byte]),
+                b'\n' => line.extend_from_slice(b"\\n"),
+                b'\r' => line.extend_from_slice(b"\\r"),
+                b'\t' => line.extend_from_slice(b"\\t"),
+                0..b' ' => {
+                    line.extend_from_slice(b"\\u00");
+                    append_hexadecimal(line, &[byte]);
+                }
+                _ => line.push(byte),
+            }
+        }
+    }
+    line.push(b'"');
 }
 
 /// ` name=value`; quoted when the value could be taken for something else.
@@ -121,6 +272,17 @@ const fn is_plain(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'=')
 }
 
+/// Inside a list, without quotes: what could end an entry, or the list, stands as `\xHH`.
+fn append_plainly(line: &mut Vec<u8>, value: &str) {
+    for byte in value.bytes() {
+        if is_plain(byte) && byte != b',' && byte != b'|' {
+            line.push(byte);
+        } else {
+            line.extend_from_slice(&[b'\\', b'x', hex(byte >> 4), hex(byte & 15)]);
+        }
+    }
+}
+
 /// Inside quotes: whatever could end them, the line, or the terminal's good manners stands as `\xHH`,
 /// as in nginx and Apache.
 fn escape(line: &mut Vec<u8>, value: &str) {
@@ -137,31 +299,79 @@ const fn hex(digit: u8) -> u8 {
     if digit < 10 { b'0' + digit } else { b'A' + digit - 10 }
 }
 
-/// With three decimals: microseconds are what was measured.
-fn to_milliseconds(duration: Duration) -> f64 {
-    duration.as_micros() as f64 / 1_000.0
+fn append_hexadecimal(line: &mut Vec<u8>, bytes: &[u8]) {
+    for &byte in bytes {
+        line.extend_from_slice(&[hex(byte >> 4), hex(byte & 15)].map(|digit| digit.to_ascii_lowercase()));
+    }
 }
 
-fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&Rfc3339(*time))
+fn append_outcome(line: &mut Vec<u8>, outcome: TriedOutcome) {
+    match outcome {
+        TriedOutcome::Answered(status) => append_number(line, status.into()),
+        TriedOutcome::Failed(word) => line.extend_from_slice(word.as_bytes()),
+    }
 }
 
-#[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
-fn word<S: Serializer>(reason: &Option<Reason>, serializer: S) -> Result<S::Ok, S::Error> {
-    reason.map(Reason::word).serialize(serializer)
+fn append_address(line: &mut Vec<u8>, address: IpAddr) {
+    use std::io::Write;
+    match address {
+        IpAddr::V4(address) => {
+            for (index, octet) in address.octets().into_iter().enumerate() {
+                if index > 0 {
+                    line.push(b'.');
+                }
+                append_number(line, octet.into());
+            }
+        }
+        // Memory takes all writes.
+        IpAddr::V6(address) => drop(write!(line, "{address}")),
+    }
 }
 
-fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(to_milliseconds(*duration))
+/// With up to three decimals: microseconds are what was measured.
+fn append_milliseconds(line: &mut Vec<u8>, duration: Duration) {
+    let microseconds = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    append_number(line, microseconds / 1_000);
+    let rest = u16::try_from(microseconds % 1_000).unwrap_or_default();
+    if rest == 0 {
+        return;
+    }
+    let decimals = [rest / 100, rest / 10 % 10, rest % 10];
+    let significant = if !rest.is_multiple_of(10) {
+        3
+    } else if !rest.is_multiple_of(100) {
+        2
+    } else {
+        1
+    };
+    line.push(b'.');
+    line.extend(decimals.iter().take(significant).map(|&decimal| digit(decimal.into())));
 }
 
-#[expect(clippy::ref_option, reason = "serde passes fields by reference")]
-fn optional_milliseconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-    time.map(to_milliseconds).serialize(serializer)
+fn number(line: &mut Vec<u8>, before: &str, number: u64) {
+    line.extend_from_slice(before.as_bytes());
+    append_number(line, number);
 }
 
-/// A JSON line with a path of a hundred bytes has about this many; longer ones grow once.
-const LINE_BYTES_USUAL: usize = 512;
+fn append_number(line: &mut Vec<u8>, mut number: u64) {
+    // u64::MAX has twenty digits.
+    let mut digits = [0; 20];
+    let mut length = 0;
+    for place in digits.iter_mut().rev() {
+        *place = digit(number % 10);
+        length += 1;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    line.extend_from_slice(digits.get(digits.len() - length..).unwrap_or_default());
+}
+
+const fn digit(value: u64) -> u8 {
+    let value = (value % 10) as u8;
+    b'0' + value
+}
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -170,6 +380,12 @@ pub(super) mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
+
+    const TRIED: [Tried<'static>; 1] = [Tried {
+        upstream: "10.0.0.1:8080",
+        outcome: TriedOutcome::Answered(200),
+        time: Duration::from_millis(11),
+    }];
 
     pub(in crate::observe) fn record() -> AccessRecord<'static> {
         AccessRecord {
@@ -186,6 +402,7 @@ pub(super) mod tests {
             status: 200,
             reason: None,
             attempts: 1,
+            tried: &TRIED,
             duration: Duration::from_micros(12_345),
             upstream_time: Some(Duration::from_millis(11)),
             bytes_in: 0,
@@ -193,6 +410,9 @@ pub(super) mod tests {
             protocol: "HTTP/1.1",
             tls: Some("TLSv1.3"),
             generation: 3,
+            referer: Some("https://example.com/"),
+            user_agent: Some("curl/8.5 (x)"),
+            trace_id: None,
             grpc_status: None,
         }
     }
@@ -207,6 +427,9 @@ pub(super) mod tests {
             status: 404,
             reason: Some(Reason::NoRoute),
             attempts: 0,
+            tried: &[],
+            referer: None,
+            user_agent: None,
             upstream_time: None,
             tls: None,
             ..record()
@@ -225,8 +448,10 @@ pub(super) mod tests {
                 r#"{"time":"2000-02-28T23:59:59.042Z","request_id":"01HF","client":"127.0.0.1","#,
                 r#""listener":"http","method":"GET","host":"api.example.com","path":"/v1/users","#,
                 r#""route":"users","pool":"app","upstream":"10.0.0.1:8080","status":200,"reason":null,"#,
-                r#""attempts":1,"duration_ms":12.345,"upstream_ms":11.0,"bytes_in":0,"bytes_out":512,"#,
-                r#""protocol":"HTTP/1.1","tls":"TLSv1.3","generation":3}"#,
+                r#""attempts":1,"tried":[{"upstream":"10.0.0.1:8080","outcome":"200","ms":11}],"#,
+                r#""duration_ms":12.345,"upstream_ms":11,"bytes_in":0,"bytes_out":512,"#,
+                r#""protocol":"HTTP/1.1","tls":"TLSv1.3","generation":3,"#,
+                r#""referer":"https://example.com/","user_agent":"curl/8.5 (x)"}"#,
                 "\n"
             )
         );
@@ -242,8 +467,8 @@ pub(super) mod tests {
         assert_eq!(
             line(&refused(), Format::Text),
             concat!(
-                r#"- - - [28/Feb/2000:23:59:59 +0000] "GET /v1/users HTTP/1.1" 404 512 host=- request_id=01HF "#,
-                "listener=http route=- pool=- upstream=- reason=no_route attempts=0 duration_ms=12.345 ",
+                r#"- - - [28/Feb/2000:23:59:59 +0000] "GET /v1/users HTTP/1.1" 404 512 "-" "-" host=- request_id=01HF "#,
+                "listener=http route=- pool=- upstream=- reason=no_route attempts=0 tried=- duration_ms=12.345 ",
                 "upstream_ms=- bytes_in=0 tls=- generation=3\n"
             )
         );
@@ -252,18 +477,20 @@ pub(super) mod tests {
     #[test]
     fn a_grpc_call_tells_its_status_too() {
         let call = AccessRecord { grpc_status: Some(14), ..record() };
-        assert!(line(&call, Format::Json).ends_with(",\"generation\":3,\"grpc_status\":14}\n"));
+        assert!(line(&call, Format::Json).ends_with(",\"grpc_status\":14}\n"));
         assert!(line(&call, Format::Text).ends_with(" generation=3 grpc_status=14\n"));
     }
 
     #[test]
-    fn a_text_line_is_common_log_format_and_the_rest() {
+    fn a_text_line_is_combined_log_format_and_the_rest() {
         assert_eq!(
             line(&record(), Format::Text),
             concat!(
                 r#"127.0.0.1 - - [28/Feb/2000:23:59:59 +0000] "GET /v1/users HTTP/1.1" 200 512 "#,
+                r#""https://example.com/" "curl/8.5 (x)" "#,
                 "host=api.example.com request_id=01HF listener=http route=users pool=app ",
-                "upstream=10.0.0.1:8080 reason=- attempts=1 duration_ms=12.345 upstream_ms=11 bytes_in=0 ",
+                "upstream=10.0.0.1:8080 reason=- attempts=1 tried=10.0.0.1:8080|200|11 ",
+                "duration_ms=12.345 upstream_ms=11 bytes_in=0 ",
                 "tls=TLSv1.3 generation=3\n"
             )
         );
@@ -286,5 +513,66 @@ pub(super) mod tests {
         );
         assert!(text.contains(r#" host="a b=c\"" request_id="-" "#), "{text}");
         assert!(text.trim_end().bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{text:?}");
+    }
+
+    #[test]
+    fn every_attempt_is_listed_with_upstream_outcome_and_time() {
+        let tried = [
+            Tried {
+                upstream: "unix:/a,b|c d\"",
+                outcome: TriedOutcome::Failed("connect_failure"),
+                time: Duration::from_micros(250),
+            },
+            Tried {
+                upstream: "[::1]:80",
+                outcome: TriedOutcome::Answered(503),
+                time: Duration::from_micros(1_070),
+            },
+        ];
+        let retried = AccessRecord { tried: &tried, attempts: 2, ..record() };
+        let text = line(&retried, Format::Text);
+        let expected = r" tried=unix:/a\x2Cb\x7Cc\x20d\x22|connect_failure|0.25,[::1]:80|503|1.07 ";
+        assert!(text.contains(expected), "{text}");
+        let json: serde_json::Value = serde_json::from_str(&line(&retried, Format::Json)).unwrap();
+        assert_eq!(
+            json["tried"],
+            serde_json::json!([
+                { "upstream": "unix:/a,b|c d\"", "outcome": "connect_failure", "ms": 0.25 },
+                { "upstream": "[::1]:80", "outcome": "503", "ms": 1.07 },
+            ])
+        );
+    }
+
+    #[test]
+    fn a_traced_request_names_its_trace() {
+        let traced = AccessRecord { trace_id: Some(0xabc), ..record() };
+        let id = "00000000000000000000000000000abc";
+        assert!(line(&traced, Format::Json).contains(&format!(",\"trace_id\":\"{id}\"")));
+        assert!(line(&traced, Format::Text).ends_with(&format!(" trace_id={id}\n")));
+    }
+
+    #[test]
+    fn numbers_are_written_in_full() {
+        for number in [0, 7, 10, 999, 65_535, u64::MAX] {
+            let mut line = Vec::new();
+            append_number(&mut line, number);
+            assert_eq!(String::from_utf8(line).unwrap(), number.to_string());
+        }
+        for (microseconds, expected) in [(0, "0"), (1, "0.001"), (10, "0.01"), (100, "0.1"), (1_020, "1.02")]
+        {
+            let mut line = Vec::new();
+            append_milliseconds(&mut line, Duration::from_micros(microseconds));
+            assert_eq!(String::from_utf8(line).unwrap(), expected);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_comes_back_from_json(text: String) {
+            let hostile = AccessRecord { path: &text, user_agent: Some(&text), ..record() };
+            let json: serde_json::Value = serde_json::from_str(&line(&hostile, Format::Json)).unwrap();
+            proptest::prop_assert_eq!(json["path"].as_str(), Some(text.as_str()));
+            proptest::prop_assert_eq!(json["user_agent"].as_str(), Some(text.as_str()));
+        }
     }
 }

@@ -32,7 +32,8 @@ use text::{Metric, MetricFamily, counter, counters, float_counter, gauge, gauges
 use super::process::ProcessFigures;
 use super::{
     AdminRefusal, ChangeOrigin, ChangeResult, Class, ConnectResult, GRPC_CODES, HandshakeResult,
-    ListenerMetrics, PoolMetrics, ProcessMetrics, Reason, RetryReason, RouteMetrics, UpstreamMetrics,
+    ListenerMetrics, PoolMetrics, ProcessMetrics, Reason, RetryReason, RouteMetrics, SpanQueue, SpanResult,
+    UpstreamMetrics,
 };
 
 /// `Content-Type` of what [`render`] returns.
@@ -55,6 +56,8 @@ pub struct View<'a> {
     pub last_change_applied: bool,
     /// Lines of the access log that were lost; zero while there is none.
     pub access_log_dropped: u64,
+    /// What became of spans.
+    pub spans: &'a SpanQueue,
 }
 
 /// One certificate of a listener.
@@ -105,6 +108,11 @@ pub struct UpstreamView<'a> {
 /// All families that have a series.
 pub fn render(view: &View<'_>) -> String {
     let mut families = process_families(view);
+    families.push(counters(
+        "evener_trace_spans_total",
+        "Spans of traced requests, by what became of them.",
+        SpanResult::ALL.map(|result| counter(&[("result", result.label())], view.spans.counted(result))),
+    ));
     families.extend(listener_families(view));
     families.extend(route_families(view));
     families.extend(pool_families(view));
@@ -509,6 +517,7 @@ mod tests {
     /// Everything that a process of one listener, route, pool and upstream can count, counted once.
     #[derive(Default)]
     struct House {
+        spans: SpanQueue,
         listener: ListenerMetrics,
         route: RouteMetrics,
         pool: PoolMetrics,
@@ -570,6 +579,7 @@ mod tests {
                 process: &self.process,
                 last_change_applied: false,
                 access_log_dropped: 6,
+                spans: &self.spans,
             }
         }
 
@@ -691,6 +701,7 @@ mod tests {
             process,
             last_change_applied,
             access_log_dropped,
+            spans: &SpanQueue::default(),
         });
         assert!(!text.contains("evener_requests_total") && !text.contains("evener_upstream"), "{text}");
         assert!(!text.contains("evener_config_last_applied_timestamp_seconds"), "never applied is not 1970");

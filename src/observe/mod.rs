@@ -4,7 +4,8 @@
 //!   one request ──► handles (metrics.rs, histogram.rs)      a few relaxed adds, no lock, no label
 //!        │                 │
 //!        │                 └──► exposition.rs ──► GET /metrics      read at scrape time
-//!        └────────► access_log.rs ──► queue ──► one thread ──► file or standard output
+//!        ├────────► access_log.rs ──► queue ──► one thread ──► file or standard output
+//!        └────────► spans.rs ──► queue ──► (roof) ──► collector
 //! ```
 //!
 //! Handles live in the state that they describe (listener, route, pool, upstream), so counting looks
@@ -27,12 +28,14 @@ mod process_log;
 mod reason;
 mod recent;
 mod record;
+mod spans;
 pub mod timeline;
 mod timestamp;
 mod tls_failure;
+mod trace_context;
 
 pub use access_log::{AccessLog, Target};
-pub use access_record::AccessRecord;
+pub use access_record::{AccessRecord, Tried, TriedOutcome};
 pub use histogram::{Histogram, HistogramSnapshot};
 pub use metrics::{
     AdminRefusal, ChangeOrigin, ChangeResult, Class, ConnectResult, GRPC_CODES, HandshakeResult,
@@ -46,5 +49,9 @@ pub use record::{
     ASKED_FOR, AttemptOutcome, AttemptRecord, CANDIDATES_MAX, CandidateRecord, Detail, Facts, HeadText, Kept,
     LATEST, Moment, Name, Names, PickRecord, Record, Records, SAMPLED_ONE_IN, SLOW, Then, UNUSUAL_MIN,
 };
+pub use spans::{
+    AttemptSpan, BATCH_REQUESTS_MAX, RequestSpan, SpanQueue, SpanResult, TEXT_BYTES_MAX, bounded_text,
+};
 pub use timestamp::utc;
 pub use tls_failure::tls_failure;
+pub use trace_context::TraceParent;

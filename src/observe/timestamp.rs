@@ -1,33 +1,59 @@
 //! Wall-clock time as people and tools read it, always UTC.
 
-use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// `2026-11-21T08:10:02.123Z` (RFC 3339). A time before 1970 is shown as the start of 1970.
 pub fn utc(time: SystemTime) -> String {
-    Rfc3339(time).to_string()
+    let mut text = Vec::new();
+    append_rfc3339(&mut text, time);
+    // It is ASCII.
+    String::from_utf8(text).unwrap_or_default()
 }
 
 /// See [`utc`].
-pub(super) struct Rfc3339(pub(super) SystemTime);
-
-impl fmt::Display for Rfc3339 {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Utc { year, month, day, hour, minute, second, millisecond } = Utc::of(self.0);
-        write!(formatter, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millisecond:03}Z")
+pub(super) fn append_rfc3339(line: &mut Vec<u8>, time: SystemTime) {
+    let Utc { year, month, day, hour, minute, second, millisecond } = Utc::of(time);
+    append_year(line, year);
+    for (before, number) in [(b'-', month), (b'-', day), (b'T', hour), (b':', minute), (b':', second)] {
+        line.push(before);
+        append_two(line, number);
     }
+    line.push(b'.');
+    line.push(digit(u64::from(millisecond) / 100));
+    append_two(line, u64::from(millisecond) % 100);
+    line.push(b'Z');
 }
 
 /// `21/Nov/2026:08:10:02 +0000` (Common Log Format).
-pub(super) struct CommonLog(pub(super) SystemTime);
-
-impl fmt::Display for CommonLog {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Utc { year, month, day, hour, minute, second, .. } = Utc::of(self.0);
-        let month =
-            month.checked_sub(1).and_then(|index| MONTHS.get(usize::try_from(index).ok()?)).unwrap_or(&"");
-        write!(formatter, "{day:02}/{month}/{year:04}:{hour:02}:{minute:02}:{second:02} +0000")
+pub(super) fn append_common_log(line: &mut Vec<u8>, time: SystemTime) {
+    let Utc { year, month, day, hour, minute, second, .. } = Utc::of(time);
+    let month =
+        month.checked_sub(1).and_then(|index| MONTHS.get(usize::try_from(index).ok()?)).unwrap_or(&"");
+    append_two(line, day);
+    line.push(b'/');
+    line.extend_from_slice(month.as_bytes());
+    line.push(b'/');
+    append_year(line, year);
+    for number in [hour, minute, second] {
+        line.push(b':');
+        append_two(line, number);
     }
+    line.extend_from_slice(b" +0000");
+}
+
+fn append_year(line: &mut Vec<u8>, year: u64) {
+    append_two(line, year / 100);
+    append_two(line, year % 100);
+}
+
+fn append_two(line: &mut Vec<u8>, number: u64) {
+    line.extend_from_slice(&[digit(number / 10), digit(number)]);
+}
+
+/// The last one.
+const fn digit(number: u64) -> u8 {
+    let last = (number % 10) as u8;
+    b'0' + last
 }
 
 /// A moment in the Gregorian calendar.
@@ -125,25 +151,27 @@ mod tests {
             (1_735_689_599, "2024-12-31T23:59:59.000Z"),
             (4_107_542_400, "2100-03-01T00:00:00.000Z"),
         ] {
-            assert_eq!(Rfc3339(at(seconds)).to_string(), expected);
+            assert_eq!(utc(at(seconds)), expected);
         }
     }
 
     #[test]
     fn milliseconds_are_cut_not_rounded_into_the_next_second() {
         let time = at(1) + Duration::from_micros(999_999);
-        assert_eq!(Rfc3339(time).to_string(), "1970-01-01T00:00:01.999Z");
+        assert_eq!(utc(time), "1970-01-01T00:00:01.999Z");
     }
 
     #[test]
     fn the_common_log_format_names_the_month() {
-        assert_eq!(CommonLog(at(951_782_399)).to_string(), "28/Feb/2000:23:59:59 +0000");
+        let mut line = Vec::new();
+        append_common_log(&mut line, at(951_782_399));
+        assert_eq!(line, b"28/Feb/2000:23:59:59 +0000");
     }
 
     #[test]
     fn a_clock_before_1970_reads_as_1970() {
         let before = UNIX_EPOCH - Duration::from_secs(1);
-        assert_eq!(Rfc3339(before).to_string(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(utc(before), "1970-01-01T00:00:00.000Z");
     }
 
     #[test]

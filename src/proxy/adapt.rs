@@ -16,7 +16,8 @@ use super::context::{RequestContext, Told};
 use super::exchange::Exchange;
 use super::head::is_host_and_port;
 use super::steps::{self, Outcome, Sent};
-use super::{grpc, headers, http2, refusal};
+use super::trace::Trace;
+use super::{grpc, headers, http2, refusal, tells};
 use crate::config::UpstreamProtocol;
 use crate::observe::{Reason, tls_failure};
 use crate::retry::is_idempotent;
@@ -103,11 +104,15 @@ pub(super) fn identify(session: &Session, ctx: &mut RequestContext) {
     let given = is_trusted.then(|| headers::request_id_from(&request.headers)).flatten();
     ctx.request_id = given.unwrap_or_else(headers::new_request_id);
     ctx.head.set(request.method.as_str(), &host(request), request.uri.path());
-    if ctx.runtime.access_log.is_some() {
+    ctx.trace = ctx.snapshot.config.tracing.as_ref().and_then(|config| Trace::of(&request.headers, config));
+    if ctx.runtime.access_log.is_some() || ctx.recorded_trace().is_some() {
+        let header = |name| request.headers.get(name).cloned();
         ctx.told = Some(Box::new(Told {
-            method: request.method.as_str().to_owned(),
-            host: host(request).into_owned(),
-            path: request.uri.path().to_owned(),
+            method: request.method.clone(),
+            host: header(header::HOST),
+            uri: request.uri.clone(),
+            referer: header(header::REFERER),
+            user_agent: header(header::USER_AGENT),
         }));
     }
 }
@@ -423,7 +428,9 @@ async fn write_grpc_refusal(
     session: &mut Session,
     ctx: &RequestContext,
 ) -> pingora::Result<()> {
-    let head = HttpTask::Header(Box::new(grpc::refusal(reason, &ctx.request_id)?), true);
+    let mut head = grpc::refusal(reason, &ctx.request_id)?;
+    tells::annotate(&mut head, ctx)?;
+    let head = HttpTask::Header(Box::new(head), true);
     session.as_mut().response_duplex_vec(vec![head]).await.map(drop)
 }
 
@@ -433,6 +440,7 @@ async fn write_answer(
     ctx: &mut RequestContext,
 ) -> pingora::Result<()> {
     let (mut response, body) = answer?;
+    tells::annotate(&mut response, ctx)?;
     if ctx.is_http_1_0 {
         response.set_version(http::Version::HTTP_10);
     }

@@ -4,14 +4,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderValue, Method, Uri};
 
 use super::client_stream::Answer;
 use super::connection::Connection;
 use super::exchange::Exchange;
 use super::grpc;
 use super::steps::{self, Finished};
+use super::trace::Trace;
 use super::trail::Trail;
+use super::tries::Tries;
 use crate::config::UpstreamProtocol;
 use crate::observe::{HeadText, Reason};
 use crate::runtime::{Lease, Pool, Route, Runtime, Snapshot, Tiers, UpgradedGuard, Upstream};
@@ -40,6 +42,8 @@ pub struct RequestContext {
     /// Attempts among them that made no connection.
     pub(super) connect_failures: u32,
     pub(super) attempt: Option<Attempt>,
+    /// All attempts so far.
+    pub(super) tries: Tries,
     /// An attempt failed on a kept connection, which proves nothing: the next ones open their own.
     pub(super) needs_fresh_connection: bool,
     /// Why we answer, or gave up, instead of an upstream.
@@ -51,7 +55,9 @@ pub struct RequestContext {
     pub(super) response_bytes: u64,
     /// The client speaks HTTP/1.0 and understands no 1xx and no chunks.
     pub(super) is_http_1_0: bool,
-    /// What the access log wants to know and nobody else; empty while it is off.
+    /// The trace that the request belongs to, if tracing is on and nobody upstream of us has said not to record it.
+    pub(super) trace: Option<Trace>,
+    /// What the access log and spans want to know and nobody else; empty while there are none.
     pub(super) told: Option<Box<Told>>,
     /// The same in a fixed size, for those who ask afterwards how the request went.
     pub(super) head: HeadText,
@@ -62,12 +68,14 @@ pub struct RequestContext {
     pub(super) upgraded: Option<UpgradedGuard>,
 }
 
-/// Facts of the request head that only the access log needs.
-#[derive(Clone, Debug, Default)]
+/// Facts of the request head that only the access log and spans need. They share the head's memory.
+#[derive(Clone, Debug)]
 pub(super) struct Told {
-    pub method: String,
-    pub host: String,
-    pub path: String,
+    pub method: Method,
+    pub host: Option<HeaderValue>,
+    pub uri: Uri,
+    pub referer: Option<HeaderValue>,
+    pub user_agent: Option<HeaderValue>,
 }
 
 /// One request on its way to one upstream.
@@ -85,6 +93,11 @@ pub(super) struct Attempt {
 }
 
 impl RequestContext {
+    /// The trace of the request, if it is recorded.
+    pub(super) fn recorded_trace(&self) -> Option<&Trace> {
+        self.trace.as_ref().filter(|trace| trace.is_sampled)
+    }
+
     pub(super) fn new(runtime: &Arc<Runtime>) -> Self {
         Self {
             snapshot: runtime.snapshot(),
@@ -101,12 +114,14 @@ impl RequestContext {
             attempts: 0,
             connect_failures: 0,
             attempt: None,
+            tries: Tries::default(),
             needs_fresh_connection: false,
             refusal: None,
             status: None,
             request_bytes: 0,
             response_bytes: 0,
             is_http_1_0: false,
+            trace: None,
             told: None,
             head: HeadText::default(),
             trail: Trail::default(),

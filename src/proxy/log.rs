@@ -1,31 +1,58 @@
-//! The access-log line of a request.
+//! The access-log line of a request, and its spans.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
+
+use http::HeaderValue;
 
 use super::connection::Connection;
 use super::context::RequestContext;
+use super::headers::bare_host;
 use super::steps::Finished;
-use crate::observe::{AccessLog, AccessRecord, Reason};
-use crate::runtime::Runtime;
+use super::trace::Trace;
+use crate::config::AccessFilter;
+use crate::observe::{
+    AccessLog, AccessRecord, AttemptSpan, Reason, RequestSpan, Tried, TriedOutcome, bounded_text,
+};
+use crate::retry::ATTEMPTS_MAX;
+use crate::runtime::{Pool, Runtime};
 
-/// Writes the access-log line of a request.
+/// Writes the access-log line of a request, if it is to have one, and its spans, if it is traced.
 pub(super) fn write(finished: &Finished, duration: Duration, ctx: &RequestContext) {
-    let (Some(log), Some(told)) = (&ctx.runtime.access_log, &ctx.told) else { return };
-    let address = ctx.upstream().map(|upstream| upstream.config.address.to_string());
-    log.write(&AccessRecord {
+    let Some(told) = &ctx.told else { return };
+    let status = if ctx.refusal == Some(Reason::ClientClosed) { 499 } else { finished.status };
+    let filter = &ctx.snapshot.config.log.access_filter;
+    let log = ctx.runtime.access_log.as_ref().filter(|_| is_wanted(filter, status, ctx.refusal, duration));
+    let trace = ctx.recorded_trace();
+    if log.is_none() && trace.is_none() {
+        return;
+    }
+    let nothing = Tried { upstream: "", outcome: TriedOutcome::Failed(""), time: Duration::ZERO };
+    let mut tried = [nothing; ATTEMPTS_MAX as usize];
+    let upstreams = ctx.pool().map_or(&[][..], Pool::upstreams);
+    for (one, attempt) in tried.iter_mut().zip(ctx.tries.all()) {
+        let upstream = usize::try_from(attempt.upstream).ok().and_then(|index| upstreams.get(index));
+        let upstream = upstream.map_or("", |upstream| &upstream.state.name);
+        *one = Tried { upstream, outcome: attempt.end.outcome(), time: attempt.time };
+    }
+    let host = told.host.as_ref().and_then(|host| host.to_str().ok()).or_else(|| told.uri.host());
+    let referer = told.referer.as_ref().map(|referer| text_of(referer));
+    let user_agent = told.user_agent.as_ref().map(|agent| text_of(agent));
+    let record = AccessRecord {
         time: SystemTime::now(),
         request_id: ctx.request_id.to_str().unwrap_or_default(),
         client: ctx.client,
         listener: ctx.connection().map_or("", |connection| &connection.listener.name),
-        method: &told.method,
-        host: &told.host,
-        path: &told.path,
+        method: told.method.as_str(),
+        host: &host.map_or(Cow::Borrowed(""), bare_host),
+        path: told.uri.path(),
         route: ctx.route().map(|route| route.config.name.as_str()),
         pool: ctx.pool().map(|pool| pool.config.name.as_str()),
-        upstream: address.as_deref(),
-        status: if ctx.refusal == Some(Reason::ClientClosed) { 499 } else { finished.status },
+        upstream: ctx.upstream().map(|upstream| &*upstream.state.name),
+        status,
         reason: ctx.refusal,
         attempts: ctx.attempts,
+        tried: tried.get(..ctx.tries.all().len()).unwrap_or_default(),
         duration,
         upstream_time: ctx.attempt.as_ref().and_then(|attempt| attempt.response_time),
         bytes_in: finished.request_bytes,
@@ -33,8 +60,72 @@ pub(super) fn write(finished: &Finished, duration: Duration, ctx: &RequestContex
         protocol: protocol(ctx),
         tls: ctx.connection().and_then(|connection| connection.tls.as_ref()).map(|tls| tls.version),
         generation: ctx.snapshot.generation,
+        referer: referer.as_deref().map(without_query),
+        user_agent: user_agent.as_deref(),
+        trace_id: trace.map(|trace| trace.id),
         grpc_status: ctx.grpc.map(|call| call.outcome(ctx.refusal)),
-    });
+    };
+    if let Some(log) = log {
+        log.write(&record);
+    }
+    if let Some(trace) = trace {
+        ctx.runtime.spans.push(Box::new(span_of(&record, trace, ctx)));
+    }
+}
+
+/// The spans of a request say what its line says.
+fn span_of(record: &AccessRecord<'_>, trace: &Trace, ctx: &RequestContext) -> RequestSpan {
+    let numbers = 1..=u32::MAX;
+    let attempts =
+        record.tried.iter().zip(ctx.tries.all()).zip(numbers).map(|((tried, attempt), number)| AttemptSpan {
+            span_id: trace.span_of(number),
+            upstream: tried.upstream.to_owned(),
+            after: attempt.picked_at.saturating_sub(ctx.started),
+            time: tried.time,
+            outcome: tried.outcome,
+        });
+    RequestSpan {
+        trace_id: trace.id,
+        span_id: trace.span,
+        parent: trace.parent,
+        trace_state: trace.state.clone(),
+        started: record.time.checked_sub(record.duration).unwrap_or(record.time),
+        duration: record.duration,
+        request_id: record.request_id.to_owned(),
+        client: record.client,
+        method: bounded_text(record.method),
+        is_https: record.tls.is_some(),
+        host: bounded_text(record.host),
+        path: bounded_text(record.path),
+        version: protocol(ctx).trim_start_matches("HTTP/"),
+        user_agent: record.user_agent.map(bounded_text),
+        listener: record.listener.to_owned(),
+        route: record.route.map(str::to_owned),
+        route_path: ctx.route().map(|route| route.config.matcher.path_prefix.as_str().to_owned()),
+        pool: record.pool.map(str::to_owned),
+        status: record.status,
+        reason: record.reason.map(Reason::word),
+        bytes_in: record.bytes_in,
+        bytes_out: record.bytes_out,
+        attempts: attempts.collect(),
+    }
+}
+
+/// Whether a request is to have a line.
+fn is_wanted(filter: &AccessFilter, status: u16, reason: Option<Reason>, duration: Duration) -> bool {
+    filter.sample >= 1.0
+        || (filter.errors && (status >= 500 || reason.is_some()))
+        || duration >= filter.slower_than
+        || fastrand::f32() < filter.sample
+}
+
+fn text_of(value: &HeaderValue) -> Cow<'_, str> {
+    String::from_utf8_lossy(value.as_bytes())
+}
+
+/// Queries carry secrets, and so may fragments.
+fn without_query(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or_default()
 }
 
 pub(super) fn protocol(ctx: &RequestContext) -> &'static str {
@@ -54,6 +145,10 @@ pub(super) fn write_early(
     runtime: &Runtime,
 ) {
     let Some(log): &Option<AccessLog> = &runtime.access_log else { return };
+    let (snapshot, status) = (runtime.peek(), reason.status());
+    if !is_wanted(&snapshot.config.log.access_filter, status, Some(reason), Duration::ZERO) {
+        return;
+    }
     log.write(&AccessRecord {
         time: SystemTime::now(),
         request_id,
@@ -65,16 +160,20 @@ pub(super) fn write_early(
         route: None,
         pool: None,
         upstream: None,
-        status: reason.status(),
+        status,
         reason: Some(reason),
         attempts: 0,
+        tried: &[],
         duration: Duration::ZERO,
         upstream_time: None,
         bytes_in: 0,
         bytes_out: 0,
         protocol,
         tls: connection.tls.as_ref().map(|tls| tls.version),
-        generation: runtime.peek().generation,
+        generation: snapshot.generation,
+        referer: None,
+        user_agent: None,
+        trace_id: None,
         grpc_status: None,
     });
 }

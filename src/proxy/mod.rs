@@ -35,8 +35,11 @@ mod record;
 mod refusal;
 mod steps;
 mod subject;
+mod tells;
 mod tls;
+mod trace;
 mod trail;
+mod tries;
 mod tunnel;
 mod wait;
 
@@ -238,6 +241,9 @@ impl ProxyHttp for Proxy {
             request.remove_header(&http::header::CONNECTION);
         }
         headers::forward(&origin, request)?;
+        if let Some(trace) = &ctx.trace {
+            trace.tell(ctx.attempts, request)?;
+        }
         if let Some(call) = &ctx.grpc {
             call.tell_deadline(self.runtime.now(), request)?;
         }
@@ -358,6 +364,7 @@ impl ProxyHttp for Proxy {
         if let Some(route) = ctx.route() {
             headers::edit_response(&route.config.response_headers, response)?;
         }
+        tells::annotate(response, ctx)?;
         if ctx.is_http_1_0 {
             // Such a client knows no chunks: the end of the connection ends the body.
             response.remove_header(&http::header::TRANSFER_ENCODING);

@@ -47,7 +47,7 @@ use leaving::Leaving;
 
 use crate::config::{Config, ListenerTlsConfig, RouteConfig, UpstreamAddress};
 use crate::observe::history::History;
-use crate::observe::{AccessLog, ProcessMetrics, Records, RouteMetrics};
+use crate::observe::{AccessLog, ProcessMetrics, Records, RouteMetrics, SpanQueue};
 use crate::route::{RequestHead, RouteTable};
 
 /// The running state, replaced whole.
@@ -72,6 +72,8 @@ pub struct Runtime {
     pub records: Records,
     /// What happened in the last hour and month.
     pub history: History,
+    /// Traced requests on their way to the collector.
+    pub spans: SpanQueue,
     leaving: Leaving,
 }
 
@@ -112,6 +114,7 @@ impl Runtime {
             access_log,
             records: Records::default(),
             history: History::default(),
+            spans: SpanQueue::default(),
             leaving: Leaving::default(),
         }
     }

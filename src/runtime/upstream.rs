@@ -32,6 +32,8 @@ pub struct UpstreamState {
     pub pool: String,
     /// Where it listens.
     pub address: UpstreamAddress,
+    /// The same as text, for those who write it with each request.
+    pub name: Box<str>,
     /// Requests in flight and what was learned of its speed.
     pub load: Load,
     /// What health checks say.
@@ -87,6 +89,7 @@ impl UpstreamState {
         Self {
             pool: pool.to_owned(),
             address: address.clone(),
+            name: address.to_string().into(),
             load: Load::new(now),
             verdict: Verdict::default(),
             ejection: Ejection::default(),

@@ -304,6 +304,8 @@ fn refusals_are_told_in_the_words_of_grpc() {
     let Some(play) = Play::set_up(Library::Grpcio, "refusals", 1) else { return };
     let evener = Evener::start(&refusing(&play.upstreams()));
     play.run(&evener);
+    // The call that it ends with.
+    evener.wait_for_log("grpc_status=0");
     let log = evener.log();
     for (status, reason, code) in [
         (404, "no_route", 12),

@@ -7,6 +7,7 @@
 // Here a line that reads well is worth more than an allocation.
 #![allow(clippy::needless_for_each, clippy::format_collect, clippy::format_push_string)]
 
+mod access_log;
 mod admin;
 mod bad_input;
 mod balancing;
@@ -46,10 +47,12 @@ mod scripted;
 mod state;
 mod stats_history;
 mod streams;
+mod tells;
 mod timeline;
 mod tls;
 mod tokens;
 mod top;
+mod traces;
 mod upgrade;
 mod upstream_grpc;
 mod upstream_http2;

@@ -10,6 +10,7 @@ pub(super) mod route;
 mod secret;
 mod tls;
 mod tokens;
+mod tracing;
 pub(super) mod upstream;
 mod upstream_tls;
 
@@ -120,11 +121,13 @@ fn config(file: &Fields<'_>) -> Config {
     let server = file.read("server", |value| value.table("`server`", process::server)).unwrap_or_default();
     let admin = file.read("admin", process::admin).unwrap_or_default();
     let log = file.read("log", |value| value.table("`log`", process::log)).unwrap_or_default();
+    let tracing =
+        file.read("tracing", |value| value.table("`tracing`", tracing::tracing)).flatten().map(Arc::new);
     let listeners = listener::all(file, admin.address);
     let (pools, pool_names) = pool::all(file, &listeners);
     let routes = route::all(file, &pool_names);
     let (routes, pools) = (shared(routes), shared(pools));
-    Config { server, admin, log, listeners, routes, pools }
+    Config { server, admin, log, tracing, listeners, routes, pools }
 }
 
 /// Each by itself, so that one can change without a copy of the others.

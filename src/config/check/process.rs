@@ -8,7 +8,8 @@ use super::tokens;
 use crate::config::fields::{Fields, Value};
 use crate::config::report::Wrong;
 use crate::config::{
-    AccessLog, AdminConfig, LogConfig, LogFormat, LogLevel, ServerConfig, defaults, limits, values,
+    AccessFilter, AccessLog, AdminConfig, LogConfig, LogFormat, LogLevel, ServerConfig, defaults, limits,
+    values,
 };
 
 pub(super) fn server(fields: &Fields<'_>) -> ServerConfig {
@@ -71,7 +72,22 @@ pub(super) fn log(fields: &Fields<'_>) -> LogConfig {
         level: level.unwrap_or(defaults::LOG.level),
         format: format.unwrap_or(defaults::LOG.format),
         access: fields.read("access", access).unwrap_or(defaults::LOG.access),
+        access_filter: fields.read("access_filter", access_filter).unwrap_or(defaults::ACCESS_FILTER),
     }
+}
+
+/// Without `sample` it would leave nothing out, which nobody means who writes it.
+fn access_filter(value: &Value<'_>) -> Option<AccessFilter> {
+    value.table("`access_filter`", |fields| {
+        let help = "write the share of the ordinary requests that have a line: { sample = 0.01 }";
+        let sample = fields.require("sample", help, Value::ratio);
+        let slower_than = fields.read("slower_than", |value| value.duration(Duration::ZERO));
+        AccessFilter {
+            sample: sample.unwrap_or(defaults::ACCESS_FILTER.sample),
+            errors: fields.read("errors", Value::boolean).unwrap_or(defaults::ACCESS_FILTER.errors),
+            slower_than: slower_than.unwrap_or(defaults::ACCESS_FILTER.slower_than),
+        }
+    })
 }
 
 const LEVELS: [(&str, LogLevel); 5] = [

@@ -13,7 +13,7 @@ use crate::config::limits;
 use crate::config::report::Wrong;
 use crate::config::values::{clean, shown};
 use crate::config::words::did_you_mean;
-use crate::config::{HeaderEdits, RouteConfig, SplitConfig, defaults};
+use crate::config::{HeaderEdits, RouteConfig, RouteTells, SplitConfig, defaults};
 use crate::retry::{Conditions, Policy};
 use crate::route::{HostPattern, Matcher, PathPrefix};
 
@@ -44,6 +44,7 @@ pub(in crate::config) fn for_everything() -> RouteConfig {
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
         retry: defaults::RETRY,
+        tells: RouteTells::default(),
     }
 }
 
@@ -109,8 +110,18 @@ fn one(name: String, fields: &Fields<'_>, pools: &PoolNames<'_>) -> Option<Route
         request_headers: edits("request_headers", Direction::ToUpstream),
         response_headers: edits("response_headers", Direction::ToClient),
         retry: fields.read("retry", |value| value.table("`retry`", retry)).unwrap_or(defaults::RETRY),
+        tells: tells(fields),
     };
     certain.then_some(route)
+}
+
+fn tells(fields: &Fields<'_>) -> RouteTells {
+    let is_on = |key| fields.read(key, Value::boolean).unwrap_or(false);
+    RouteTells {
+        server_timing: is_on("server_timing"),
+        response_time: is_on("response_time"),
+        proxy_status: is_on("proxy_status"),
+    }
 }
 
 fn warn_of_nothing_to_strip(strip_prefix: Option<&Value<'_>>, matcher: &Matcher) {

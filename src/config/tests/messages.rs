@@ -341,7 +341,7 @@ upstreams = []
     1 | [frontends.http]
       |  ^^^^^^^^^ not a key of the file
       |
-      = help: did you mean `listeners`? Keys of the file: server, admin, log, listeners, pools, routes
+      = help: did you mean `listeners`? Keys of the file: server, admin, log, tracing, listeners, pools, routes
 
     error: unknown key `backends`
      --> evener.toml:5:2
@@ -349,7 +349,7 @@ upstreams = []
     5 | [backends.app]
       |  ^^^^^^^^ not a key of the file
       |
-      = help: did you mean `pools`? Keys of the file: server, admin, log, listeners, pools, routes
+      = help: did you mean `pools`? Keys of the file: server, admin, log, tracing, listeners, pools, routes
 
     2 mistakes in evener.toml; nothing was applied
     ");

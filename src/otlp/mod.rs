@@ -1,0 +1,133 @@
+//! Sends spans to an OpenTelemetry collector: OTLP over HTTP, protobuf.
+//!
+//! ```text
+//!   Runtime::spans ──► batches ──► encode.rs ──► post.rs ──► collector
+//!                         ▲                        │
+//!                         └── again, later ◄───────┘ down, slow, busy
+//! ```
+//!
+//! One batch is under way at a time; while the collector does not take it, further spans wait in the queue, which is
+//! bounded, and then are lost. Queue, batches and counts are ours, since those of OpenTelemetry's SDK count losses
+//! nowhere that a metric could read; the encoding is that of `prost`.
+
+mod encode;
+mod messages;
+mod post;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::server::ShutdownWatch;
+use pingora::services::background::BackgroundService;
+use tokio::time::{Instant, sleep};
+
+use crate::config::TracingConfig;
+use crate::observe::{BATCH_REQUESTS_MAX, RequestSpan, SpanResult};
+use crate::runtime::Runtime;
+use post::Answer;
+
+/// Sends what is traced, as long as the process lives.
+pub(crate) struct Exporter {
+    runtime: Arc<Runtime>,
+}
+
+/// How often to look whether there is something to send.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// A batch that does not fill waits this long.
+const BATCH_WAIT: Duration = Duration::from_secs(2);
+
+/// Attempts at one batch; with the pauses between them, half a minute.
+const ATTEMPTS: u32 = 6;
+
+/// Before the second attempt; doubled before each further one.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+impl Exporter {
+    pub(crate) fn new(runtime: Arc<Runtime>) -> Self {
+        Self { runtime }
+    }
+
+    /// Until there is a batch that is worth sending, or old enough.
+    async fn wait_for_batch(&self) {
+        let spans = &self.runtime.spans;
+        let mut since = None;
+        loop {
+            let waiting = spans.len();
+            if waiting > 0 {
+                let since = since.get_or_insert_with(Instant::now);
+                if waiting >= BATCH_REQUESTS_MAX || since.elapsed() >= BATCH_WAIT || spans.is_urgent() {
+                    return;
+                }
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Whether the collector has taken it; says so when that is news.
+    async fn send(&self, batch: &[Box<RequestSpan>], was_well: bool) -> bool {
+        let all: u64 = batch.iter().map(|request| request.spans()).sum();
+        let Some(config) = self.runtime.peek().config.tracing.clone() else {
+            // Switched off meanwhile.
+            self.runtime.spans.count(SpanResult::Failed, all);
+            return was_well;
+        };
+        let message = encode::batch(batch, &config.service_name);
+        let (taken, problem) = match self.deliver(&config, &message).await {
+            Ok(rejected) => (all.saturating_sub(rejected), None),
+            Err(problem) => (0, Some(problem)),
+        };
+        self.runtime.spans.count(SpanResult::Exported, taken);
+        self.runtime.spans.count(SpanResult::Failed, all - taken);
+        let endpoint = config.endpoint.as_str();
+        match problem {
+            Some(error) if was_well => {
+                tracing::warn!(endpoint, error, "spans lost, the collector does not take them");
+            }
+            None if !was_well => tracing::info!(endpoint, "spans taken again"),
+            _ => {}
+        }
+        taken > 0
+    }
+
+    /// Tries again where that may help. Answers how many spans were rejected, or why all were.
+    async fn deliver(&self, config: &TracingConfig, message: &[u8]) -> Result<u64, String> {
+        let mut pause = FIRST_PAUSE;
+        for attempt in 1.. {
+            let (problem, wait) = match post::post(&config.endpoint, message).await {
+                Answer::Taken { rejected } => return Ok(rejected),
+                Answer::Refused(problem) => return Err(problem),
+                Answer::NotNow(problem, wait) => (problem, wait.unwrap_or(pause)),
+            };
+            if attempt == ATTEMPTS || self.runtime.spans.is_urgent() {
+                return Err(problem);
+            }
+            self.rest(wait).await;
+            pause *= 2;
+        }
+        Err(String::new())
+    }
+
+    /// Shorter when the process is about to end.
+    async fn rest(&self, time: Duration) {
+        let until = Instant::now() + time;
+        while Instant::now() < until && !self.runtime.spans.is_urgent() {
+            sleep(LOOK.min(time)).await;
+        }
+    }
+}
+
+#[async_trait]
+impl BackgroundService for Exporter {
+    /// Also while the process drains: requests go on until its end, which `Runtime::flush_spans` waits for.
+    async fn start(&self, _: ShutdownWatch) {
+        let mut is_well = true;
+        loop {
+            self.wait_for_batch().await;
+            let batch = self.runtime.spans.take(BATCH_REQUESTS_MAX);
+            is_well = self.send(&batch, is_well).await;
+            self.runtime.spans.sent();
+        }
+    }
+}

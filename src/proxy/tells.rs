@@ -1,0 +1,108 @@
+//! What a response says of how it came to be: `Server-Timing`, `X-Response-Time`, `Proxy-Status`.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use pingora::http::ResponseHeader;
+
+use super::context::RequestContext;
+use super::steps::Outcome;
+use super::tries::End;
+use crate::observe::Reason;
+
+/// Adds the fields that the route asks for, to an answer of the upstream's or of ours.
+pub(super) fn annotate(response: &mut ResponseHeader, ctx: &RequestContext) -> pingora::Result<()> {
+    let Some(tells) = ctx.route().map(|route| route.config.tells).filter(|tells| tells.anything()) else {
+        return Ok(());
+    };
+    if response.status.is_informational() && response.status != 101 {
+        return Ok(());
+    }
+    if tells.server_timing || tells.response_time {
+        let total = ctx.runtime.now().saturating_sub(ctx.started);
+        if tells.response_time {
+            response.insert_header("X-Response-Time", response_time(total))?;
+        }
+        if tells.server_timing {
+            response.append_header("Server-Timing", server_timing(total, ctx))?;
+        }
+    }
+    if tells.proxy_status {
+        response.append_header("Proxy-Status", proxy_status(ctx))?;
+    }
+    Ok(())
+}
+
+/// In milliseconds, to a tenth.
+fn response_time(total: Duration) -> String {
+    format!("{:.1}ms", milliseconds(total))
+}
+
+/// The times add up to what the client waited for the head of the response, the network left out.
+fn server_timing(total: Duration, ctx: &RequestContext) -> String {
+    let upstream = ctx.attempt.as_ref().and_then(|attempt| attempt.response_time);
+    // Of a request that failed for good, the latest attempt is a failed one, too.
+    let mut failed = ctx.tries.time_before_the_latest();
+    if upstream.is_none() {
+        failed += ctx.tries.all().last().map_or(Duration::ZERO, |latest| latest.time);
+    }
+    let ours = total.saturating_sub(upstream.unwrap_or_default()).saturating_sub(failed);
+    let mut text = String::with_capacity(64);
+    // Memory takes all writes.
+    if let Some(upstream) = upstream {
+        let _ = write!(text, "upstream;dur={:.1}, ", milliseconds(upstream));
+    }
+    if !failed.is_zero() {
+        let _ = write!(text, "failed;dur={:.1}, ", milliseconds(failed));
+    }
+    let _ = write!(text, "evener;dur={:.1}", milliseconds(ours));
+    text
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1_000.0
+}
+
+/// RFC 9209: what the upstream said, or the type of error for which the answer is ours.
+fn proxy_status(ctx: &RequestContext) -> String {
+    let latest = ctx.tries.all().last().map(|latest| latest.end);
+    let received = match latest {
+        Some(End::Answered(status)) => format!("; received-status={status}"),
+        _ => String::new(),
+    };
+    match ctx.refusal {
+        None => format!("evener{received}"),
+        Some(reason) => {
+            let error = match latest {
+                // Our own want of files or ports is not the upstream's refusal.
+                Some(End::Failed(Outcome::LocalTrouble)) => "proxy_internal_error",
+                _ => error_type(reason),
+            };
+            format!("evener; error={error}; details=\"{}\"{received}", reason.word())
+        }
+    }
+}
+
+/// The type of error (RFC 9209 §2.3) that comes nearest to a reason.
+const fn error_type(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NoRoute => "destination_not_found",
+        Reason::BadRequest
+        | Reason::HeadTooLarge
+        | Reason::BodyTooLarge
+        | Reason::RequestTimeout
+        | Reason::ClientClosed
+        | Reason::RateLimited => "http_request_error",
+        Reason::NoEligibleUpstream => "destination_unavailable",
+        Reason::QueueFull => "connection_limit_reached",
+        Reason::Draining | Reason::TooManyConnections => "proxy_internal_response",
+        Reason::ConnectFailure => "connection_refused",
+        Reason::ConnectTimeout => "connection_timeout",
+        Reason::UpstreamReset => "connection_terminated",
+        Reason::UpstreamTimeout => "http_response_timeout",
+        Reason::TlsFailure => "tls_protocol_error",
+        Reason::BadResponse => "http_protocol_error",
+        Reason::UpgradeUnsupported => "http_upgrade_failed",
+        Reason::GrpcNeedsHttp2 => "proxy_configuration_error",
+    }
+}
