@@ -43,7 +43,7 @@ pub(super) async fn run(
     parameters.finish()?;
     let mut tries = 1;
     loop {
-        let checks = check(control.runtime());
+        let checks = check(&control);
         let ok = checks.iter().all(|check| check.ok);
         if ok || tries == TRIES_MAX {
             return Ok(Json(SelfCheck { ok, at: now_utc(), tries, checks }));
