@@ -104,7 +104,7 @@ fn ready_fails_before_listeners_close() {
 
 /// Who drains for minutes is looked at meanwhile, and scraped to the last request.
 #[test]
-fn the_side_port_answers_while_requests_finish() {
+fn a_stopping_process_takes_no_new_connections_and_its_side_port_answers() {
     let origin = Origin::answering("ok");
     let mut evener = in_front_of(&origin, "drain_timeout = \"60s\"");
     origin.hold();
@@ -123,20 +123,22 @@ fn the_side_port_answers_while_requests_finish() {
     assert_eq!(evener.ends_within(SOON).and_then(|status| status.code()), Some(0));
 }
 
+/// The usual soft limit is 1 024, which five hundred clients use up.
 #[test]
-fn a_stopping_process_takes_no_new_connections() {
+fn as_many_files_may_be_open_as_the_system_allows_and_too_few_are_told() {
     let origin = Origin::answering("ok");
-    let evener = in_front_of(&origin, "drain_timeout = \"60s\"");
-    origin.hold();
-    let under_way = evener.get_in_background("/");
-    origin.wait_for_request();
-    evener.signal("TERM");
-    wait_until(SOON, || {
-        let Ok(mut client) = Client::try_connect(evener.address()) else { return true };
-        client.is_closed_within(Duration::from_millis(50))
-    });
-    origin.release();
-    under_way.join().expect_status(200);
+    for (connections, is_enough) in [(200, true), (201, false)] {
+        let text = format!(
+            "[listeners.http]\nmax_connections = {connections}\n[pools.app]\nupstreams = [\"{}\"]",
+            origin.address()
+        );
+        let evener = Evener::start_with_file_limits(&text, 100, 400);
+        evener.admin().expect_metric("process_max_fds", &[], 400.0);
+        if !is_enough {
+            evener.wait_for_log("fewer file descriptors");
+        }
+        assert_eq!(evener.log().contains("fewer file descriptors"), !is_enough, "{}", evener.log());
+    }
 }
 
 /// PINGORA.md, rule 18: unhandled, HUP kills.

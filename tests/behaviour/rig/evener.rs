@@ -53,7 +53,12 @@ impl Evener {
 
     /// As [`Self::start`], with room for this many open files and sockets.
     pub(crate) fn start_with_few_files(configuration: &str, files: usize) -> Self {
-        let limit = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
+        Self::start_with_file_limits(configuration, files, files)
+    }
+
+    /// As [`Self::start`], with room for this many open files at first, and for so many if it asks.
+    pub(crate) fn start_with_file_limits(configuration: &str, soft: usize, hard: usize) -> Self {
+        let limit = format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\"");
         let evener = Self::launch(configuration, &["sh", "-c", &limit], &[]);
         evener.wait_until_ready();
         evener
