@@ -302,7 +302,7 @@ fn a_collector_in_trouble_costs_spans_and_no_traffic() {
 
     // It is busy, and then not any more: nothing of that is lost.
     wait_until(SOON, || {
-        let kept = sent as f64 * 2.0 - lost("dropped") - lost("failed");
+        let kept = f64::from(sent) * 2.0 - lost("dropped") - lost("failed");
         (lost("exported") - kept).abs() < 0.5
     });
     let before = (lost("exported"), lost("failed"));
