@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use super::timestamp::{append_common_log, append_rfc3339};
-use super::{Format, Reason};
+use super::{AttemptOutcome, AttemptRecord, Format, Reason};
 
 /// What one line says, under the names of the contract. The path comes without its query: queries
 /// carry secrets.
@@ -72,6 +72,18 @@ pub enum TriedOutcome {
     Answered(u16),
     /// It did not, or not in full; for this reason.
     Failed(&'static str),
+}
+
+impl TriedOutcome {
+    /// Of an attempt of a request that is over.
+    pub const fn of(attempt: &AttemptRecord) -> Self {
+        match (attempt.outcome, attempt.status) {
+            (AttemptOutcome::Answered, Some(status)) => Self::Answered(status),
+            // Who waits for an upstream that has neither answered nor failed can only be sent away by the client.
+            (AttemptOutcome::Unfinished, _) => Self::Failed(AttemptOutcome::ClientClosed.word()),
+            (outcome, _) => Self::Failed(outcome.word()),
+        }
+    }
 }
 
 impl AccessRecord<'_> {

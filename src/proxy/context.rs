@@ -13,7 +13,6 @@ use super::grpc;
 use super::steps::{self, Finished};
 use super::trace::Trace;
 use super::trail::Trail;
-use super::tries::Tries;
 use crate::config::UpstreamProtocol;
 use crate::observe::{HeadText, Reason};
 use crate::runtime::{Lease, Pool, Route, Runtime, Snapshot, Tiers, UpgradedGuard, Upstream};
@@ -42,8 +41,6 @@ pub struct RequestContext {
     /// Attempts among them that made no connection.
     pub(super) connect_failures: u32,
     pub(super) attempt: Option<Attempt>,
-    /// All attempts so far.
-    pub(super) tries: Tries,
     /// An attempt failed on a kept connection, which proves nothing: the next ones open their own.
     pub(super) needs_fresh_connection: bool,
     /// Why we answer, or gave up, instead of an upstream.
@@ -114,7 +111,6 @@ impl RequestContext {
             attempts: 0,
             connect_failures: 0,
             attempt: None,
-            tries: Tries::default(),
             needs_fresh_connection: false,
             refusal: None,
             status: None,

@@ -30,10 +30,11 @@ pub(super) fn write(finished: &Finished, duration: Duration, ctx: &RequestContex
     let nothing = Tried { upstream: "", outcome: TriedOutcome::Failed(""), time: Duration::ZERO };
     let mut tried = [nothing; ATTEMPTS_MAX as usize];
     let upstreams = ctx.pool().map_or(&[][..], Pool::upstreams);
-    for (one, attempt) in tried.iter_mut().zip(ctx.tries.all()) {
-        let upstream = usize::try_from(attempt.upstream).ok().and_then(|index| upstreams.get(index));
-        let upstream = upstream.map_or("", |upstream| &upstream.state.name);
-        *one = Tried { upstream, outcome: attempt.end.outcome(), time: attempt.time };
+    let mut count = 0;
+    for (one, attempt) in tried.iter_mut().zip(ctx.trail.attempts()) {
+        let upstream = upstreams.get(attempt.upstream as usize).map_or("", |upstream| &upstream.label);
+        *one = Tried { upstream, outcome: TriedOutcome::of(attempt), time: attempt.time(duration) };
+        count += 1;
     }
     let host = told.host.as_ref().and_then(|host| host.to_str().ok()).or_else(|| told.uri.host());
     let referer = told.referer.as_ref().map(|referer| text_of(referer));
@@ -48,11 +49,11 @@ pub(super) fn write(finished: &Finished, duration: Duration, ctx: &RequestContex
         path: told.uri.path(),
         route: ctx.route().map(|route| route.config.name.as_str()),
         pool: ctx.pool().map(|pool| pool.config.name.as_str()),
-        upstream: ctx.upstream().map(|upstream| &*upstream.state.name),
+        upstream: ctx.upstream().map(|upstream| &*upstream.label),
         status,
         reason: ctx.refusal,
         attempts: ctx.attempts,
-        tried: tried.get(..ctx.tries.all().len()).unwrap_or_default(),
+        tried: tried.get(..count).unwrap_or_default(),
         duration,
         upstream_time: ctx.attempt.as_ref().and_then(|attempt| attempt.response_time),
         bytes_in: finished.request_bytes,
@@ -77,10 +78,10 @@ pub(super) fn write(finished: &Finished, duration: Duration, ctx: &RequestContex
 fn span_of(record: &AccessRecord<'_>, trace: &Trace, ctx: &RequestContext) -> RequestSpan {
     let numbers = 1..=u32::MAX;
     let attempts =
-        record.tried.iter().zip(ctx.tries.all()).zip(numbers).map(|((tried, attempt), number)| AttemptSpan {
+        record.tried.iter().zip(ctx.trail.attempts()).zip(numbers).map(|((tried, attempt), number)| AttemptSpan {
             span_id: trace.span_of(number),
             upstream: tried.upstream.to_owned(),
-            after: attempt.picked_at.saturating_sub(ctx.started),
+            after: attempt.picked,
             time: tried.time,
             outcome: tried.outcome,
         });

@@ -39,7 +39,6 @@ mod tells;
 mod tls;
 mod trace;
 mod trail;
-mod tries;
 mod tunnel;
 mod wait;
 

@@ -8,7 +8,6 @@ use std::time::Duration;
 use http::HeaderMap;
 
 use super::context::{Attempt, RequestContext};
-use super::tries::End;
 use super::{grpc, headers};
 use crate::balance::hash;
 use crate::config::HashKey;
@@ -72,17 +71,6 @@ impl Outcome {
             Self::Refused => AttemptOutcome::RefusedStream,
             Self::LocalTrouble => AttemptOutcome::LocalTrouble,
             Self::ClientTrouble => AttemptOutcome::ClientClosed,
-        }
-    }
-
-    /// As the access log says it, finer than [`Outcome::reason`].
-    pub(super) const fn word(self) -> &'static str {
-        match self {
-            Self::StaleConnection => "stale_connection",
-            Self::GoneAway => "gone_away",
-            Self::Refused => "stream_refused",
-            Self::LocalTrouble => "local_trouble",
-            other => other.reason().word(),
         }
     }
 
@@ -230,7 +218,6 @@ pub(super) fn pick(now: Duration, random: u64, ctx: &mut RequestContext) -> Resu
     let chosen = picked.map_err(|why| not_yet(why, ctx))?;
     ctx.attempts += 1;
     ctx.note_pick(&chosen, standing, now);
-    ctx.tries.begin(chosen.index, now);
     ctx.attempt = Some(Attempt {
         upstream: chosen.index,
         lease: Some(chosen.lease),
@@ -256,7 +243,6 @@ fn not_yet(why: NoPick, ctx: &RequestContext) -> NotYet {
 pub(super) fn failed(outcome: Outcome, now: Duration, ctx: &mut RequestContext) {
     ctx.refusal = Some(outcome.reason());
     ctx.note_failure(outcome.told(), now);
-    ctx.tries.end(End::Failed(outcome), now);
     if outcome.failure() == Some(Failure::Connect) {
         ctx.connect_failures += 1;
     }
@@ -291,7 +277,6 @@ pub(super) fn answered(status: u16, is_latency: bool, now: Duration, ctx: &mut R
     let latency = now.saturating_sub(attempt.sent_at);
     attempt.response_time = Some(latency);
     ctx.note_answer(&attempt, status, now);
-    ctx.tries.end(End::Answered(status), now);
     record(&mut attempt, ctx, |pool, upstream, lease| {
         upstream.state.metrics.attempt_finished(Some(status));
         upstream.state.metrics.response_time(latency);
@@ -417,7 +402,6 @@ pub(super) fn observe(finished: &Finished, now: Duration, ctx: &mut RequestConte
         upstream.state.metrics.transferred(finished.request_bytes, finished.response_bytes);
     }
     if ctx.told.is_some() {
-        ctx.tries.abandon(now);
         super::log::write(finished, duration, ctx);
     }
     super::record::keep(finished, duration, ctx);

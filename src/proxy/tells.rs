@@ -6,9 +6,7 @@ use std::time::Duration;
 use pingora::http::ResponseHeader;
 
 use super::context::RequestContext;
-use super::steps::Outcome;
-use super::tries::End;
-use crate::observe::Reason;
+use crate::observe::{AttemptOutcome, Reason};
 
 /// Adds the fields that the route asks for, to an answer of the upstream's or of ours.
 pub(super) fn annotate(response: &mut ResponseHeader, ctx: &RequestContext) -> pingora::Result<()> {
@@ -42,10 +40,9 @@ fn response_time(total: Duration) -> String {
 fn server_timing(total: Duration, ctx: &RequestContext) -> String {
     let upstream = ctx.attempt.as_ref().and_then(|attempt| attempt.response_time);
     // Of a request that failed for good, the latest attempt is a failed one, too.
-    let mut failed = ctx.tries.time_before_the_latest();
-    if upstream.is_none() {
-        failed += ctx.tries.all().last().map_or(Duration::ZERO, |latest| latest.time);
-    }
+    let latest = ctx.attempts as usize;
+    let failed = ctx.trail.attempts().take(if upstream.is_some() { latest.saturating_sub(1) } else { latest });
+    let failed: Duration = failed.map(|attempt| attempt.time(total)).sum();
     let ours = total.saturating_sub(upstream.unwrap_or_default()).saturating_sub(failed);
     let mut text = String::with_capacity(64);
     // Memory takes all writes.
@@ -65,17 +62,16 @@ fn milliseconds(time: Duration) -> f64 {
 
 /// RFC 9209: what the upstream said, or the type of error for which the answer is ours.
 fn proxy_status(ctx: &RequestContext) -> String {
-    let latest = ctx.tries.all().last().map(|latest| latest.end);
-    let received = match latest {
-        Some(End::Answered(status)) => format!("; received-status={status}"),
-        _ => String::new(),
-    };
+    let latest = ctx.trail.attempts().last();
+    let answer = latest.filter(|latest| latest.outcome == AttemptOutcome::Answered);
+    let received = answer.and_then(|answer| answer.status);
+    let received = received.map_or(String::new(), |status| format!("; received-status={status}"));
     match ctx.refusal {
         None => format!("evener{received}"),
         Some(reason) => {
-            let error = match latest {
+            let error = match latest.map(|latest| latest.outcome) {
                 // Our own want of files or ports is not the upstream's refusal.
-                Some(End::Failed(Outcome::LocalTrouble)) => "proxy_internal_error",
+                Some(AttemptOutcome::LocalTrouble) => "proxy_internal_error",
                 _ => error_type(reason),
             };
             format!("evener; error={error}; details=\"{}\"{received}", reason.word())

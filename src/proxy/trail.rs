@@ -46,6 +46,12 @@ impl Trail {
         self.detail.take().map(Arc::from)
     }
 
+    /// All attempts, in their order.
+    pub(super) fn attempts(&self) -> impl Iterator<Item = &AttemptRecord> {
+        let later = self.detail.iter().flat_map(|detail| &detail.attempts);
+        self.first.iter().chain(later.map(|(_, attempt)| attempt))
+    }
+
     /// When the head of the last attempt's answer was there.
     pub(super) fn answered(&mut self) -> Option<Duration> {
         self.current()?.answered

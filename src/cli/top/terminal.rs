@@ -242,7 +242,7 @@ mod tests {
         let (_, room) = module_path!().split_once("::").unwrap();
         let this = std::env::current_exe().unwrap();
         let test = format!("'{}' --ignored --exact {room}::panics_while_drawing --nocapture", this.display());
-        let command = format!("{test}; echo after $?; stty -a; exec sleep 600");
+        let command = format!("RUST_BACKTRACE=0 {test}; echo after $?; stty -a; exec sleep 600");
         assert!(tmux(&["new-session", "-d", "-x", "100", "-y", "50", &command]).status.success());
         let started = Instant::now();
         let seen = loop {

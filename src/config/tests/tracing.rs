@@ -54,5 +54,5 @@ fn a_filter_that_leaves_nothing_out_is_no_filter() {
     let said = refused(&format!("[log]\naccess_filter = {{ errors = true }}\n{REST}")).to_string();
     assert!(said.contains("{ sample = 0.01 }"), "{said}");
     let said = refused(&format!("[log]\naccess_filter = {{ sample = 2 }}\n{REST}")).to_string();
-    assert!(said.contains("from 0 to 1"), "{said}");
+    assert!(said.contains("between 0 and 1"), "{said}");
 }

@@ -41,6 +41,13 @@ pub struct AttemptRecord {
     pub multiplier: f32,
 }
 
+impl AttemptRecord {
+    /// From the pick to the first byte of the answer, or to the failure; `now` stands for what has not come.
+    pub fn time(&self, now: Duration) -> Duration {
+        self.failed.or(self.answered).unwrap_or(now).saturating_sub(self.picked)
+    }
+}
+
 /// What came of an attempt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[allow(missing_docs)] // `sentence` says it.
