@@ -78,12 +78,14 @@ pub(super) fn write(finished: &Finished, duration: Duration, ctx: &RequestContex
 fn span_of(record: &AccessRecord<'_>, trace: &Trace, ctx: &RequestContext) -> RequestSpan {
     let numbers = 1..=u32::MAX;
     let attempts =
-        record.tried.iter().zip(ctx.trail.attempts()).zip(numbers).map(|((tried, attempt), number)| AttemptSpan {
-            span_id: trace.span_of(number),
-            upstream: tried.upstream.to_owned(),
-            after: attempt.picked,
-            time: tried.time,
-            outcome: tried.outcome,
+        record.tried.iter().zip(ctx.trail.attempts()).zip(numbers).map(|((tried, attempt), number)| {
+            AttemptSpan {
+                span_id: trace.span_of(number),
+                upstream: tried.upstream.to_owned(),
+                after: attempt.picked,
+                time: tried.time,
+                outcome: tried.outcome,
+            }
         });
     RequestSpan {
         trace_id: trace.id,

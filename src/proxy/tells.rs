@@ -41,7 +41,8 @@ fn server_timing(total: Duration, ctx: &RequestContext) -> String {
     let upstream = ctx.attempt.as_ref().and_then(|attempt| attempt.response_time);
     // Of a request that failed for good, the latest attempt is a failed one, too.
     let latest = ctx.attempts as usize;
-    let failed = ctx.trail.attempts().take(if upstream.is_some() { latest.saturating_sub(1) } else { latest });
+    let failed =
+        ctx.trail.attempts().take(if upstream.is_some() { latest.saturating_sub(1) } else { latest });
     let failed: Duration = failed.map(|attempt| attempt.time(total)).sum();
     let ours = total.saturating_sub(upstream.unwrap_or_default()).saturating_sub(failed);
     let mut text = String::with_capacity(64);
