@@ -87,7 +87,7 @@ Evener is up. In another terminal, try:
     curl -X POST 127.0.0.1:9002/sick           # make one sick, and watch the others take over
     curl 127.0.0.1:$admin/v1/pools/app           # who is eligible, and why others are not
     curl -X POST 127.0.0.1:9002/well           # and well again
-    curl 127.0.0.1:$admin/metrics                # for Prometheus
+    $binaries/evener top                     # all of it at a glance; in a browser: http://127.0.0.1:$admin/
     curl "127.0.0.1:$admin/v1/explain?path=/"    # which route, which pool, which upstream
 
 The configuration is examples/demo.toml. Ctrl-C stops everything.

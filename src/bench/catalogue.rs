@@ -13,7 +13,7 @@ macro_rules! files {
     };
 }
 
-const BUILT_IN: [(&str, &str); 36] = files![
+const BUILT_IN: [(&str, &str); 37] = files![
     "equal",
     "equal_busy",
     "mixed",
@@ -36,6 +36,7 @@ const BUILT_IN: [(&str, &str); 36] = files![
     "four_balancers",
     "four_balancers_equal",
     "keepalive_get",
+    "access_log",
     "new_connections",
     "large_answer",
     "upload",

@@ -10,6 +10,8 @@ use crate::balance::StrategyKind;
 pub enum Candidate {
     /// Evener, with this strategy and its defaults otherwise.
     Evener(StrategyKind),
+    /// Evener with `round_robin` and an access log: a line of JSON for every request, in a file.
+    Logged,
     /// Evener, told by the bench where each request is served soonest: it knows every queue, every job and
     /// the script. It decides request by request, so that one that plans ahead could do better; no balancer
     /// knows as much, and everybody is compared with it.
@@ -34,6 +36,7 @@ impl Candidate {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Evener(kind) => kind.name(),
+            Self::Logged => "logged",
             Self::Perfect => "perfect",
             Self::Direct => "direct",
             Self::Bare => "bare",
@@ -46,7 +49,7 @@ impl Candidate {
     /// All there are, in the order of reports.
     pub fn all() -> impl Iterator<Item = Self> {
         let ours = StrategyKind::ALL.into_iter().map(Self::Evener);
-        ours.chain([Self::Perfect, Self::Direct, Self::Bare]).chain(Self::OTHERS)
+        ours.chain([Self::Logged, Self::Perfect, Self::Direct, Self::Bare]).chain(Self::OTHERS)
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) struct Bench {
     /// Only those scenarios that `make bench` runs.
     #[arg(long)]
     short: bool,
-    /// Who takes part, in place of what the scenarios say: strategies, `perfect`, `direct`, `bare`.
+    /// Who takes part, in place of what the scenarios say: strategies, `logged`, `perfect`, `direct`, `bare`.
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     strategies: Vec<Candidate>,
     /// Other balancers that take part, too; they must be installed.

@@ -18,7 +18,16 @@ const CLIENTS: usize = 10_000;
 
 /// One pool of all servers, for all requests.
 pub(super) fn one_pool(plan: &Plan, strategy: StrategyKind) -> String {
-    let mut text = head(plan);
+    one_pool_after(head(plan, ""), plan, strategy)
+}
+
+/// The same by turns, and every request has its line.
+pub(super) fn one_pool_with_access_log(plan: &Plan) -> String {
+    let log = "format = \"json\"\naccess = \"./access.log\"\n";
+    one_pool_after(head(plan, log), plan, StrategyKind::RoundRobin)
+}
+
+fn one_pool_after(mut text: String, plan: &Plan, strategy: StrategyKind) -> String {
     let addresses = plan.each(|_, address| format!("  \"{address}\",\n"));
     let _ = write!(
         text,
@@ -37,7 +46,7 @@ pub(super) fn one_pool(plan: &Plan, strategy: StrategyKind) -> String {
 /// For a load that says by `Host: s<INDEX>` which server it wants: a pool for each, and nothing that could
 /// send a request elsewhere or keep it from there.
 pub(super) fn pool_per_server(plan: &Plan) -> String {
-    let mut text = head(plan);
+    let mut text = head(plan, "");
     let within = written(plan.answer_within);
     // Of the idle connections each has its part, and some more: the load is never spread that evenly.
     let idle = (plan.idle * 4 / plan.servers.len().max(1)).max(16);
@@ -60,13 +69,14 @@ pub(super) fn command(plan: &Plan) -> Command {
     command
 }
 
-fn head(plan: &Plan) -> String {
+/// `log` is what the log has besides.
+fn head(plan: &Plan, log: &str) -> String {
     let Plan { edition, threads, admin, listen, .. } = plan;
     // For as long as a turn may last, nobody's connection is closed for being idle.
     let clients = plan.clients.clamp(CLIENTS, usize::try_from(CONNECTIONS_MAX).unwrap_or(usize::MAX));
     format!(
         "# edition {edition}\n[server]\nthreads = {threads}\n\n[admin]\naddress = \"{admin}\"\n\
-         \n[log]\nlevel = \"warn\"\n\
+         \n[log]\nlevel = \"warn\"\n{log}\
          \n[listeners.http]\naddress = \"{listen}\"\nmax_connections = {clients}\nkeepalive_timeout = \"600s\"\n{}",
         spoken(plan)
     )

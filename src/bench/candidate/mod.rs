@@ -113,7 +113,9 @@ pub fn is_installed(candidate: Candidate) -> bool {
 /// Name and version for the report, such as `nginx 1.22.1`.
 pub fn version(candidate: Candidate) -> String {
     let (name, argument) = match candidate {
-        Candidate::Evener(_) | Candidate::Perfect => return format!("evener {}", env!("CARGO_PKG_VERSION")),
+        Candidate::Evener(_) | Candidate::Logged | Candidate::Perfect => {
+            return format!("evener {}", env!("CARGO_PKG_VERSION"));
+        }
         Candidate::Bare => return format!("pingora {}", machine::PINGORA),
         Candidate::Direct => return "no balancer".to_owned(),
         Candidate::Nginx => ("nginx", "-v"),
@@ -131,7 +133,11 @@ pub fn version(candidate: Candidate) -> String {
 /// What has to be installed for it.
 const fn program(candidate: Candidate) -> Option<&'static str> {
     match candidate {
-        Candidate::Evener(_) | Candidate::Perfect | Candidate::Direct | Candidate::Bare => None,
+        Candidate::Evener(_)
+        | Candidate::Logged
+        | Candidate::Perfect
+        | Candidate::Direct
+        | Candidate::Bare => None,
         Candidate::Nginx => Some("nginx"),
         Candidate::Haproxy => Some("haproxy"),
         Candidate::Caddy => Some("caddy"),
@@ -210,7 +216,9 @@ impl Balancer {
         let process = Process::start(candidate.name(), &command, &plan.folder, orphaned(candidate))?;
         ready::until_it_answers(&process, &plan)?;
         match candidate {
-            Candidate::Evener(_) | Candidate::Perfect => ready::until_all_are_up(&process, plan.admin)?,
+            Candidate::Evener(_) | Candidate::Logged | Candidate::Perfect => {
+                ready::until_all_are_up(&process, plan.admin)?;
+            }
             Candidate::Nginx | Candidate::Haproxy | Candidate::Caddy => {
                 ready::until_all_were_reached(&plan);
             }
@@ -239,6 +247,7 @@ impl Balancer {
 fn text(candidate: Candidate, plan: &Plan) -> Option<String> {
     match candidate {
         Candidate::Evener(kind) => Some(evener::one_pool(plan, kind)),
+        Candidate::Logged => Some(evener::one_pool_with_access_log(plan)),
         Candidate::Perfect => Some(evener::pool_per_server(plan)),
         Candidate::Nginx => Some(nginx::text(plan)),
         Candidate::Haproxy => Some(haproxy::text(plan)),
@@ -249,7 +258,9 @@ fn text(candidate: Candidate, plan: &Plan) -> Option<String> {
 
 fn command(candidate: Candidate, plan: &Plan) -> Command {
     match candidate {
-        Candidate::Evener(_) | Candidate::Perfect | Candidate::Direct => evener::command(plan),
+        Candidate::Evener(_) | Candidate::Logged | Candidate::Perfect | Candidate::Direct => {
+            evener::command(plan)
+        }
         Candidate::Bare => bare::command(plan),
         Candidate::Nginx => nginx::command(plan),
         Candidate::Haproxy => haproxy::command(plan),

@@ -57,6 +57,7 @@ impl Ink {
             Candidate::Evener(StrategyKind::LatencyWeighted) => Self::solid(0x00_72_B2, 0x5A_AD_EC),
             Candidate::Evener(StrategyKind::RandomTwo) => Self::solid(0xE6_9F_00, 0xF4_BC_45),
             Candidate::Evener(StrategyKind::ConsistentHash) => Self::solid(0x56_B4_E9, 0x9A_D5_F7),
+            Candidate::Logged => Self::solid(0x8A_4F_7D, 0xC7_8F_BA),
             Candidate::Perfect => Self::dashed(0x00_00_00, 0xF5_F5_F5, "3 7"),
             Candidate::Direct => Self::dashed(0x7A_7A_7A, 0xA6_A6_A6, "14 6"),
             Candidate::Bare => Self::dashed(0x8C_6D_31, 0xCF_AE_70, "14 6 3 6"),

@@ -332,7 +332,7 @@ are taken within a round, and then their median. Latencies are of successful req
 ones stands beside them.</p>\n\
 <p>CPU time and memory are those of all processes of the balancer, by the kernel's accounts, after the warm-up. \
 A curve ends where fewer than five requests lie beyond it. <em>perfect</em> is told the script: it knows every \
-queue and every job. <em>direct</em> has no balancer, <em>bare</em> is the smallest proxy that Pingora can be.</p>\n\
+queue and every job. <em>logged</em> writes a line of its access log for every request. <em>direct</em> has no balancer, <em>bare</em> is the smallest proxy that Pingora can be.</p>\n\
 <p>Where clients or servers of the bench were late or busy themselves, the report says that figures are not to \
 be trusted, and why.</p>\n";
 
