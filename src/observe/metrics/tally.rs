@@ -54,6 +54,11 @@ impl Tally {
         self.counts.is_empty() && self.times.is_empty()
     }
 
+    /// All counters whose names begin so.
+    fn sum(&self, prefix: &str) -> u64 {
+        self.counts.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, count)| count).sum()
+    }
+
     fn count(&self, name: &str) -> u64 {
         self.counts.get(name).copied().unwrap_or(0)
     }
@@ -117,6 +122,18 @@ const fn one<'a>(name: &'static str, counter: &'a Counter) -> [Named<'a, Counter
 /// What the names of the counters of gRPC's codes begin with.
 const GRPC: &str = "grpc ";
 
+/// The same of the counters of requests, by class and listener.
+const REQUESTS: &str = "requests ";
+
+/// The same of the counters of attempts that were answered, by class.
+const ATTEMPTS: &str = "attempts";
+
+/// The histogram that has a time for each of them.
+const RESPONSE: &str = "response";
+
+/// How often a tally is begun anew because an answer came in between.
+const LOOKS_MAX: usize = 8;
+
 impl ListenerMetrics {
     /// Connections that were accepted, and how they began.
     pub fn tally(&self) -> Tally {
@@ -125,8 +142,9 @@ impl ListenerMetrics {
 
     /// Counts what another process accepted. None of that is open here.
     pub fn add(&self, tally: &Tally) {
-        tally.add_to(one("accepted", &self.connections.downs), &[], &[]);
+        // Opened first: nobody is to see more of them closed than opened.
         tally.add_to(self.counters(), &[], &[]);
+        tally.add_to(one("accepted", &self.connections.downs), &[], &[]);
     }
 
     fn counters(&self) -> impl Iterator<Item = Named<'_, Counter>> {
@@ -149,16 +167,19 @@ impl RouteMetrics {
             self.grpc.get_or_init(Box::default);
         }
         tally.add_to(self.counters(listeners), &self.times(), &self.recents());
-        let finished = self.request_counters(listeners).map(|(name, _)| tally.count(&name)).sum();
+        let finished: u64 = self.request_counters(listeners).map(|(name, _)| tally.count(&name)).sum();
+        self.foreign.add(tally.sum(REQUESTS).saturating_sub(finished));
         self.in_flight.ups.add(finished);
         self.in_flight.downs.add(finished);
     }
 
     fn counters<'a>(&'a self, listeners: &'a [&'a str]) -> impl Iterator<Item = Named<'a, Counter>> {
-        self.request_counters(listeners)
+        // Refusals first: a request is counted before why it was refused, and a tally is to have no refusal without
+        // its request.
+        each("refusals", &self.refusals, Reason::ALL.map(Reason::word))
+            .chain(self.request_counters(listeners))
             .chain(one("request_bytes", &self.request_bytes))
             .chain(one("response_bytes", &self.response_bytes))
-            .chain(each("refusals", &self.refusals, Reason::ALL.map(Reason::word)))
             .chain(self.grpc_counters())
     }
 
@@ -167,7 +188,7 @@ impl RouteMetrics {
             let classes = self.by_listener.classes(index);
             let named = Class::ALL.into_iter().zip(&classes.0);
             named.map(move |(class, counter)| {
-                (format!("requests {} {listener}", class.label()).into(), counter)
+                (format!("{REQUESTS}{} {listener}", class.label()).into(), counter)
             })
         })
     }
@@ -187,9 +208,15 @@ impl RouteMetrics {
 }
 
 impl UpstreamMetrics {
-    /// What was counted for the upstream.
+    /// What was counted for the upstream; of each answer both that it came and how long it took, unless answers
+    /// come faster than one can look.
     pub fn tally(&self) -> Tally {
-        Tally::of(self.counters(), &self.times(), &self.recents())
+        let look = || Tally::of(self.counters(), &self.times(), &self.recents());
+        let is_whole = |tally: &Tally| {
+            let timed = tally.times.get(RESPONSE).map_or(0, |times| times.count);
+            timed == tally.sum(ATTEMPTS)
+        };
+        (1..LOOKS_MAX).map(|_| look()).find(is_whole).unwrap_or_else(look)
     }
 
     /// Counts what another process did with the upstream. Answers how many attempts that were.
@@ -200,7 +227,7 @@ impl UpstreamMetrics {
 
     /// Each attempt that is over is counted in one of them.
     fn attempt_counters(&self) -> impl Iterator<Item = Named<'_, Counter>> {
-        each("attempts", &self.attempts, Class::ALL.map(Class::label))
+        each(ATTEMPTS, &self.attempts, Class::ALL.map(Class::label))
             .chain(one("failed_attempts", &self.failed_attempts))
             .chain(one("given_up", &self.given_up))
     }
@@ -216,7 +243,7 @@ impl UpstreamMetrics {
     }
 
     const fn times(&self) -> [(&'static str, &Histogram); 1] {
-        [("response", &self.response_time)]
+        [(RESPONSE, &self.response_time)]
     }
 
     const fn recents(&self) -> [(&'static str, &Recent); 1] {
