@@ -43,12 +43,14 @@ pub(super) async fn run(
     parameters: Parameters,
 ) -> Result<Json<SelfCheck>, Problem> {
     parameters.finish()?;
-    let (mut tries, mut standing) = (1, None);
+    let (mut tries, mut standing) = (1, None::<Wrong>);
     loop {
         let mut checks = check(&control);
-        let wrong = wrong_still(&checks, standing.take());
+        let wrong = wrong_still(&checks, standing.as_ref());
         if wrong.is_empty() || tries == TRIES_MAX {
-            checks.iter_mut().for_each(|check| check.keep(&wrong));
+            for check in &mut checks {
+                check.keep(&wrong);
+            }
             return Ok(Json(SelfCheck { ok: wrong.is_empty(), at: now_utc(), tries, checks }));
         }
         standing = Some(wrong);
@@ -61,9 +63,9 @@ pub(super) async fn run(
 type Wrong = BTreeSet<(&'static str, String)>;
 
 /// What is wrong, and was in all looks before; `None`: there were none.
-fn wrong_still(checks: &[Check], before: Option<Wrong>) -> Wrong {
+fn wrong_still(checks: &[Check], before: Option<&Wrong>) -> Wrong {
     let all = checks.iter().flat_map(|check| check.failed.keys().map(|place| (check.name, place.clone())));
-    all.filter(|wrong| before.as_ref().is_none_or(|before| before.contains(wrong))).collect()
+    all.filter(|wrong| before.is_none_or(|before| before.contains(wrong))).collect()
 }
 
 #[derive(Serialize)]
@@ -479,16 +481,18 @@ mod tests {
     fn wrong_is_what_is_wrong_in_every_look() {
         let look = |places: &[&str]| {
             let mut check = Check::new("picks", "");
-            places.iter().for_each(|place| check.must(false, || ((*place).to_owned(), String::new())));
+            for place in places {
+                check.must(false, || ((*place).to_owned(), String::new()));
+            }
             check
         };
         let first = wrong_still(&[look(&["a", "b"])], None);
         assert_eq!(first.len(), 2);
-        let second = wrong_still(&[look(&["b", "c"])], Some(first));
+        let second = wrong_still(&[look(&["b", "c"])], Some(&first));
         assert_eq!(second, [("picks", "b".to_owned())].into(), "`c` was right before");
         let mut last = look(&["b", "c"]);
         last.keep(&second);
         assert_eq!((last.ok, last.failures), (false, vec!["b: ".to_owned()]));
-        assert!(wrong_still(&[look(&["a"])], Some(second)).is_empty());
+        assert!(wrong_still(&[look(&["a"])], Some(&second)).is_empty());
     }
 }

@@ -394,6 +394,37 @@ mod tests {
         assert!(matches!(slow.ejection.state(new.now()), EjectionState::Ejected { .. }));
     }
 
+    /// An upgrade is no reason to forgive, nor to forget what is odd.
+    #[test]
+    fn a_successor_knows_who_flaps_and_which_alarms_stand() {
+        let epoch = Instant::now();
+        let old = runtime(TWO, epoch);
+        let alarm = r#"{"kind": "starved", "since": {"at_ms": 7}, "detail": "nobody asks it"}"#;
+        let memory = format!(r#"{{"eligible_since_ms": 0, "raised": [{alarm}, {{"kind": "moody"}}]}}"#);
+        let memory: AlarmsMemory = serde_json::from_str(&memory).unwrap();
+        {
+            let snapshot = old.snapshot();
+            let state = &snapshot.pool_named("app").unwrap().upstreams()[0].state;
+            (0..4).for_each(|_| state.flapping.went_down(old.now()));
+            state.verdict.observe(false, 1, 1);
+            state.set_passes_needed(Some(16));
+            state.alarms.go_on(&memory, Some(1));
+        }
+        let of = |text: &str| {
+            let new = runtime(text, epoch);
+            new.inherit(sent(&old.legacy()), &[]);
+            let snapshot = new.snapshot();
+            let pool = snapshot.pool_named("app").unwrap();
+            let state = pool.upstreams()[0].state.clone();
+            assert_eq!((state.flapping.passes_needed(2, new.now()), state.passes_needed()), (16, Some(16)));
+            let raised: Vec<_> = state.alarms.raised().iter().map(|alarm| alarm.kind.word()).collect();
+            assert_eq!(raised, ["starved"], "as far as it is understood");
+            format!("{:?}", state.alarms.memory())
+        };
+        assert!(of(TWO).contains("eligible_since_ms: Some(0)"), "{}", of(TWO));
+        assert!(of(&TWO.replace("latency_weighted", "random_two")).contains("eligible_since_ms: None"));
+    }
+
     #[test]
     fn what_is_finished_later_is_counted_once() {
         let epoch = Instant::now();

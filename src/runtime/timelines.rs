@@ -121,7 +121,9 @@ impl Upstream {
             gap.changes(&entries, [(Track::State, self.config.mode.word()), (Track::Weight, &weight)]);
         entries.extend(unknown);
         self.state.timeline.go_on(entries, false);
-        changed.into_iter().for_each(|entry| self.state.timeline.push(entry));
+        for entry in changed {
+            self.state.timeline.push(entry);
+        }
     }
 }
 

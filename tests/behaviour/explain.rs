@@ -155,14 +155,15 @@ fn what_took_longer_than_usual_is_kept_and_so_is_what_was_retried() {
     let ordinary = ids_of("/ordinary").pop().expect("a request");
     explained(&evener, &ordinary);
     (0..1_000).for_each(|_| drop(client.get("/quick").expect_status(200)));
-    let is_gone = |id: &str| admin.get(&format!("/v1/explain/{id}")).status() == 404;
-    wait_until(PATIENCE, || is_gone(&ordinary) || explained(&evener, &ordinary)["kept"] == "unusual");
-    for (id, attempts) in
-        [(&retried, 2), (&late, explained(&evener, &late)["attempts"].as_array().unwrap().len())]
-    {
+    // Unless that one, too, happened to take unusually long.
+    wait_until(PATIENCE, || {
+        let told = admin.get(&format!("/v1/explain/{ordinary}"));
+        told.status() == 404 || told.json()["kept"] == "unusual"
+    });
+    for (id, attempts) in [(&retried, 2), (&late, 1)] {
         let told = explained(&evener, id);
         assert_eq!((&told["kept"], &told["status"]), (&"unusual".into(), &200.into()), "{told}");
-        assert_eq!(told["attempts"].as_array().unwrap().len(), attempts, "{told}");
+        assert_eq!(told["attempts"].as_array().map(Vec::len), Some(attempts), "{told}");
     }
     let listed = admin.json("/v1/requests?limit=1000&failed=false&kept=unusual");
     let line = |id: &str| {

@@ -1,6 +1,7 @@
 //! What became of an upstream, and why: `GET /v1/pools/{pool}/upstreams/{address}/timeline`.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::rig::{Background, Client, Evener, Load, Origin, Reply, wait_until};
+use crate::rig::{Background, Client, Evener, Origin, Reply, wait_until};
 use crate::websocket::{echo, open};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -491,20 +492,34 @@ fn a_busy_process_is_never_said_to_be_inconsistent() {
     let evener = Evener::start(&both);
     let mut socket = open(&evener);
     echo(&mut socket, "before all of it");
-    let load = Load::on(evener.address(), 3);
     let (is_over, address) = (Arc::new(AtomicBool::new(false)), evener.address());
-    let leavers = is_over.clone();
-    let leavers = Background::run(move || {
-        for path in ["/late", "/long"].into_iter().cycle() {
+    let until_over = |act: fn(SocketAddr, &AtomicBool)| {
+        let is_over = is_over.clone();
+        Background::run(move || {
+            while !is_over.load(Ordering::Relaxed) {
+                act(address, &is_over);
+            }
+        })
+    };
+    let clients = [
+        // Until its connection is closed, by the process that goes.
+        until_over(|address, is_over| {
             let mut client = Client::connect(address);
-            client.start("GET", path, "", b"");
+            while !is_over.load(Ordering::Relaxed) && client.try_get("/").is_some() {}
+        }),
+        until_over(|address, _| {
+            let mut client = Client::connect(address);
+            client.start("GET", "/late", "", b"");
             thread::sleep(Duration::from_millis(3));
             client.reset();
-            if leavers.load(Ordering::Relaxed) {
-                return;
-            }
-        }
-    });
+        }),
+        until_over(|address, _| {
+            let mut client = Client::connect(address);
+            client.start("GET", "/long", "", b"");
+            drop(client.try_read_bytes(1));
+            client.reset();
+        }),
+    ];
     for round in 0..12 {
         evener.rewrite(if round % 2 == 0 { &one } else { &both });
         evener.signal_serving("HUP");
@@ -519,7 +534,6 @@ fn a_busy_process_is_never_said_to_be_inconsistent() {
         }
     }
     is_over.store(true, Ordering::Relaxed);
-    leavers.join();
-    load.stop();
+    clients.into_iter().for_each(Background::join);
     echo(&mut socket, "after all of it");
 }

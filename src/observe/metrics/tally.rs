@@ -178,6 +178,7 @@ impl RouteMetrics {
         // its request.
         each("refusals", &self.refusals, Reason::ALL.map(Reason::word))
             .chain(self.request_counters(listeners))
+            .chain(one("foreign", &self.foreign))
             .chain(one("request_bytes", &self.request_bytes))
             .chain(one("response_bytes", &self.response_bytes))
             .chain(self.grpc_counters())
@@ -331,6 +332,22 @@ mod tests {
         let duration = new.duration();
         assert_eq!((duration.count, duration.sum), (3, Duration::from_millis(15)));
         assert_eq!((duration.min, duration.max), (Duration::from_millis(1), Duration::from_millis(9)));
+    }
+
+    /// The self-check holds refusals against requests, and both go on to whoever comes next.
+    #[test]
+    fn requests_at_a_listener_that_is_gone_are_known_to_be_missing() {
+        let [old, new, next] = [(); 3].map(|()| RouteMetrics::new(2));
+        old.finished(0, 404, Duration::from_millis(5), 0, 0);
+        old.finished(1, 502, Duration::from_millis(9), 0, 0);
+        old.refused(Reason::QueueFull);
+        new.add(&sent(&old.tally(&["http", "https"])), &["http"]);
+        next.add(&sent(&new.tally(&["http"])), &["http", "new"]);
+        for metrics in [&new, &next] {
+            let refusals = metrics.refusals(Reason::QueueFull);
+            assert_eq!((metrics.finished_requests(), metrics.foreign_requests(), refusals), (1, 1, 1));
+            assert_eq!((metrics.ended(), metrics.in_flight()), (1, 0));
+        }
     }
 
     #[test]
