@@ -405,7 +405,7 @@ mod tests {
         {
             let snapshot = old.snapshot();
             let state = &snapshot.pool_named("app").unwrap().upstreams()[0].state;
-            (0..4).for_each(|_| state.flapping.went_down(old.now()));
+            (0..6).for_each(|_| state.flapping.went_down(old.now()));
             state.verdict.observe(false, 1, 1);
             state.set_passes_needed(Some(16));
             state.alarms.go_on(&memory, Some(1));
