@@ -43,6 +43,9 @@ const PARTS: [&str; 2] = [HISTORY, TIMELINES];
 /// Of parts that are not known, as they are told: the file may be anybody's.
 const STRANGERS_MAX: usize = 8;
 
+/// The same, of the name of each.
+const STRANGER_CHARACTERS_MAX: usize = 64;
+
 /// More than a history that takes all of its memory, and whatever else comes.
 const FILE_BYTES_MAX: u64 = 2 * BYTES_MAX as u64;
 
@@ -127,7 +130,9 @@ impl StateFile {
 
     fn tell_of_strangers(&self, bytes: &[u8]) {
         let names = parts(bytes).map_while(Result::ok).map(|part| part.name);
-        let strangers: Vec<&str> = names.filter(|name| !PARTS.contains(name)).take(STRANGERS_MAX).collect();
+        let strangers = names.filter(|name| !PARTS.contains(name)).take(STRANGERS_MAX);
+        let strangers: Vec<String> =
+            strangers.map(|name| name.chars().take(STRANGER_CHARACTERS_MAX).collect()).collect();
         if !strangers.is_empty() {
             tracing::warn!(file = %self.path.display(), parts = ?strangers, "parts of the state file are not known here, and will not be kept");
         }

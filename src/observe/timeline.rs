@@ -246,7 +246,8 @@ const ELLIPSIS: &str = "…";
 /// What stands around the texts of an entry: names of members, two times of 20 digits, a share.
 const FRAME_BYTES: usize = 192;
 
-fn escaped_length(text: &str) -> usize {
+/// Bytes that a text takes within the quotation marks of JSON.
+pub fn escaped_length(text: &str) -> usize {
     let length = |byte: u8| match byte {
         b'"' | b'\\' => 2,
         0..0x20 => 6,

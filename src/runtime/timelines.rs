@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use super::legacy::known;
 use super::{Pool, Runtime, Upstream};
-use crate::observe::timeline::{ENTRIES_MAX, Entry, Moment, Track};
+use crate::observe::timeline::{ENTRIES_MAX, Entry, Moment, Track, escaped_length};
 
-/// Bytes of all time lines together: all entries of 1 200 upstreams that never rest, some 7 of each where there are
-/// 10 000, and 1 of each of the 65 536 that there may be.
+/// Bytes of all time lines together: all entries of 1 000 upstreams that never rest, the latest four of each where
+/// there are 10 000, and one of most where there are 65 536.
 pub const TIMELINES_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// All time lines, as they are kept.
@@ -173,9 +173,9 @@ const BEGAN_WITH_IT: &str = "it was changed while no process ran; the process be
 /// What stands around all pools.
 const FRAME_BYTES: usize = 160;
 
-/// A name that may have to be escaped, and what stands around it.
-const fn member_bytes(name: &str) -> usize {
-    6 * name.len() + 8
+/// A name, and what stands around it.
+fn member_bytes(name: &str) -> usize {
+    escaped_length(name) + 8
 }
 
 #[cfg(test)]
