@@ -243,7 +243,7 @@ impl BackgroundService for StateKeeper {
                 tokio::time::sleep(pause).await;
                 let control = self.0.clone();
                 // A panic in there is in the log, and the next time is another chance.
-                let _ = tokio::task::spawn_blocking(move || control.save_state()).await;
+                let _ = tokio::task::spawn_blocking(move || control.save_state(false)).await;
             }
         };
         tokio::select! {

@@ -231,7 +231,7 @@ async fn end_in_time(control: Arc<Control>, drain_timeout: Duration, mut all: Al
 
 /// Nobody goes on in our place, before the next start.
 fn end_for_good(control: &Control, why: &'static str) {
-    control.save_state();
+    control.save_state(true);
     end(control.runtime(), why);
 }
 

@@ -32,7 +32,12 @@ pub(super) async fn show(State(control): State<Arc<Control>>, headers: HeaderMap
 
 /// The whole text.
 pub(super) fn text(control: &Control) -> String {
-    exposition::render(&view(control, &control.runtime().snapshot()))
+    text_of(control, &control.runtime().snapshot())
+}
+
+/// The same, of what is configured in this snapshot.
+pub(super) fn text_of(control: &Control, snapshot: &Snapshot) -> String {
+    exposition::render(&view(control, snapshot))
 }
 
 /// Whether somebody who sends these headers reads gzip, as Prometheus does: a scrape repeats its names thousands of

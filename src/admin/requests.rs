@@ -42,19 +42,22 @@ pub(super) struct Requests {
     left_out: u64,
 }
 
-/// `GET /v1/requests?failed=true&slower_than=200ms&limit=` — the requests that can be asked for.
+/// `GET /v1/requests?failed=true&slower_than=200ms&kept=unusual&limit=` — the requests that can be asked for.
 pub(super) async fn list(
     State(control): State<Arc<Control>>,
     mut parameters: Parameters,
 ) -> Result<Json<Requests>, Problem> {
     let failed = take_flag(&mut parameters, "failed")?;
     let slower_than = parameters.take_duration("slower_than", SLOWER_THAN_MAX)?.unwrap_or_default();
+    let kept = take_kept(&mut parameters)?;
     let limit = take_limit(&mut parameters)?;
     parameters.finish()?;
     let runtime = control.runtime();
     runtime.records.note_asked(runtime.now());
     let found = runtime.records.matching(|record| {
-        failed.is_none_or(|failed| failed == record.has_failed()) && record.facts.duration >= slower_than
+        failed.is_none_or(|failed| failed == record.has_failed())
+            && kept.is_none_or(|kept| kept == record.kept)
+            && record.facts.duration >= slower_than
     });
     let epoch = Epoch::of(runtime.now());
     Ok(Json(Requests {
@@ -96,8 +99,12 @@ fn route_taken(record: &Record, snapshot: &Snapshot) -> Option<RouteTaken> {
     Some(RouteTaken { name: name.to_owned(), why, note })
 }
 
+fn bounded(text: &str) -> String {
+    text.chars().take(TOLD_BYTES_MAX).collect()
+}
+
 fn unknown(request_id: &str) -> Problem {
-    let told: String = request_id.chars().take(TOLD_BYTES_MAX).collect();
+    let told = bounded(request_id);
     let [failed, refused, slow, unusual] =
         [Kept::Failed, Kept::Refused, Kept::Slow, Kept::Unusual].map(Kept::places);
     Problem::new(404, "unknown_request", "no request with this id is remembered")
@@ -105,6 +112,19 @@ fn unknown(request_id: &str) -> Problem {
         .help(format!(
             "kept are the last {LATEST} requests, and besides {failed} that failed, {refused} that were refused, {slow} slow and {unusual} unusual ones since the process began; GET /v1/requests lists them, the access log has all"
         ))
+}
+
+/// Why they are kept: what is beyond the usual is rare, and soon older than all that a list has room for.
+fn take_kept(parameters: &mut Parameters) -> Result<Option<Kept>, Problem> {
+    let Some(word) = parameters.take("kept")? else { return Ok(None) };
+    let known = Kept::ALL.into_iter().find(|kept| kept.word() == word);
+    known.map(Some).ok_or_else(|| {
+        let words = Kept::ALL.map(Kept::word);
+        Problem::bad_parameter(
+            format!("`kept` is `{}`, which is nothing that requests are kept as", bounded(&word)),
+            format!("write one of {}, or leave it out", words.join(", ")),
+        )
+    })
 }
 
 fn take_flag(parameters: &mut Parameters, name: &'static str) -> Result<Option<bool>, Problem> {

@@ -5,10 +5,11 @@
 //! ```
 //!
 //! Each check compares two figures that are counted at different places of the code, so that a request that is
-//! forgotten on some path is noticed. Requests go on meanwhile: a check looks again a few times before it says
-//! that something is wrong.
+//! forgotten on some path is noticed. Requests go on meanwhile, and one that is between its two counters at the
+//! moment of the look is no mistake: wrong is only what is wrong at the same place in every one of several looks.
+//! What was forgotten stays so.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,15 +23,16 @@ use super::problem::Problem;
 use super::views::now_utc;
 use crate::config::Config;
 use crate::control::Control;
-use crate::observe::{Class, Reason};
-use crate::runtime::{Pool, Runtime, Snapshot, UpstreamState};
+use crate::observe::{Class, Reason, RouteMetrics};
+use crate::runtime::{Pool, PoolState, Runtime, Snapshot, UpstreamState};
 
-/// How often everything is looked at before a disagreement is told. A request that ends between two looks at
-/// its two counters is seen once, and hardly ever twice.
-const TRIES_MAX: u32 = 10;
+/// How often everything is looked at before a disagreement is told. With [`PAUSE`] that is more than a second: as
+/// long as a thread may wait for a processor between two counters, and as a predecessor takes to tell what it still
+/// counted.
+const TRIES_MAX: u32 = 8;
 
-/// Between two looks.
-const PAUSE: Duration = Duration::from_millis(20);
+/// Between the first two looks; twice as long each time after that.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Failures that are listed per check: the first ones tell what is wrong.
 const FAILURES_MAX: usize = 20;
@@ -41,16 +43,29 @@ pub(super) async fn run(
     parameters: Parameters,
 ) -> Result<Json<SelfCheck>, Problem> {
     parameters.finish()?;
-    let mut tries = 1;
+    let (mut tries, mut standing) = (1, None::<Wrong>);
     loop {
-        let checks = check(&control);
-        let ok = checks.iter().all(|check| check.ok);
-        if ok || tries == TRIES_MAX {
-            return Ok(Json(SelfCheck { ok, at: now_utc(), tries, checks }));
+        let mut checks = check(&control);
+        let wrong = wrong_still(&checks, standing.as_ref());
+        if wrong.is_empty() || tries == TRIES_MAX {
+            for check in &mut checks {
+                check.keep(&wrong);
+            }
+            return Ok(Json(SelfCheck { ok: wrong.is_empty(), at: now_utc(), tries, checks }));
         }
+        standing = Some(wrong);
+        tokio::time::sleep(PAUSE * 2_u32.pow(tries - 1)).await;
         tries += 1;
-        tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// What is wrong, by check and place.
+type Wrong = BTreeSet<(&'static str, String)>;
+
+/// What is wrong, and was in all looks before; `None`: there were none.
+fn wrong_still(checks: &[Check], before: Option<&Wrong>) -> Wrong {
+    let all = checks.iter().flat_map(|check| check.failed.keys().map(|place| (check.name, place.clone())));
+    all.filter(|wrong| before.is_none_or(|before| before.contains(wrong))).collect()
 }
 
 #[derive(Serialize)]
@@ -72,38 +87,50 @@ struct Check {
     figures: BTreeMap<&'static str, u64>,
     /// Where it does not.
     failures: Vec<String>,
+    /// The same, by place.
+    #[serde(skip)]
+    failed: BTreeMap<String, String>,
 }
 
 impl Check {
     fn new(name: &'static str, what: &'static str) -> Self {
-        Self { name, ok: true, what, figures: BTreeMap::new(), failures: Vec::new() }
+        let (figures, failures, failed) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+        Self { name, ok: true, what, figures, failures, failed }
     }
 
     fn add(&mut self, name: &'static str, figure: u64) {
         *self.figures.entry(name).or_default() += figure;
     }
 
-    fn must(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
-        if holds {
-            return;
+    /// `otherwise`: at which place it does not hold, and what is to be seen there.
+    fn must(&mut self, holds: bool, otherwise: impl FnOnce() -> (String, String)) {
+        if !holds {
+            let (place, seen) = otherwise();
+            self.failed.insert(place, seen);
         }
-        self.ok = false;
-        if self.failures.len() < FAILURES_MAX {
-            self.failures.push(otherwise());
-        }
+    }
+
+    /// Tells of what is wrong, and of nothing else.
+    fn keep(&mut self, wrong: &Wrong) {
+        let failed = std::mem::take(&mut self.failed).into_iter();
+        let still = failed.filter(|(place, _)| wrong.contains(&(self.name, place.clone())));
+        self.failures = still.map(|(place, seen)| format!("{place}: {seen}")).take(FAILURES_MAX).collect();
+        self.ok = self.failures.is_empty();
     }
 }
 
 fn check(control: &Control) -> Vec<Check> {
     let runtime = control.runtime();
+    // One for all: what a change brings is then in the configuration and in the series, or in none of them.
     let snapshot = runtime.snapshot();
-    let text = metrics::text(control);
+    let text = metrics::text_of(control, &snapshot);
     vec![
-        picks(&snapshot),
+        picks(runtime, &snapshot),
         requests(&snapshot),
+        flights(runtime),
         sums(runtime, &snapshot),
         gauges(runtime, &snapshot, &text),
-        series(&runtime.snapshot().config, &text),
+        series(&snapshot.config, &text),
     ]
 }
 
@@ -124,13 +151,15 @@ impl Ended {
     }
 }
 
-/// Picks are counted when an attempt begins; what comes of it where it ends.
-fn picks(snapshot: &Snapshot) -> Check {
+/// Picks are counted when an attempt begins; what comes of it where it ends. Upstreams that were removed, and finish
+/// what they have, are looked at, too.
+fn picks(runtime: &Runtime, snapshot: &Snapshot) -> Check {
     let mut check = Check::new(
         "picks",
         "at each upstream: picks = attempts that finished + attempts that were given up + attempts that wait for an answer",
     );
-    for state in states(snapshot) {
+    let leaving = runtime.all_leaving();
+    for state in states(snapshot).chain(leaving.iter().map(AsRef::as_ref)) {
         // Whatever happens between these looks, makes the first three too small and the last two too large.
         let (picked_before, ended_before) = (state.load.begun(), Ended::of(state));
         let waiting = u64::from(state.load.waiting());
@@ -143,11 +172,48 @@ fn picks(snapshot: &Snapshot) -> Check {
         let is_none_twice = ended_before.sum() + waiting <= picked;
         check.must(is_none_lost && is_none_twice, || {
             let Ended { finished, given_up } = ended;
-            let (pool, address) = (&state.pool, &state.address);
-            format!("{pool} {address}: {picked} picks, {finished} finished, {given_up} given up, {waiting} waiting")
+            let seen = format!("{picked} picks, {finished} finished, {given_up} given up, {waiting} waiting");
+            (place_of(state), seen)
         });
     }
     check
+}
+
+/// Who is in flight at an upstream, or waits for one, is a request under way: a lease that is not given back, for
+/// which an upstream would be taken for busy for ever, has none. Of all configurations that requests still run on.
+fn flights(runtime: &Runtime) -> Check {
+    let mut check = Check::new(
+        "flights",
+        "requests in flight at upstreams + requests that wait for one <= requests under way at routes",
+    );
+    let snapshots = runtime.snapshots();
+    let (mut routes, mut upstreams, mut pools) = (HashMap::new(), HashMap::new(), HashMap::new());
+    for snapshot in &snapshots {
+        routes.extend(
+            snapshot.routes().map(|it| (std::ptr::from_ref::<RouteMetrics>(&it.metrics), &*it.metrics)),
+        );
+        upstreams.extend(states(snapshot).map(|it| (std::ptr::from_ref::<UpstreamState>(it), it)));
+        pools.extend(snapshot.pools().map(|it| (std::ptr::from_ref::<PoolState>(&it.state), &*it.state)));
+    }
+    // Whoever was under way at any moment in between is among those who began before its end and had not ended at
+    // its beginning.
+    let ended: u64 = routes.values().map(|route| route.ended()).sum();
+    let at_upstreams: u64 = upstreams.values().map(|state| u64::from(state.load.in_flight())).sum();
+    let queued: u64 = pools.values().map(|pool| pool.queue.len() as u64).sum();
+    let begun: u64 = routes.values().map(|route| route.begun()).sum();
+    let under_way = begun.saturating_sub(ended);
+    check.add("at_upstreams", at_upstreams);
+    check.add("queued", queued);
+    check.add("at_routes", under_way);
+    check.must(at_upstreams + queued <= under_way, || {
+        let seen = format!("{at_upstreams} at upstreams, {queued} queued, {under_way} under way");
+        ("all routes".to_owned(), seen)
+    });
+    check
+}
+
+fn place_of(state: &UpstreamState) -> String {
+    format!("{} {}", state.pool, state.address)
 }
 
 /// The same of requests, at their routes.
@@ -165,11 +231,14 @@ fn requests(snapshot: &Snapshot) -> Check {
         check.add("in_flight", metrics.in_flight());
         let name = &route.config.name;
         check.must(ended_before <= counted && counted <= ended, || {
-            format!("{name}: {ended} ended, {counted} counted")
+            (name.clone(), format!("{ended} ended, {counted} counted"))
         });
         let refusals: u64 = Reason::ALL.iter().map(|&reason| metrics.refusals(reason)).sum();
-        let counted = metrics.finished_requests();
-        check.must(refusals <= counted, || format!("{name}: {refusals} refusals of {counted} requests"));
+        // A predecessor's refusals do not say at which of its listeners they were.
+        let counted = metrics.finished_requests() + metrics.foreign_requests();
+        check.must(refusals <= counted, || {
+            (format!("refusals of {name}"), format!("{refusals} refusals of {counted} requests"))
+        });
     }
     check
 }
@@ -190,7 +259,7 @@ fn sums(runtime: &Runtime, snapshot: &Snapshot) -> Check {
         check.add("requests_of_listeners", by_listener);
         let name = &route.config.name;
         check.must(before <= by_listener && by_listener <= after, || {
-            format!("{name}: {after} requests, {by_listener} of them on known listeners")
+            (name.clone(), format!("{after} requests, {by_listener} of them on known listeners"))
         });
     }
     for state in states(snapshot) {
@@ -200,9 +269,8 @@ fn sums(runtime: &Runtime, snapshot: &Snapshot) -> Check {
         let after = answered();
         check.add("answers", after);
         check.add("response_times", timed);
-        let (pool, address) = (&state.pool, &state.address);
         check.must(before <= timed && timed <= after, || {
-            format!("{pool} {address}: {after} answers, {timed} response times")
+            (place_of(state), format!("{after} answers, {timed} response times"))
         });
     }
     check
@@ -212,21 +280,27 @@ fn gauges(runtime: &Runtime, snapshot: &Snapshot, text: &str) -> Check {
     let mut check = Check::new("gauges", "nothing ended more often than it began, and no figure is negative");
     for listener in runtime.listeners() {
         check.add("gauges", 2);
-        check.must(!listener.metrics.is_negative(), || format!("listener {}", listener.name));
+        check.must(!listener.metrics.is_negative(), || (format!("listener {}", listener.name), negative()));
     }
     for route in snapshot.routes() {
         check.add("gauges", 1);
-        check.must(!route.metrics.is_negative(), || format!("route {}", route.config.name));
+        check.must(!route.metrics.is_negative(), || (format!("route {}", route.config.name), negative()));
     }
     for state in states(snapshot) {
         check.add("gauges", 2);
-        check.must(!state.metrics.is_negative(), || format!("{} {}", state.pool, state.address));
+        check.must(!state.metrics.is_negative(), || (place_of(state), negative()));
     }
     for (name, value) in text.lines().filter_map(sample) {
         check.add("figures", 1);
-        check.must(value.parse::<f64>().is_ok_and(|value| value >= 0.0), || format!("{name} is {value}"));
+        check.must(value.parse::<f64>().is_ok_and(|value| value >= 0.0), || {
+            (name.to_owned(), format!("it is {value}"))
+        });
     }
     check
+}
+
+fn negative() -> String {
+    "more ended than ever began".to_owned()
 }
 
 /// Whatever `/metrics` names must be in the configuration, once, and the other way round.
@@ -238,13 +312,16 @@ fn series(config: &Config, text: &str) -> Check {
     let (alive, mut seen, mut upstreams) = (Alive::of(config), HashSet::new(), 0);
     for (name, _) in text.lines().filter_map(sample) {
         check.add("series", 1);
-        check.must(seen.insert(name), || format!("{name} comes twice"));
-        check.must(alive.knows(&labels(name)), || format!("{name} belongs to nothing"));
+        let wrong = |what: &str| (name.to_owned(), what.to_owned());
+        check.must(seen.insert(name), || wrong("it comes twice"));
+        check.must(alive.knows(&labels(name)), || wrong("it belongs to nothing"));
         upstreams += u64::from(name.starts_with("evener_upstream_up{"));
     }
     let known = alive.upstreams.len() as u64;
     check.add("upstreams", known);
-    check.must(upstreams == known, || format!("{known} upstreams, {upstreams} of them with series"));
+    check.must(upstreams == known, || {
+        ("upstreams".to_owned(), format!("{known} upstreams, {upstreams} of them with series"))
+    });
     check
 }
 
@@ -353,8 +430,69 @@ mod tests {
             (up, false),
         ] {
             let check = series(&config(), &format!("# HELP a b\n{up}{more}"));
-            assert_eq!(check.ok, ok, "{more}: {:?}", check.failures);
+            assert_eq!(check.failed.is_empty(), ok, "{more}: {:?}", check.failed);
         }
-        assert!(!series(&config(), "process_open_fds 9\n").ok, "an upstream without");
+        assert!(!series(&config(), "process_open_fds 9\n").failed.is_empty(), "an upstream without");
+    }
+
+    fn runtime() -> Runtime {
+        Runtime::new(config(), 1, 0, None)
+    }
+
+    #[test]
+    fn a_lease_that_nobody_gives_back_is_noticed() {
+        let runtime = runtime();
+        let snapshot = runtime.snapshot();
+        let (route, pool) = (snapshot.route(0), snapshot.pool_named("app"));
+        let (Some(route), Some(pool)) = (route, pool) else { unreachable!() };
+        assert!(pool.upstreams().iter().all(|it| it.state.verdict.observe(true, 1, 1).is_some()));
+        route.metrics.begin();
+        let lease = pool.pick(runtime.now(), 0, 0, &mut Default::default());
+        let wrong = || wrong_still(&[flights(&runtime), picks(&runtime, &snapshot)], None);
+        assert_eq!(wrong(), Wrong::new(), "it is under way");
+        std::mem::forget(lease);
+        route.metrics.end();
+        assert_eq!(wrong(), [("flights", "all routes".to_owned())].into());
+        pool.upstreams().iter().for_each(|it| it.state.load.abandoned());
+        assert_eq!(wrong().len(), 2, "and nobody told what became of the pick");
+    }
+
+    /// A change must not hide from a request that runs on what was before.
+    #[test]
+    fn requests_of_a_route_that_is_gone_are_under_way() {
+        let runtime = runtime();
+        let before = runtime.snapshot();
+        let (Some(route), Some(pool)) = (before.route(0), before.pool_named("app")) else { unreachable!() };
+        assert!(pool.upstreams().iter().all(|it| it.state.verdict.observe(true, 1, 1).is_some()));
+        route.metrics.begin();
+        let lease = pool.pick(runtime.now(), 0, 0, &mut Default::default());
+        let text = "[listeners.http]\naddress = \"127.0.0.1:8080\"\n[routes.new]\npool = \"app\"\n[pools.app]\nupstreams = [\"127.0.0.1:9001\"]\n";
+        let source = Source { name: String::new(), text: text.to_owned(), folder: ".".into() };
+        let next = parse(&source, &|_| None).unwrap_or_else(|_| unreachable!());
+        runtime.publish(Snapshot::build(next, 2, Some(&before), runtime.now(), 0));
+        runtime.free_retired();
+        let check = flights(&runtime);
+        assert!(check.failed.is_empty(), "{:?}", check.failed);
+        assert_eq!(check.figures.get("at_upstreams"), Some(&1));
+        drop(lease);
+    }
+
+    #[test]
+    fn wrong_is_what_is_wrong_in_every_look() {
+        let look = |places: &[&str]| {
+            let mut check = Check::new("picks", "");
+            for place in places {
+                check.must(false, || ((*place).to_owned(), String::new()));
+            }
+            check
+        };
+        let first = wrong_still(&[look(&["a", "b"])], None);
+        assert_eq!(first.len(), 2);
+        let second = wrong_still(&[look(&["b", "c"])], Some(&first));
+        assert_eq!(second, [("picks", "b".to_owned())].into(), "`c` was right before");
+        let mut last = look(&["b", "c"]);
+        last.keep(&second);
+        assert_eq!((last.ok, last.failures), (false, vec!["b: ".to_owned()]));
+        assert!(wrong_still(&[look(&["a"])], Some(&second)).is_empty());
     }
 }

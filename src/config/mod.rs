@@ -119,7 +119,7 @@ pub struct ServerConfig {
     pub drain_timeout: Duration,
     /// How long readiness fails before listeners close.
     pub pre_stop_delay: Duration,
-    /// Where the history is kept over restarts; `None`: nowhere.
+    /// Where the history and the time lines of upstreams are kept over restarts; `None`: nowhere.
     pub state_file: Option<PathBuf>,
 }
 

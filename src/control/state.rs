@@ -1,15 +1,17 @@
-//! What outlives the process without being part of the configuration: the history, in `server.state_file`.
+//! What outlives the process without being part of the configuration, in `server.state_file`: the history, and the
+//! time lines of upstreams.
 //!
 //! ```text
 //!   evener state 1
 //!   history LENGTH SHA-256      a line, and behind it so many bytes; further parts follow in the same way
+//!   timelines LENGTH SHA-256
 //! ```
 //!
 //! The file is replaced whole. One that is broken is put aside, one that we did not write is left alone: whatever
 //! it is, it is no reason not to start.
 //!
-//! **To keep something else**: a name of a part, written and read beside `history`; parts that are not known are
-//! passed over.
+//! **To keep something else**: a name of a part, written and read beside these; parts that are not known are
+//! passed over. One that cannot be used costs nothing but itself.
 
 use std::fmt::Write;
 use std::fs::{self, File};
@@ -23,7 +25,7 @@ use ring::digest::{SHA256, digest};
 use super::store;
 use super::{Control, lock};
 use crate::observe::history::{BYTES_MAX, Unreadable};
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, TIMELINES_BYTES_MAX};
 
 /// What every such file begins with.
 const HEADING: &[u8] = b"evener state 1\n";
@@ -33,11 +35,27 @@ const OURS: &[u8] = b"evener state ";
 
 const HISTORY: &str = "history";
 
+const TIMELINES: &str = "timelines";
+
+/// All parts that this version knows.
+const PARTS: [&str; 2] = [HISTORY, TIMELINES];
+
+/// Of parts that are not known, as they are told: the file may be anybody's.
+const STRANGERS_MAX: usize = 8;
+
+/// The same, of the name of each.
+const STRANGER_CHARACTERS_MAX: usize = 64;
+
 /// More than a history that takes all of its memory, and whatever else comes.
 const FILE_BYTES_MAX: u64 = 2 * BYTES_MAX as u64;
 
 /// How often the file is written, unless that is too much for the disk.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
+
+/// When it is first written, and how long until the second time; from then on twice as long each time, up to
+/// [`SAVE_EVERY`]. A process that does not live long is the one whose history is asked for, and whoever named a
+/// place that cannot be written is told at once.
+const FIRST_SAVE_AFTER: Duration = Duration::from_secs(1);
 
 /// Bytes per second on average, at most: 11 GB a day, a hundredth of what the cheapest disks are made for.
 const BYTES_PER_SECOND: u64 = 128 * 1024;
@@ -53,6 +71,8 @@ pub(super) struct StateFile {
 #[derive(Debug, Default)]
 struct Written {
     bytes: u64,
+    /// How often it was written, or tried.
+    times: u32,
     /// It was told that it cannot be written.
     is_failing: bool,
 }
@@ -66,6 +86,7 @@ enum Trouble {
     Version,
     Broken,
     History(Unreadable),
+    Timelines(String),
 }
 
 impl std::fmt::Display for Trouble {
@@ -77,6 +98,7 @@ impl std::fmt::Display for Trouble {
             Self::Version => formatter.write_str("it was written by another version"),
             Self::Broken => formatter.write_str("it is not whole"),
             Self::History(unreadable) => unreadable.fmt(formatter),
+            Self::Timelines(reason) => formatter.write_str(reason),
         }
     }
 }
@@ -86,19 +108,34 @@ impl StateFile {
     pub(super) fn open(path: PathBuf, runtime: &Runtime, is_successor: bool) -> Self {
         let is_needed = !is_successor || runtime.history.taken_down_until() == 0;
         let file = Self { path, written: Mutex::new(Some(Written::default())) };
-        if let Err(trouble) = file.read(runtime, is_needed) {
+        if let Err(trouble) = file.read(runtime, is_needed, is_successor) {
             file.settle(&trouble, is_successor);
         }
         file
     }
 
-    fn read(&self, runtime: &Runtime, is_needed: bool) -> Result<(), Trouble> {
+    fn read(&self, runtime: &Runtime, is_needed: bool, is_successor: bool) -> Result<(), Trouble> {
         let Some(bytes) = read(&self.path)? else { return Ok(()) };
+        self.tell_of_strangers(&bytes);
+        // A predecessor has told what it knows by itself, and it is there still: nobody was absent.
+        if !is_successor && let Err(trouble) = go_on_with_timelines(&bytes, runtime) {
+            tracing::warn!(file = %self.path.display(), reason = %trouble, "time lines of the state file not used, they begin anew");
+        }
         if let Some(history) = part(&bytes, HISTORY)?.filter(|_| is_needed) {
             runtime.history.go_on(history, SystemTime::now()).map_err(Trouble::History)?;
             tracing::info!(file = %self.path.display(), "history goes on");
         }
         Ok(())
+    }
+
+    fn tell_of_strangers(&self, bytes: &[u8]) {
+        let names = parts(bytes).map_while(Result::ok).map(|part| part.name);
+        let strangers = names.filter(|name| !PARTS.contains(name)).take(STRANGERS_MAX);
+        let strangers: Vec<String> =
+            strangers.map(|name| name.chars().take(STRANGER_CHARACTERS_MAX).collect()).collect();
+        if !strangers.is_empty() {
+            tracing::warn!(file = %self.path.display(), parts = ?strangers, "parts of the state file are not known here, and will not be kept");
+        }
     }
 
     /// A start without what was kept is better than none.
@@ -120,14 +157,16 @@ impl StateFile {
         }
     }
 
-    fn save(&self, runtime: &Runtime) {
+    fn save(&self, runtime: &Runtime, is_end: bool) {
         let mut written = lock(&self.written);
         let Some(written) = &mut *written else { return };
         let at = SystemTime::now();
         runtime.take_down_history(at);
-        let bytes = bytes_of(&[(HISTORY, &runtime.history.to_bytes(at))]);
+        let (history, timelines) = (runtime.history.to_bytes(at), runtime.timelines(at, is_end));
+        let bytes = bytes_of(&[(HISTORY, &history), (TIMELINES, &timelines)]);
+        written.times = written.times.saturating_add(1);
         match store::real(&self.path).and_then(|place| store::replace(&place, &bytes)) {
-            Ok(()) => *written = Written { bytes: bytes.len() as u64, is_failing: false },
+            Ok(()) => (written.bytes, written.is_failing) = (bytes.len() as u64, false),
             Err(error) => {
                 // Once, not every minute.
                 if !std::mem::replace(&mut written.is_failing, true) {
@@ -139,9 +178,19 @@ impl StateFile {
 
     /// How long to wait before it is written again.
     fn pause(&self) -> Duration {
-        let bytes = lock(&self.written).as_ref().map_or(0, |written| written.bytes);
-        SAVE_EVERY.max(Duration::from_secs(bytes / BYTES_PER_SECOND))
+        let written = lock(&self.written);
+        let Some(written) = &*written else { return SAVE_EVERY };
+        let by_age = FIRST_SAVE_AFTER.saturating_mul(2_u32.saturating_pow(written.times.saturating_sub(1)));
+        by_age.min(SAVE_EVERY).max(Duration::from_secs(written.bytes / BYTES_PER_SECOND))
     }
+}
+
+fn go_on_with_timelines(file: &[u8], runtime: &Runtime) -> Result<(), Trouble> {
+    let Some(timelines) = part(file, TIMELINES)? else { return Ok(()) };
+    if timelines.len() > TIMELINES_BYTES_MAX {
+        return Err(Trouble::Timelines(format!("they are larger than {TIMELINES_BYTES_MAX} bytes")));
+    }
+    runtime.go_on_with_timelines(timelines).map_err(|error| Trouble::Timelines(error.to_string()))
 }
 
 /// `None`: there is none yet.
@@ -182,16 +231,38 @@ fn bytes_of(parts: &[(&str, &[u8])]) -> Vec<u8> {
 
 /// The bytes of a part; `None`: the file has no such part.
 fn part<'b>(file: &'b [u8], wanted: &str) -> Result<Option<&'b [u8]>, Trouble> {
-    let mut rest = file.strip_prefix(HEADING).ok_or(Trouble::Version)?;
-    while !rest.is_empty() {
-        let (name, length, sum, behind) = heading_of_part(rest).ok_or(Trouble::Broken)?;
-        let (part, behind) = behind.split_at_checked(length).ok_or(Trouble::Broken)?;
+    for part in parts(file) {
+        let Part { name, bytes, sum } = part?;
         if name == wanted {
-            return if checksum(part) == sum { Ok(Some(part)) } else { Err(Trouble::Broken) };
+            return if checksum(bytes) == sum { Ok(Some(bytes)) } else { Err(Trouble::Broken) };
         }
-        rest = behind;
     }
     Ok(None)
+}
+
+/// A part as it stands in the file.
+struct Part<'b> {
+    name: &'b str,
+    bytes: &'b [u8],
+    sum: &'b str,
+}
+
+/// All parts, up to the first that is not whole.
+fn parts(file: &[u8]) -> impl Iterator<Item = Result<Part<'_>, Trouble>> {
+    let mut rest = file.strip_prefix(HEADING).ok_or(Trouble::Version);
+    std::iter::from_fn(move || {
+        let bytes = match std::mem::replace(&mut rest, Ok(&[])) {
+            Ok([]) => return None,
+            Ok(bytes) => bytes,
+            Err(trouble) => return Some(Err(trouble)),
+        };
+        let part = heading_of_part(bytes).and_then(|(name, length, sum, behind)| {
+            let (bytes, behind) = behind.split_at_checked(length)?;
+            rest = Ok(behind);
+            Some(Part { name, bytes, sum })
+        });
+        Some(part.ok_or(Trouble::Broken))
+    })
 }
 
 fn heading_of_part(bytes: &[u8]) -> Option<(&str, usize, &str, &[u8])> {
@@ -213,11 +284,11 @@ fn checksum(bytes: &[u8]) -> String {
 
 impl Control {
     /// Writes what outlives the process into `server.state_file`, if there is one, and if nobody else does: not
-    /// while another process takes our place, nor after that.
-    pub fn save_state(&self) {
+    /// while another process takes our place, nor after that. `is_end`: the process ends with this.
+    pub fn save_state(&self, is_end: bool) {
         let Some(file) = &self.state else { return };
         if self.check_not_held().is_ok() && !self.succession().is_handed_over() {
-            file.save(self.runtime());
+            file.save(self.runtime(), is_end);
         }
     }
 

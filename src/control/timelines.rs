@@ -46,7 +46,12 @@ impl Control {
 
 impl Control {
     /// Raises and clears alarms; every [`SAMPLE`](crate::observe::SAMPLE), by one thread.
+    ///
+    /// Not by a process that has handed over: it sees hardly any traffic, and its alarms stand at the successor.
     pub fn judge_upstreams(&self) {
+        if self.succession().is_handed_over() {
+            return;
+        }
         let (snapshot, now) = (self.runtime.snapshot(), self.runtime.now());
         for pool in snapshot.pools() {
             let name = &pool.config.name;

@@ -25,7 +25,30 @@ impl Flapping {
         let penalty = (self.penalty(now) + 1.0).min(PENALTY_MAX);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to PENALTY_MAX")]
         let thousandths = (penalty * 1e3) as u64;
-        let at_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX) & (u64::MAX >> PENALTY_BITS);
+        self.store(thousandths, u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+    }
+
+    /// How often it went down of late, number by name, for another process that goes on with it.
+    pub fn memory(&self) -> [(&'static str, u64); 2] {
+        let word = self.word.load(Ordering::Relaxed);
+        [("thousandths", word & THOUSANDTHS_MASK), ("at_ms", word >> PENALTY_BITS)]
+    }
+
+    /// Goes on with the [`memory`](Self::memory) of another process, whose times count from the same moment as
+    /// ours. A memory without a number in it says nothing.
+    pub fn go_on(&self, recall: &dyn Fn(&str) -> Option<u64>) {
+        let (Some(thousandths), Some(at_ms)) = (recall("thousandths"), recall("at_ms")) else { return };
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a small positive number"
+        )]
+        let most = (PENALTY_MAX * 1e3) as u64;
+        self.store(thousandths.min(most), at_ms);
+    }
+
+    fn store(&self, thousandths: u64, at_ms: u64) {
+        let at_ms = at_ms & (u64::MAX >> PENALTY_BITS);
         self.word.store(at_ms << PENALTY_BITS | thousandths, Ordering::Relaxed);
     }
 
@@ -46,13 +69,15 @@ impl Flapping {
 
     fn penalty(&self, now: Duration) -> f64 {
         let word = self.word.load(Ordering::Relaxed);
-        let thousandths = word & ((1 << PENALTY_BITS) - 1);
+        let thousandths = word & THOUSANDTHS_MASK;
         let age = now.saturating_sub(Duration::from_millis(word >> PENALTY_BITS));
         thousandths as f64 / 1e3 * (-age.as_secs_f64() / HALF_LIFE.as_secs_f64()).exp2()
     }
 }
 
 const PENALTY_BITS: u32 = 16;
+
+const THOUSANDTHS_MASK: u64 = (1 << PENALTY_BITS) - 1;
 
 /// A third of what routers take by default: a process restarts faster than a network converges.
 const HALF_LIFE: Duration = Duration::from_secs(300);
@@ -83,6 +108,23 @@ mod tests {
             .collect();
         assert_eq!(needed, [2, 2, 4, 8, 16, 16]);
         assert_eq!(flapping.passes_needed(2, seconds(2000)), 2, "and is forgiven");
+    }
+
+    #[test]
+    fn another_process_forgives_no_sooner() {
+        let (old, new) = (Flapping::default(), Flapping::default());
+        (0..4).for_each(|time| old.went_down(seconds(1000 + time * 20)));
+        let memory = old.memory();
+        new.go_on(&|name| memory.iter().find(|(known, _)| *known == name).map(|&(_, number)| number));
+        for second in [1060, 1300, 1600, 2000] {
+            let passes = |flapping: &Flapping| flapping.passes_needed(2, seconds(second));
+            assert_eq!(passes(&new), passes(&old), "{second}");
+        }
+        assert_eq!(new.passes_needed(2, seconds(1060)), 8);
+        new.go_on(&|name| (name == "at_ms").then_some(5));
+        assert_eq!(new.memory(), memory, "half a memory is none");
+        new.go_on(&|_| Some(u64::MAX));
+        assert_eq!(new.factor(seconds(1060)), 8, "bounded, whatever the other one says");
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! its line to be written. What was lost is counted, and told in the process log.
 //!
 //! Waking a thread and calling the system cost more than a line does. So the thread wakes at the first line,
-//! lets others come for a moment ([`GATHERING`]), and writes all of them at once.
+//! lets others come for a moment (`GATHERING`), and writes all of them at once.
 
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};

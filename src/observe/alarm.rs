@@ -15,10 +15,13 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::timeline::Moment;
 
 /// What is wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum AlarmKind {
     /// Eligible, and hardly ever picked.
     Starved,
@@ -43,7 +46,7 @@ impl AlarmKind {
 }
 
 /// One that was raised and not cleared.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Alarm {
     /// What is wrong.
     pub kind: AlarmKind,

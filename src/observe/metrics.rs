@@ -311,6 +311,8 @@ const TIMES_TO_JUDGE_BY: u64 = 200;
 pub struct RouteMetrics {
     by_listener: ByListener,
     in_flight: Gauge,
+    /// See [`RouteMetrics::foreign_requests`].
+    foreign: Counter,
     duration: Histogram,
     request_bytes: Counter,
     response_bytes: Counter,
@@ -380,6 +382,17 @@ impl RouteMetrics {
     /// Requests routed here and not over yet.
     pub fn in_flight(&self) -> u64 {
         self.in_flight.now()
+    }
+
+    /// Requests that were ever routed here, over or not.
+    pub fn begun(&self) -> u64 {
+        self.in_flight.ups()
+    }
+
+    /// Requests of another process at listeners that this one does not have: they are not among the
+    /// [`finished_requests`](Self::finished_requests), though among all else that is counted here.
+    pub fn foreign_requests(&self) -> u64 {
+        self.foreign.get()
     }
 
     /// Requests that are over, by whoever counts those under way. As many as

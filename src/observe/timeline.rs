@@ -127,6 +127,18 @@ impl Entry {
         Self { at, track, from: from.into(), to: to.into(), cause: cut(cause.into()), share: None }
     }
 
+    /// As it may be kept, whoever wrote it.
+    fn bounded(self) -> Self {
+        let share = self.share.filter(|share| (0.0..=1.0).contains(share));
+        Self { from: cut(self.from), to: cut(self.to), cause: cut(self.cause), share, ..self }
+    }
+
+    /// Bytes that it takes as JSON, at most.
+    pub fn json_bytes_max(&self) -> usize {
+        let texts = [&self.from, &self.to, &self.cause];
+        FRAME_BYTES + texts.into_iter().map(|text| escaped_length(text)).sum::<usize>()
+    }
+
     /// With the share of the pool's traffic that it had.
     #[must_use]
     pub fn with_share(self, share: Option<f64>) -> Self {
@@ -200,11 +212,13 @@ impl Timeline {
     /// clock is ours.
     pub fn go_on(&self, memory: Vec<Entry>, same_epoch: bool) {
         let mut entries = self.lock();
+        let latest = Moment::now(Duration::ZERO).at_ms;
         let foreign = memory.into_iter().map(|mut entry| {
             if !same_epoch {
-                entry.at.since_epoch_ms = None;
+                // Nothing of it lies in the future, whatever its clock said.
+                entry.at = Moment { at_ms: entry.at.at_ms.min(latest), since_epoch_ms: None };
             }
-            Entry { cause: cut(entry.cause), ..entry }
+            entry.bounded()
         });
         let all: Vec<Entry> = foreign.chain(entries.drain(..)).collect();
         let superfluous = all.len().saturating_sub(ENTRIES_MAX);
@@ -228,6 +242,19 @@ fn cut(text: Cow<'static, str>) -> Cow<'static, str> {
 }
 
 const ELLIPSIS: &str = "…";
+
+/// What stands around the texts of an entry: names of members, two times of 20 digits, a share.
+const FRAME_BYTES: usize = 192;
+
+/// Bytes that a text takes within the quotation marks of JSON.
+pub fn escaped_length(text: &str) -> usize {
+    let length = |byte: u8| match byte {
+        b'"' | b'\\' => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    text.bytes().map(length).sum()
+}
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
@@ -302,6 +329,33 @@ mod tests {
         let all = new.entries();
         assert_eq!((all.len(), all[0].at.at_ms, all[63].to.as_ref()), (64, at(6).at_ms, "down"));
         assert_eq!(all[0].at.since_epoch_ms, None);
+    }
+
+    #[test]
+    fn what_another_process_says_is_bounded() {
+        let timeline = Timeline::default();
+        let long = "x".repeat(10_000);
+        let at = Moment { at_ms: u64::MAX, since_epoch_ms: None };
+        let entry = Entry {
+            share: Some(7.0),
+            cause: long.clone().into(),
+            ..Entry::new(at, Track::State, long.clone(), long, "")
+        };
+        timeline.go_on(vec![entry], false);
+        let kept = timeline.entries().remove(0);
+        assert!(kept.at.wall() <= SystemTime::now() && kept.share.is_none(), "{kept:?}");
+        assert!([&kept.from, &kept.to, &kept.cause].iter().all(|text| text.len() <= CAUSE_BYTES_MAX));
+    }
+
+    #[test]
+    fn no_entry_takes_more_room_than_it_says() {
+        for cause in ["", "\"quoted\" \\ \u{1}\u{1f}\n ä€", &"\0".repeat(CAUSE_BYTES_MAX)] {
+            let at = Moment { at_ms: u64::MAX, since_epoch_ms: Some(u64::MAX) };
+            let entry =
+                Entry::new(at, Track::Ejection, "a\"", "b", cause.to_owned()).with_share(Some(1.0 / 3.0));
+            let json = serde_json::to_string(&entry).unwrap();
+            assert!(json.len() <= entry.json_bytes_max(), "{} of {json}", entry.json_bytes_max());
+        }
     }
 
     #[test]

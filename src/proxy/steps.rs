@@ -372,6 +372,9 @@ fn after(failure: Failure, is_free: bool, sent: Sent, now: Duration, ctx: &Reque
 /// OBSERVE: counters and the access log. Called once per request.
 pub(super) fn observe(finished: &Finished, now: Duration, ctx: &mut RequestContext) {
     ctx.is_finished = true;
+    // Before the request is over: nobody is in flight at an upstream for a request that is not there any more, and
+    // whoever waits in the queue need not wait for our log.
+    upstream_is_done(ctx);
     let duration = now.saturating_sub(ctx.started);
     let listener = ctx.connection().map_or(0, |connection| connection.listener.index);
     match ctx.route() {

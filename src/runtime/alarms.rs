@@ -1,10 +1,14 @@
 //! Looks at the upstreams of a pool, every [`SAMPLE`](crate::observe::SAMPLE), and raises and clears alarms.
 
+use std::fmt::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use super::legacy::known;
 use super::{Pool, Upstream};
-use crate::balance::StrategyKind;
+use crate::balance::{StrategyKind, hash};
 use crate::observe::alarm::{Alarm, AlarmKind, Sight, judge};
 use crate::observe::timeline::Moment;
 
@@ -25,6 +29,16 @@ struct Watched {
     raised: Vec<Alarm>,
 }
 
+/// What a process knows of the alarms of one upstream, for its successor.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct AlarmsMemory {
+    /// Milliseconds since the epoch, which is the successor's, too.
+    eligible_since_ms: Option<u64>,
+    #[serde(deserialize_with = "known")]
+    raised: Vec<Alarm>,
+}
+
 /// An alarm of one upstream that was raised, or cleared.
 #[derive(Clone, Debug)]
 pub struct AlarmTurn {
@@ -40,6 +54,24 @@ impl Alarms {
     /// Those that stand.
     pub fn raised(&self) -> Vec<Alarm> {
         self.lock().raised.clone()
+    }
+
+    pub(super) fn memory(&self) -> AlarmsMemory {
+        let watched = self.lock();
+        let eligible_since = watched.eligible_since.and_then(|since| u64::try_from(since.as_millis()).ok());
+        AlarmsMemory { eligible_since_ms: eligible_since, raised: watched.raised.clone() }
+    }
+
+    /// Goes on where another process was: what stands there stands here, until it is judged. `same_since`: the
+    /// generation of a pool that is what it was there; in any other one a fair share is another, so that it has
+    /// to settle first.
+    pub(super) fn go_on(&self, memory: &AlarmsMemory, same_since: Option<u64>) {
+        let mut watched = self.lock();
+        watched.raised.clone_from(&memory.raised);
+        if let Some(since) = same_since {
+            watched.pool_since = since;
+            watched.eligible_since = memory.eligible_since_ms.map(Duration::from_millis);
+        }
     }
 
     /// How long the upstream has been eligible without an end, in a pool that stayed as it is.
@@ -120,6 +152,18 @@ impl Pool {
             })
         });
         turns.collect()
+    }
+
+    /// The same in every process in which fair shares are the same.
+    pub(super) fn fairness(&self) -> u64 {
+        let (kind, slow_start) = (self.config.strategy, self.config.slow_start);
+        let mut text = format!("{} {}", kind.name(), slow_start.as_millis());
+        for upstream in self.upstreams() {
+            let (config, mode) = (&upstream.config, upstream.config.mode.word());
+            // Writing to a text cannot fail.
+            let _ = write!(text, "\n{} {} {} {mode}", upstream.label, config.weight, config.backup);
+        }
+        hash(text.as_bytes())
     }
 
     fn sight_of(&self, upstream: &Upstream, all: &Together, now: Duration) -> Sight {

@@ -26,6 +26,12 @@ impl Leaving {
         all.extend(gone.map(Arc::downgrade));
     }
 
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<Arc<UpstreamState>> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter_map(Weak::upgrade).collect()
+    }
+
     /// Those of this address.
     pub(super) fn at(&self, address: &UpstreamAddress) -> Vec<Arc<UpstreamState>> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -12,8 +12,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
 
+use super::alarms::AlarmsMemory;
 use super::{LastCheck, Pool, Runtime, Upstream};
 use crate::balance::Memory;
 use crate::health::Health;
@@ -37,6 +39,8 @@ struct PoolLegacy {
     recent_times: RecentTimesMemory,
     /// Of the primaries, of the backups.
     learned: Vec<BTreeMap<String, f64>>,
+    /// Tells whether what is a fair share there is one here.
+    fairness: u64,
     /// By address.
     upstreams: BTreeMap<String, UpstreamLegacy>,
 }
@@ -50,8 +54,20 @@ struct UpstreamLegacy {
     health: String,
     /// Health checks in a row that spoke against that.
     run: u32,
+    /// How often it went down of late.
+    flapping: BTreeMap<String, u64>,
+    /// What it needs for that to be up again, if it is held back.
+    passes_needed: Option<u32>,
     last_check: Option<CheckLegacy>,
+    #[serde(deserialize_with = "known")]
     timeline: Vec<Entry>,
+    alarms: AlarmsMemory,
+}
+
+/// Those of a list that this version understands.
+pub(super) fn known<'de, D: Deserializer<'de>, T: DeserializeOwned>(list: D) -> Result<Vec<T>, D::Error> {
+    let all = Vec::<serde_json::Value>::deserialize(list)?;
+    Ok(all.into_iter().filter_map(|one| serde_json::from_value(one).ok()).collect())
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -201,6 +217,7 @@ impl Pool {
         PoolLegacy {
             counted: self.state.metrics.tally(),
             recent_times: self.state.metrics.recent_times.memory(),
+            fairness: self.fairness(),
             learned: tuners
                 .map(|all| all.iter().map(|tuner| named(tuner.memory())).collect())
                 .unwrap_or_default(),
@@ -219,9 +236,11 @@ impl Pool {
             }
         }
         self.state.metrics.recent_times.go_on(legacy.recent_times);
+        let same_since = (legacy.fairness == self.fairness()).then_some(self.since);
         for upstream in self.upstreams() {
             if let Some(legacy) = legacy.upstreams.get(&upstream.config.address.to_string()) {
                 upstream.inherit(legacy, now);
+                upstream.state.alarms.go_on(&legacy.alarms, same_since);
             }
         }
         // Picks go by what was learned from the first one on.
@@ -243,14 +262,18 @@ impl Upstream {
     fn legacy(&self) -> UpstreamLegacy {
         let state = &self.state;
         let ejection = state.ejection.memory().into_iter().map(|(name, number)| (name.to_owned(), number));
+        let flapping = state.flapping.memory().into_iter().map(|(name, number)| (name.to_owned(), number));
         UpstreamLegacy {
             counted: state.metrics.tally(),
             learned: named(state.load.memory()),
             ejection: ejection.collect(),
             health: state.verdict.health().word().to_owned(),
             run: state.verdict.run(),
+            flapping: flapping.collect(),
+            passes_needed: state.passes_needed(),
             last_check: state.last_check().map(CheckLegacy::from),
             timeline: state.timeline.entries(),
+            alarms: state.alarms.memory(),
         }
     }
 
@@ -267,6 +290,8 @@ impl Upstream {
         if let Some(health) = Health::of_word(&legacy.health) {
             state.verdict.go_on(health, legacy.run);
         }
+        state.flapping.go_on(&|name| legacy.flapping.get(name).copied());
+        state.set_passes_needed(legacy.passes_needed);
         if let Some(check) = &legacy.last_check {
             state.set_last_check(check.into());
         }
@@ -367,6 +392,37 @@ mod tests {
         let slow = &after.pool_named("app").unwrap().upstreams()[1].state;
         assert!(slow.load.multiplier() > 1.5, "{}", slow.load.multiplier());
         assert!(matches!(slow.ejection.state(new.now()), EjectionState::Ejected { .. }));
+    }
+
+    /// An upgrade is no reason to forgive, nor to forget what is odd.
+    #[test]
+    fn a_successor_knows_who_flaps_and_which_alarms_stand() {
+        let epoch = Instant::now();
+        let old = runtime(TWO, epoch);
+        let alarm = r#"{"kind": "starved", "since": {"at_ms": 7}, "detail": "nobody asks it"}"#;
+        let memory = format!(r#"{{"eligible_since_ms": 0, "raised": [{alarm}, {{"kind": "moody"}}]}}"#);
+        let memory: AlarmsMemory = serde_json::from_str(&memory).unwrap();
+        {
+            let snapshot = old.snapshot();
+            let state = &snapshot.pool_named("app").unwrap().upstreams()[0].state;
+            (0..6).for_each(|_| state.flapping.went_down(old.now()));
+            state.verdict.observe(false, 1, 1);
+            state.set_passes_needed(Some(16));
+            state.alarms.go_on(&memory, Some(1));
+        }
+        let of = |text: &str| {
+            let new = runtime(text, epoch);
+            new.inherit(sent(&old.legacy()), &[]);
+            let snapshot = new.snapshot();
+            let pool = snapshot.pool_named("app").unwrap();
+            let state = pool.upstreams()[0].state.clone();
+            assert_eq!((state.flapping.passes_needed(2, new.now()), state.passes_needed()), (16, Some(16)));
+            let raised: Vec<_> = state.alarms.raised().iter().map(|alarm| alarm.kind.word()).collect();
+            assert_eq!(raised, ["starved"], "as far as it is understood");
+            format!("{:?}", state.alarms.memory())
+        };
+        assert!(of(TWO).contains("eligible_since_ms: Some(0)"), "{}", of(TWO));
+        assert!(of(&TWO.replace("latency_weighted", "random_two")).contains("eligible_since_ms: None"));
     }
 
     #[test]

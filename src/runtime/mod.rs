@@ -24,6 +24,7 @@ mod pool;
 mod queue;
 mod readiness;
 mod recent;
+mod timelines;
 mod upstream;
 
 use std::collections::HashMap;
@@ -41,6 +42,7 @@ pub use noted::Readmission;
 pub use pool::{Chosen, NoPick, Pool, PoolState, Tiers, identity_of};
 pub use queue::{Place, Queue};
 pub use readiness::{Phase, Readiness};
+pub use timelines::TIMELINES_BYTES_MAX;
 pub use upstream::{LastCheck, Upstream, UpstreamState};
 
 use leaving::Leaving;
@@ -163,6 +165,19 @@ impl Runtime {
     /// under way.
     pub fn leaving(&self, address: &UpstreamAddress) -> Vec<Arc<UpstreamState>> {
         self.leaving.at(address)
+    }
+
+    /// What runs now, and before it the snapshots that requests may still hold.
+    pub fn snapshots(&self) -> Vec<Arc<Snapshot>> {
+        // The present one first: if it is retired in between, it is among them twice, and not missed.
+        let mut all = vec![self.snapshot()];
+        all.extend(self.retired.lock().iter().flat_map(|retired| retired.iter().cloned()));
+        all
+    }
+
+    /// Upstreams that were removed, and to which a request may still be under way.
+    pub fn all_leaving(&self) -> Vec<Arc<UpstreamState>> {
+        self.leaving.all()
     }
 
     /// Frees the snapshots that no request holds any more; from time to time, and on no thread of the

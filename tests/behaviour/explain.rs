@@ -116,6 +116,65 @@ fn a_slow_request_is_kept_as_one_and_says_where_the_time_went() {
     assert_eq!((&attempt["in_flight"], &attempt["connection"]), (&1.into(), &"new".into()));
 }
 
+/// Neither failed nor slow by any clock but its route's: ordinary ones do not push it out.
+#[test]
+fn what_took_longer_than_usual_is_kept_and_so_is_what_was_retried() {
+    let (gone, other) = (
+        Origin::absent(),
+        Origin::serving(|request| match request.target.as_str() {
+            "/late" => Reply::raw("").then_sleep(Duration::from_millis(400)).then(Reply::ok("late")),
+            _ => Reply::ok("ok"),
+        }),
+    );
+    let evener = unchecked(&[&gone, &other], "");
+    let admin = evener.admin();
+    let ids_of = |path: &str| -> Vec<String> {
+        let requests = other.requests();
+        let of_path = requests.iter().filter(|seen| seen.target == path);
+        of_path.filter_map(|seen| seen.header("x-request-id").map(str::to_owned)).collect()
+    };
+    // Turns are fair: one of two.
+    (0..2).for_each(|_| drop(evener.get("/retried").expect_status(200)));
+    let retried = ids_of("/retried").into_iter().find(|id| explained(&evener, id)["kept"] == "unusual");
+    let retried = retried.expect("one of them");
+    let path = format!("/v1/pools/app/upstreams/{}", gone.address_in_a_path());
+    admin.patch(&path, r#"{"state": "drain"}"#).expect_status(200);
+
+    // What is usual is known some seconds after enough requests; every hundredth may take its time.
+    let mut client = evener.connect();
+    let mut late = None;
+    wait_until(Duration::from_secs(120), || {
+        (0..150).for_each(|_| drop(client.get("/quick").expect_status(200)));
+        client.get("/late").expect_status(200);
+        late = ids_of("/late").pop();
+        late.as_ref().is_some_and(|id| explained(&evener, id)["kept"] == "unusual")
+    });
+    let late = late.expect("a request");
+
+    client.get("/ordinary").expect_status(200);
+    let ordinary = ids_of("/ordinary").pop().expect("a request");
+    explained(&evener, &ordinary);
+    (0..1_000).for_each(|_| drop(client.get("/quick").expect_status(200)));
+    // Unless that one, too, happened to take unusually long.
+    wait_until(PATIENCE, || {
+        let told = admin.get(&format!("/v1/explain/{ordinary}"));
+        told.status() == 404 || told.json()["kept"] == "unusual"
+    });
+    for (id, attempts) in [(&retried, 2), (&late, 1)] {
+        let told = explained(&evener, id);
+        assert_eq!((&told["kept"], &told["status"]), (&"unusual".into(), &200.into()), "{told}");
+        assert_eq!(told["attempts"].as_array().map(Vec::len), Some(attempts), "{told}");
+    }
+    let listed = admin.json("/v1/requests?limit=1000&failed=false&kept=unusual");
+    let line = |id: &str| {
+        let lines = listed["requests"].as_array().expect("a list").iter();
+        lines.filter(|line| line["request_id"] == id).map(|line| line["kept"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!((line(&retried), line(&late)), (vec!["unusual".into()], vec!["unusual".into()]));
+    let slower = admin.json("/v1/requests?limit=1000&slower_than=300ms");
+    assert!(words(&slower["requests"], "request_id").contains(&late.as_str()), "{slower}");
+}
+
 #[test]
 fn an_ordinary_request_tells_its_scores_once_somebody_has_asked() {
     let (one, two) = (Origin::answering("ok"), Origin::answering("ok"));
@@ -232,7 +291,17 @@ fn requests_are_listed_newest_first_by_what_became_of_them() {
     assert_eq!(paths("?slower_than=0s&failed=true&limit=1000"), ["/bad"]);
     let all = admin.json("/v1/requests?limit=2");
     assert_eq!((&all["matched"], &all["seen"]), (&3.into(), &3.into()), "{all}");
-    for wrong in ["?limit=0", "?limit=1001", "?limit=x", "?failed=maybe", "?slower_than=5", "?faild=true"] {
+    assert_eq!(paths("?kept=failed"), ["/bad"]);
+    assert_eq!(paths("?kept=slow"), [""; 0]);
+    for wrong in [
+        "?kept=lost",
+        "?limit=0",
+        "?limit=1001",
+        "?limit=x",
+        "?failed=maybe",
+        "?slower_than=5",
+        "?faild=true",
+    ] {
         let problem = admin.get(&format!("/v1/requests{wrong}")).expect_status(400).json();
         assert!(problem["help"].as_str().is_some_and(|help| !help.is_empty()), "{wrong}: {problem}");
     }

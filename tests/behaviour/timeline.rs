@@ -1,16 +1,49 @@
 //! What became of an upstream, and why: `GET /v1/pools/{pool}/upstreams/{address}/timeline`.
 
-use std::time::Duration;
+use std::fs;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::rig::{Evener, Origin, Reply, wait_until};
+use crate::rig::{Background, Client, Evener, Origin, Reply, wait_until};
+use crate::websocket::{echo, open};
 
 const SOON: Duration = Duration::from_secs(30);
 
 const QUICK: &str = r#"health_check = { path = "/healthz", interval = "200ms", fast_interval = "100ms", rise = 2, fall = 3 }"#;
 
 const UNCHECKED: &str = "health_check = { enabled = false }";
+
+const STATE: &str = "evener.state";
+
+/// With a file for what outlives the process.
+fn kept(origins: &[&Origin], more: &str) -> String {
+    format!("[server]\nstate_file = \"{STATE}\"\n{}", pool(origins, more))
+}
+
+fn stop(evener: &mut Evener) {
+    evener.signal("TERM");
+    assert!(evener.ends_within(SOON).is_some(), "it does not end");
+}
+
+/// What a sick spell leaves in the time line, from a start on.
+const SPELL: [(&str, &str); 3] = [("unknown", "up"), ("up", "down"), ("down", "up")];
+
+/// Traffic, and a sick spell of one upstream.
+fn fall_sick_and_get_well(evener: &Evener, origin: &Origin) {
+    for _ in 0..10 {
+        evener.get("/").expect_status(200);
+    }
+    origin.fall_sick();
+    wait_until(SOON, || !is_up(evener, origin));
+    origin.get_well();
+    wait_until(SOON, || is_up(evener, origin));
+    wait_until(SOON, || entries(evener, origin, "health").len() == SPELL.len());
+}
 
 fn pool(origins: &[&Origin], more: &str) -> String {
     let addresses: Vec<String> = origins.iter().map(|origin| format!("\"{}\"", origin.address())).collect();
@@ -196,6 +229,150 @@ fn an_upstream_that_flaps_needs_more_passes_and_says_so() {
     assert_eq!(health.last().unwrap()["cause"], usual, "{health:?}");
 }
 
+#[test]
+fn a_restart_goes_on_with_the_time_lines_and_shows_the_time_in_which_nobody_was_there() {
+    let (origin, other) = (Origin::answering("ok"), Origin::answering("ok"));
+    let mut evener = Evener::start(&kept(&[&origin, &other], QUICK));
+    fall_sick_and_get_well(&evener, &origin);
+    let before = entries(&evener, &origin, "health");
+    evener.restart();
+
+    wait_until(SOON, || entries(&evener, &origin, "health").len() == 5);
+    let health = entries(&evener, &origin, "health");
+    assert_eq!(turns(&health)[..3], SPELL);
+    assert_eq!(turns(&health)[3..], [("up", "unknown"), ("unknown", "up")]);
+    for (then, now) in before.iter().zip(&health) {
+        for member in ["at", "from", "to", "cause", "share_before"] {
+            assert_eq!(now[member], then[member], "as it was noted: {now}");
+        }
+    }
+    assert_eq!(health[1]["share_before"], 0.5, "{health:?}");
+    assert_eq!(health[3]["cause"], "the process ended");
+    let presence = entries(&evener, &origin, "presence");
+    assert_eq!(turns(&presence), [("absent", "present"), ("present", "absent"), ("absent", "present")]);
+    assert!(presence[1]["duration_ms"].as_f64() > Some(0.0), "{presence:?}");
+    assert_eq!(presence[2]["cause"], "the process began with it");
+    let current: Vec<bool> = presence.iter().map(|it| it["is_current"] == true).collect();
+    assert_eq!(current, [false, false, true]);
+
+    // And once more, with another weight in the file, and one upstream less.
+    let weighed = format!("[{{ address = \"{}\", weight = 3 }}]", origin.address());
+    let text = |upstreams: &str| {
+        format!("[server]\nstate_file = \"{STATE}\"\n[pools.app]\nupstreams = {upstreams}\n{QUICK}")
+    };
+    let path = format!("/v1/pools/app/upstreams/{}", origin.address_in_a_path());
+    evener.admin().write("PATCH", &path, "", r#"{"weight": 2}"#).expect_status(200);
+    stop(&mut evener);
+    for name in fs::read_dir(evener.path(".")).expect("a folder").flatten() {
+        if name.file_name().to_string_lossy().contains("overrides") {
+            fs::remove_file(name.path()).expect("remove");
+        }
+    }
+    evener.rewrite(&text(&weighed));
+    evener.start_again();
+    assert_eq!(turns(&entries(&evener, &origin, "weight")), [("1", "2"), ("2", "3")]);
+    assert_eq!(entries(&evener, &origin, "presence").len(), 5);
+
+    stop(&mut evener);
+    evener.rewrite(&kept(&[&origin, &other], QUICK));
+    evener.start_again();
+    assert_eq!(entries(&evener, &other, "presence").len(), 1, "it was not configured, and is forgotten");
+    assert_eq!(entries(&evener, &origin, "presence").len(), 7);
+}
+
+#[test]
+fn without_a_state_file_a_restart_forgets_the_time_lines() {
+    let (origin, other) = (Origin::answering("ok"), Origin::answering("ok"));
+    let mut evener = Evener::start(&pool(&[&origin, &other], QUICK));
+    fall_sick_and_get_well(&evener, &origin);
+    evener.restart();
+    wait_until(SOON, || !entries(&evener, &origin, "health").is_empty());
+    assert_eq!(turns(&entries(&evener, &origin, "health")), SPELL[..1]);
+    assert_eq!(entries(&evener, &origin, "presence").len(), 1);
+}
+
+/// Nobody wrote its end.
+#[test]
+fn after_a_crash_it_is_said_that_nobody_knows_when_it_was() {
+    let (origin, other) = (Origin::answering("ok"), Origin::answering("ok"));
+    let mut evener = Evener::start(&kept(&[&origin, &other], QUICK));
+    fall_sick_and_get_well(&evener, &origin);
+    let state = evener.path(STATE);
+    // As often as the spell has entries, for whom it was about.
+    let of_the_spell = "health checks in a row";
+    wait_until(Duration::from_secs(120), || {
+        fs::read(&state).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).matches(of_the_spell).count() >= 2)
+    });
+    evener.kill();
+    evener.start_again();
+    let health = entries(&evener, &origin, "health");
+    assert_eq!(turns(&health)[..4], [SPELL[0], SPELL[1], SPELL[2], ("up", "unknown")]);
+    let cause = health[3]["cause"].as_str().unwrap();
+    assert!(cause.contains("without a word, then or later"), "{cause}");
+}
+
+#[test]
+fn time_lines_that_cannot_be_read_cost_nothing_but_themselves() {
+    let (origin, other) = (Origin::answering("ok"), Origin::answering("ok"));
+    let mut evener = Evener::start(&kept(&[&origin, &other], QUICK));
+    fall_sick_and_get_well(&evener, &origin);
+    let requests = |evener: &Evener| evener.admin().json("/v1/stats/history")["totals"]["requests"].clone();
+    wait_until(SOON, || requests(&evener) == 10);
+    stop(&mut evener);
+    let (state, good) = (evener.path(STATE), fs::read(evener.path(STATE)).expect("the file"));
+
+    // Of another program, or of a later version.
+    let sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    fs::write(&state, [&good[..], format!("moods 3 {sum}\nabc").as_bytes()].concat()).expect("write");
+    evener.start_again();
+    evener.wait_for_log("are not known here");
+    assert!(evener.log().contains("moods"), "{}", evener.log());
+    assert_eq!(
+        (requests(&evener), turns(&entries(&evener, &origin, "health"))[..3] == SPELL),
+        (10.into(), true)
+    );
+    stop(&mut evener);
+
+    let mut broken = good;
+    *broken.last_mut().expect("a byte") ^= 1;
+    fs::write(&state, &broken).expect("write");
+    evener.start_again();
+    evener.wait_for_log("time lines of the state file not used");
+    wait_until(SOON, || !entries(&evener, &origin, "health").is_empty());
+    assert_eq!(turns(&entries(&evener, &origin, "health"))[..1], SPELL[..1]);
+    assert_eq!(entries(&evener, &origin, "presence").len(), 1, "they begin anew");
+    assert_eq!(requests(&evener), 10, "and the history goes on");
+    assert_eq!(evener.file("evener.state.broken"), None);
+    evener.restart();
+    assert_eq!(entries(&evener, &origin, "presence").len(), 3, "from here on they are kept again");
+}
+
+/// Whoever flaps is not forgiven because the process was replaced.
+#[test]
+fn a_successor_knows_who_flaps() {
+    let (origin, other) = (Origin::answering("ok"), Origin::answering("ok"));
+    let evener = Evener::start(&pool(&[&origin, &other], QUICK));
+    for _ in 0..3 {
+        origin.fall_sick();
+        wait_until(SOON, || !is_up(&evener, &origin));
+        origin.get_well();
+        wait_until(SOON, || is_up(&evener, &origin));
+    }
+    evener.upgrade().expect_status(200);
+    origin.fall_sick();
+    wait_until(SOON, || evener.admin().upstream("app", &origin)["flapping"]["passes_needed"] == 8);
+    evener.upgrade().expect_status(200);
+    let held_back = evener.admin().upstream("app", &origin);
+    assert_eq!(held_back["flapping"]["passes_needed"], 8, "{held_back}");
+    origin.get_well();
+    wait_until(SOON, || is_up(&evener, &origin));
+    let is_entered = |health: &[Value]| health.last().is_some_and(|entry| entry["to"] == "up");
+    wait_until(SOON, || is_entered(&entries(&evener, &origin, "health")));
+    let health = entries(&evener, &origin, "health");
+    let cause = health.last().unwrap()["cause"].as_str().unwrap().to_owned();
+    assert!(cause.starts_with("8 health checks in a row passed, so many because"), "{cause}");
+}
+
 /// Every request has the same key, so one upstream gets all of them; nobody would know.
 #[test]
 fn who_gets_all_and_who_gets_nothing_raise_an_alarm_after_a_minute_and_are_cleared_when_it_is_over() {
@@ -222,9 +399,60 @@ fn who_gets_all_and_who_gets_nothing_raise_an_alarm_after_a_minute_and_are_clear
     assert!(evener.log().contains("alarm raised"));
     let starved = [&one, &other].map(|it| evener.admin().upstream("app", it)["alarms"].clone());
     assert!(starved.iter().any(|alarms| alarms[0]["kind"] == "starved"), "{starved:?}");
-    evener.reload(&pool(&[&one, &other], UNCHECKED));
+
+    // They stand at a successor at once, as they were, and while nothing changes.
+    drop(client);
+    let alarms = || evener.admin().json("/v1/status")["alarms"].clone();
+    let before = alarms();
+    evener.upgrade().expect_status(200);
+    assert_eq!(alarms(), before);
+    let mut client = evener.connect();
+    let judged_twice = Instant::now() + Duration::from_secs(21);
+    while Instant::now() < judged_twice {
+        (0..5).for_each(|_| drop(client.get("/").expect_status(200)));
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(alarms(), before);
+    assert_eq!(evener.log().matches("alarm raised").count(), 2, "{}", evener.log());
+    assert!(!evener.log().contains("alarm cleared"), "{}", evener.log());
+
+    evener.rewrite(&pool(&[&one, &other], UNCHECKED));
+    evener.signal_serving("HUP");
     wait_until(a_while, || kinds().is_empty());
     evener.wait_for_log("alarm cleared");
+}
+
+/// Its estimate says how fast it was, and event streams do not say how fast it is.
+#[test]
+fn an_estimate_that_nothing_renews_raises_an_alarm_after_a_minute_until_something_does() {
+    let origin = Origin::serving(|request| match request.target.as_str() {
+        "/events" => Reply::with_headers(200, "Content-Type: text/event-stream\r\n", "data: x\n\n"),
+        _ => Reply::ok("ok"),
+    });
+    let evener = Evener::start(&pool(&[&origin], &format!("{UNCHECKED}\nstrategy = \"latency_weighted\"")));
+    evener.get("/").expect_status(200);
+    let alarms = || evener.admin().upstream("app", &origin)["alarms"].clone();
+    assert_eq!(alarms(), json!([]));
+    let mut client = evener.connect();
+    let a_while = Duration::from_secs(180);
+    wait_until(a_while, || {
+        client.get("/events").expect_status(200);
+        thread::sleep(Duration::from_millis(100));
+        alarms()[0]["kind"] == "stale_estimate"
+    });
+    let detail = alarms()[0]["detail"].as_str().unwrap_or_default().to_owned();
+    assert!(detail.contains("requests since a minute said nothing about it"), "{detail}");
+    let status = evener.admin().json("/v1/status");
+    assert_eq!(status["alarms"][0]["kind"], "stale_estimate", "{status}");
+    let metric = || evener.admin().metric("evener_alarms", &["kind=\"stale_estimate\""]);
+    assert!((metric() - 1.0).abs() < f64::EPSILON, "{}", metric());
+    evener.wait_for_log("alarm raised");
+
+    wait_until(a_while, || {
+        client.get("/").expect_status(200);
+        alarms() == json!([])
+    });
+    assert!(metric() < 0.5, "{}", metric());
 }
 
 #[test]
@@ -236,9 +464,76 @@ fn figures_agree_with_each_other_and_the_self_check_shows_them() {
         let answer = evener.admin().json("/v1/self-check");
         assert_eq!(answer["ok"], true, "{answer}");
         let checks = answer["checks"].as_array().expect("checks").clone();
-        assert_eq!(checks.len(), 5);
+        assert_eq!(checks.len(), 6);
         checks[0]["figures"].clone()
     };
     wait_until(SOON, || figures()["waiting"] == 0);
     assert_eq!(figures(), json!({"picks": 7, "finished": 7, "given_up": 0, "waiting": 0}));
+}
+
+/// Of requests that are retried, given up, cut off, carried for long, and moved from one configuration and one
+/// process to the next, none is ever called lost.
+#[test]
+fn a_busy_process_is_never_said_to_be_inconsistent() {
+    let moody = Origin::serving(|request| match request.target.as_str() {
+        "/late" => Reply::raw("").then_sleep(Duration::from_millis(50)).then(Reply::ok("late")),
+        "/long" => Reply::ok(&"x".repeat(1 << 20)),
+        "/socket?room=1" => Reply::echo_web_socket(request),
+        _ if request.header("x-request-id").is_some_and(|id| id.starts_with(['0', '1'])) => Reply::reset(),
+        _ => Reply::ok("ok"),
+    });
+    let other = Origin::serving(|request| match request.target.as_str() {
+        "/socket?room=1" => Reply::echo_web_socket(request),
+        _ => Reply::ok("ok"),
+    });
+    let routes = "[routes.all]\npool = \"app\"\n";
+    let both = format!("{routes}{}", pool(&[&moody, &other], UNCHECKED));
+    let one = format!("[routes.new]\npool = \"app\"\n{}", pool(&[&other], UNCHECKED));
+    let evener = Evener::start(&both);
+    let mut socket = open(&evener);
+    echo(&mut socket, "before all of it");
+    let (is_over, address) = (Arc::new(AtomicBool::new(false)), evener.address());
+    let until_over = |act: fn(SocketAddr, &AtomicBool)| {
+        let is_over = is_over.clone();
+        Background::run(move || {
+            while !is_over.load(Ordering::Relaxed) {
+                act(address, &is_over);
+            }
+        })
+    };
+    let clients = [
+        // Until its connection is closed, by the process that goes.
+        until_over(|address, is_over| {
+            let mut client = Client::connect(address);
+            while !is_over.load(Ordering::Relaxed) && client.try_get("/").is_some() {}
+        }),
+        until_over(|address, _| {
+            let mut client = Client::connect(address);
+            client.start("GET", "/late", "", b"");
+            thread::sleep(Duration::from_millis(3));
+            client.reset();
+        }),
+        until_over(|address, _| {
+            let mut client = Client::connect(address);
+            client.start("GET", "/long", "", b"");
+            drop(client.try_read_bytes(1));
+            client.reset();
+        }),
+    ];
+    for round in 0..40 {
+        evener.rewrite(if round % 2 == 0 { &one } else { &both });
+        evener.signal_serving("HUP");
+        for _ in 0..5 {
+            let answer = evener.admin().json("/v1/self-check");
+            assert_eq!(answer["ok"], true, "round {round}: {answer}");
+            let failures = answer["checks"].as_array().expect("checks").iter().map(|it| &it["failures"]);
+            assert!(failures.clone().all(|none| *none == json!([])), "{answer}");
+        }
+        if round == 20 {
+            evener.upgrade().expect_status(200);
+        }
+    }
+    is_over.store(true, Ordering::Relaxed);
+    clients.into_iter().for_each(Background::join);
+    echo(&mut socket, "after all of it");
 }

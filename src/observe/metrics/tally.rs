@@ -54,6 +54,11 @@ impl Tally {
         self.counts.is_empty() && self.times.is_empty()
     }
 
+    /// All counters whose names begin so.
+    fn sum(&self, prefix: &str) -> u64 {
+        self.counts.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, count)| count).sum()
+    }
+
     fn count(&self, name: &str) -> u64 {
         self.counts.get(name).copied().unwrap_or(0)
     }
@@ -117,6 +122,18 @@ const fn one<'a>(name: &'static str, counter: &'a Counter) -> [Named<'a, Counter
 /// What the names of the counters of gRPC's codes begin with.
 const GRPC: &str = "grpc ";
 
+/// The same of the counters of requests, by class and listener.
+const REQUESTS: &str = "requests ";
+
+/// The same of the counters of attempts that were answered, by class.
+const ATTEMPTS: &str = "attempts";
+
+/// The histogram that has a time for each of them.
+const RESPONSE: &str = "response";
+
+/// How often a tally is begun anew because an answer came in between.
+const LOOKS_MAX: usize = 8;
+
 impl ListenerMetrics {
     /// Connections that were accepted, and how they began.
     pub fn tally(&self) -> Tally {
@@ -125,8 +142,9 @@ impl ListenerMetrics {
 
     /// Counts what another process accepted. None of that is open here.
     pub fn add(&self, tally: &Tally) {
-        tally.add_to(one("accepted", &self.connections.downs), &[], &[]);
+        // Opened first: nobody is to see more of them closed than opened.
         tally.add_to(self.counters(), &[], &[]);
+        tally.add_to(one("accepted", &self.connections.downs), &[], &[]);
     }
 
     fn counters(&self) -> impl Iterator<Item = Named<'_, Counter>> {
@@ -149,16 +167,20 @@ impl RouteMetrics {
             self.grpc.get_or_init(Box::default);
         }
         tally.add_to(self.counters(listeners), &self.times(), &self.recents());
-        let finished = self.request_counters(listeners).map(|(name, _)| tally.count(&name)).sum();
+        let finished: u64 = self.request_counters(listeners).map(|(name, _)| tally.count(&name)).sum();
+        self.foreign.add(tally.sum(REQUESTS).saturating_sub(finished));
         self.in_flight.ups.add(finished);
         self.in_flight.downs.add(finished);
     }
 
     fn counters<'a>(&'a self, listeners: &'a [&'a str]) -> impl Iterator<Item = Named<'a, Counter>> {
-        self.request_counters(listeners)
+        // Refusals first: a request is counted before why it was refused, and a tally is to have no refusal without
+        // its request.
+        each("refusals", &self.refusals, Reason::ALL.map(Reason::word))
+            .chain(self.request_counters(listeners))
+            .chain(one("foreign", &self.foreign))
             .chain(one("request_bytes", &self.request_bytes))
             .chain(one("response_bytes", &self.response_bytes))
-            .chain(each("refusals", &self.refusals, Reason::ALL.map(Reason::word)))
             .chain(self.grpc_counters())
     }
 
@@ -167,7 +189,7 @@ impl RouteMetrics {
             let classes = self.by_listener.classes(index);
             let named = Class::ALL.into_iter().zip(&classes.0);
             named.map(move |(class, counter)| {
-                (format!("requests {} {listener}", class.label()).into(), counter)
+                (format!("{REQUESTS}{} {listener}", class.label()).into(), counter)
             })
         })
     }
@@ -187,9 +209,15 @@ impl RouteMetrics {
 }
 
 impl UpstreamMetrics {
-    /// What was counted for the upstream.
+    /// What was counted for the upstream; of each answer both that it came and how long it took, unless answers
+    /// come faster than one can look.
     pub fn tally(&self) -> Tally {
-        Tally::of(self.counters(), &self.times(), &self.recents())
+        let look = || Tally::of(self.counters(), &self.times(), &self.recents());
+        let is_whole = |tally: &Tally| {
+            let timed = tally.times.get(RESPONSE).map_or(0, |times| times.count);
+            timed == tally.sum(ATTEMPTS)
+        };
+        (1..LOOKS_MAX).map(|_| look()).find(is_whole).unwrap_or_else(look)
     }
 
     /// Counts what another process did with the upstream. Answers how many attempts that were.
@@ -200,7 +228,7 @@ impl UpstreamMetrics {
 
     /// Each attempt that is over is counted in one of them.
     fn attempt_counters(&self) -> impl Iterator<Item = Named<'_, Counter>> {
-        each("attempts", &self.attempts, Class::ALL.map(Class::label))
+        each(ATTEMPTS, &self.attempts, Class::ALL.map(Class::label))
             .chain(one("failed_attempts", &self.failed_attempts))
             .chain(one("given_up", &self.given_up))
     }
@@ -216,7 +244,7 @@ impl UpstreamMetrics {
     }
 
     const fn times(&self) -> [(&'static str, &Histogram); 1] {
-        [("response", &self.response_time)]
+        [(RESPONSE, &self.response_time)]
     }
 
     const fn recents(&self) -> [(&'static str, &Recent); 1] {
@@ -304,6 +332,22 @@ mod tests {
         let duration = new.duration();
         assert_eq!((duration.count, duration.sum), (3, Duration::from_millis(15)));
         assert_eq!((duration.min, duration.max), (Duration::from_millis(1), Duration::from_millis(9)));
+    }
+
+    /// The self-check holds refusals against requests, and both go on to whoever comes next.
+    #[test]
+    fn requests_at_a_listener_that_is_gone_are_known_to_be_missing() {
+        let [old, new, next] = [(); 3].map(|()| RouteMetrics::new(2));
+        old.finished(0, 404, Duration::from_millis(5), 0, 0);
+        old.finished(1, 502, Duration::from_millis(9), 0, 0);
+        old.refused(Reason::QueueFull);
+        new.add(&sent(&old.tally(&["http", "https"])), &["http"]);
+        next.add(&sent(&new.tally(&["http"])), &["http", "new"]);
+        for metrics in [&new, &next] {
+            let refusals = metrics.refusals(Reason::QueueFull);
+            assert_eq!((metrics.finished_requests(), metrics.foreign_requests(), refusals), (1, 1, 1));
+            assert_eq!((metrics.ended(), metrics.in_flight()), (1, 0));
+        }
     }
 
     #[test]
