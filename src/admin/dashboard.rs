@@ -25,14 +25,16 @@ const PAGE: &str = include_str!("dashboard/index.html");
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Name below `/assets/`, media type, text.
-const ASSETS: [(&str, &str, &str); 9] = [
+const ASSETS: [(&str, &str, &str); 11] = [
     ("dashboard.css", "text/css; charset=utf-8", include_str!("dashboard/dashboard.css")),
     ("dashboard.js", JAVASCRIPT, include_str!("dashboard/dashboard.js")),
     ("actions.js", JAVASCRIPT, include_str!("dashboard/actions.js")),
     ("charts.js", JAVASCRIPT, include_str!("dashboard/charts.js")),
+    ("events.js", JAVASCRIPT, include_str!("dashboard/events.js")),
     ("figures.js", JAVASCRIPT, include_str!("dashboard/figures.js")),
     ("page.js", JAVASCRIPT, include_str!("dashboard/page.js")),
     ("pools.js", JAVASCRIPT, include_str!("dashboard/pools.js")),
+    ("requests.js", JAVASCRIPT, include_str!("dashboard/requests.js")),
     ("server.js", JAVASCRIPT, include_str!("dashboard/server.js")),
     ("verdicts.js", JAVASCRIPT, include_str!("dashboard/verdicts.js")),
 ];

@@ -4,8 +4,10 @@ import { Chart } from './charts.js';
 import { Figures, isError } from './figures.js';
 import { Refused, STALE_AFTER_MS, Stream, ask, token } from './server.js';
 import { actions, speak } from './actions.js';
-import { ago, isSick, judge } from './verdicts.js';
+import { ago, isSick, judge, usersOf } from './verdicts.js';
 import { drawPools } from './pools.js';
+import { levelOf, sentence } from './events.js';
+import './requests.js';
 import { byId, bytes, capital, clock, dress, duration, facts, list, make, milliseconds, number, plural, say, share, show } from './page.js';
 
 /** Troubles that are listed; of more, the number is told. */
@@ -23,6 +25,7 @@ const REASONS_MAX = 5;
 const figures = new Figures();
 const events = [];
 let you = null;
+let isLearningWho = false;
 let heardAt = 0;
 let trouble = null;
 let version = null;
@@ -85,31 +88,39 @@ function lose(error, pause) {
   else drawConnection();
 }
 
+/** Asked when the stream is open: what that is refused with is told once. */
 async function learnWho() {
+  isLearningWho = true;
+  const secret = token.get();
   try {
-    you = (await ask('/v1/status')).you;
-  } catch (error) {
-    if (error instanceof Refused && error.status === 401) lose(error, null);
-    return;
+    const status = await ask('/v1/status');
+    if (secret === token.get()) you = status.you;
+  } catch {
+    // With the next figures again.
   }
+  isLearningWho = false;
+  if (!you) return;
+  draw();
   remember();
-  if (figures.now) draw();
 }
 
 /** What the server remembers of the last hour, where it does. */
 async function remember() {
   try {
     figures.remember(pointsOf(await ask('/v1/stats/history?window=1h&step=10s&of=total')));
+    drawCharts();
   } catch {
     // Then the lines begin now.
   }
 }
 
+/** From the first step that is known: nobody looks at the time before the process. */
 function pointsOf({ period, series }) {
-  return series.map((step) => ({
+  const first = series.findIndex((step) => step.requests !== null);
+  return (first < 0 ? [] : series.slice(first)).map((step) => ({
     seconds: Date.parse(step.at) / 1000 + period.step_seconds,
     rate: step.requests_per_second ?? undefined,
-    errors: step.requests_per_second === null ? undefined : (step.errors ?? 0) / period.step_seconds,
+    errors: step.errors === null ? undefined : step.errors / period.step_seconds,
     p50: step.latency_ms.p50,
     p90: step.latency_ms.p90,
     p99: step.latency_ms.p99,
@@ -137,7 +148,7 @@ byId('gate').addEventListener('submit', (event) => {
   event.preventDefault();
   token.set(byId('token').value.trim());
   byId('token').value = '';
-  begin();
+  stream.open();
 });
 
 byId('forget').addEventListener('click', () => {
@@ -150,23 +161,19 @@ document.addEventListener('visibilitychange', () => {
   if (document.visibilityState === 'visible' && figures.now && isStale()) remember();
 });
 
-function begin() {
-  stream.open();
-  learnWho();
-}
-
 function open() {
   show(byId('gate'), false);
   show(byId('board'), true);
   show(byId('forget'), token.get() !== null);
-  if (!you) learnWho.once ??= learnWho();
+  if (!you && !isLearningWho) learnWho();
 }
 
 // Drawing.
 
 function draw() {
   const live = figures.now;
-  const judged = live.pools.map((pool) => ({ pool, verdicts: judge(pool, figures, now()) }));
+  const users = usersOf(live.pools);
+  const judged = live.pools.map((pool) => ({ pool, verdicts: judge(pool, figures, users, now()) }));
   drawConnection();
   drawTop(live, judged);
   drawTroubles(live, judged);
@@ -294,12 +301,12 @@ function troublesOf({ status, process }, judged) {
       if (days > CERTIFICATE_DAYS) continue;
       const [level, word] = days < 0 ? ['bad', 'Expired'] : ['warn', 'Ends soon'];
       const when = days < 0 ? `ended ${ago(certificate.not_after, now())}` : `ends in ${duration(days * 86_400)}`;
-      add(`certificate ${listener.name} ${certificate.file}`, level, word, certificate.file, `The certificate for ${certificate.names.join(', ')} ${when}.`, days < 0 ? -1 : 6.5);
+      add(`certificate ${listener.name} ${certificate.file}`, level, word, certificate.file, `The certificate for ${certificate.names.join(', ')} ${when}.`, days < 0 ? -1 : 7.5);
     }
   }
-  if (status.last_refusal) add('refusal', 'warn', 'Refused', 'configuration', `A change by ${status.last_refusal.who} was refused ${ago(status.last_refusal.at, now())}: ${brief(status.last_refusal.reason)}`, 6.6);
-  if (status.last_failed_upgrade) add('upgrade', 'warn', 'Failed', 'upgrade', `${ago(status.last_failed_upgrade.at, now())}: ${brief(status.last_failed_upgrade.reason)}`, 6.7);
-  if (status.guard) add('guard', 'off', 'Watched', 'configuration', 'A change is under guard: it is rolled back by itself when errors or latency rise.', 6.8);
+  if (status.last_refusal) add('refusal', 'warn', 'Refused', 'configuration', `A change by ${status.last_refusal.who} was refused ${ago(status.last_refusal.at, now())}: ${brief(status.last_refusal.reason)}`, 7.6);
+  if (status.last_failed_upgrade) add('upgrade', 'warn', 'Failed', 'upgrade', `${ago(status.last_failed_upgrade.at, now())}: ${brief(status.last_failed_upgrade.reason)}`, 7.7);
+  if (status.guard) add('guard', 'off', 'Watched', 'configuration', 'A change is under guard: it is rolled back by itself when errors or latency rise.', 7.8);
   const files = process.open_files_max ? process.open_files / process.open_files_max : 0;
   if (files > 0.8) add('files', 'warn', 'Few left', 'process', `${process.open_files} of ${process.open_files_max} file descriptors are in use.`, 3.5);
   return troubles.sort((one, other) => one.rank - other.rank);
@@ -344,35 +351,6 @@ function drawCharts() {
 }
 
 // What happened.
-
-function levelOf(event) {
-  if (event.kind === 'health') return event.to === 'up' ? 'ok' : 'bad';
-  if (event.kind === 'ejection' || event.kind === 'alarm') return 'warn';
-  if (event.kind === 'config' || event.kind === 'guard' || event.kind === 'state' || event.kind === 'upgrade') return 'off';
-  return null;
-}
-
-function sentence(event) {
-  const where = event.upstream ? `${event.pool} / ${event.upstream}` : (event.pool ?? '');
-  switch (event.kind) {
-    case 'health':
-      return `${where} is ${event.to}${event.error ? `: ${event.error}` : ''}`;
-    case 'config': {
-      const why = event.why ? ` (${event.why})` : '';
-      if (event.result === 'refused') return `Refused: ${event.what} by ${event.who}${why}: ${event.reason ?? ''}`;
-      return `Generation ${event.generation}: ${event.what} by ${event.who}${why}`;
-    }
-    case 'ejection':
-    case 'state':
-      return `${where}: ${event.from} → ${event.to}${event.cause ? `: ${event.cause}` : ''}`;
-    case 'missed':
-      return `${plural(event.missed, 'event')} came too fast to be told`;
-    default: {
-      const said = Object.entries(event).filter(([name, value]) => !['at', 'kind', 'key', 'pool', 'upstream'].includes(name) && (typeof value === 'string' || typeof value === 'number'));
-      return [capital(event.kind), where, said.map(([name, value]) => `${name.replaceAll('_', ' ')} ${value}`).join(', ')].filter(Boolean).join(' · ');
-    }
-  }
-}
 
 function drawEvents() {
   const shown = events.slice(0, eventsShown);
@@ -478,4 +456,4 @@ document.addEventListener('redraw', () => figures.now && draw());
 // While nothing comes, ages grow and the banner appears.
 setInterval(() => figures.now && isStale() && draw(), 1_000);
 
-begin();
+stream.open();

@@ -102,8 +102,10 @@ function drawHead({ pool, verdicts }, { eligible, about }) {
   const rate = verdicts.reduce((sum, verdict) => sum + (verdict.recent?.rate ?? 0), 0);
   const flying = verdicts.reduce((sum, verdict) => sum + verdict.upstream.in_flight, 0);
   const waiting = pool.waiting > 0 ? ` · ${pool.waiting} waiting for room` : '';
+  const alarms = verdicts.reduce((sum, verdict) => sum + (verdict.upstream.alarms ?? []).length, 0);
+  const alarmed = alarms > 0 ? ` · ${plural(alarms, 'alarm')}` : '';
   const unchecked = pool.health_check === null ? ' · no health checks' : '';
-  say(about, `${pool.strategy} · ${number(rate)} requests/s · ${flying} in flight${waiting}${unchecked}`);
+  say(about, `${pool.strategy} · ${number(rate)} requests/s · ${flying} in flight${waiting}${alarmed}${unchecked}`);
 }
 
 function newRow({ pool, upstream }, acts) {
@@ -116,7 +118,7 @@ function newRow({ pool, upstream }, acts) {
   const bar = make('meter', { min: 0, max: 1, class: 'share' });
   const part = make('span');
   const check = make('span', { class: 'check' });
-  const button = make('button', { type: 'button', 'aria-label': `Change ${upstream.address} in ${pool.name} …` }, 'Change …');
+  const button = make('button', { type: 'button' });
   button.addEventListener('click', () => acts.upstream(pool.name, upstream.address));
   const row = make(
     'tr',
@@ -149,7 +151,10 @@ function newRow({ pool, upstream }, acts) {
     const last = it.last_check;
     say(check, !last ? '–' : `${last.ok ? 'passed' : 'failed'} ${ago(last.at, now)}`);
     check.title = last?.error ?? '';
-    show(button, acts.mayOperate());
+    const [offer, label] = acts.mayOperate() ? ['Change …', 'Change'] : ['Details …', 'Details of'];
+    say(button, offer);
+    button.setAttribute('aria-label', `${label} ${it.address} in ${pool.name} …`);
+    show(button, acts.mayRead());
   };
   return row;
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::figures::Latency;
-use super::upstream::{CheckView, ejected_until};
-use super::{Figures, Sources, Standing, UpstreamFigures, milliseconds, now_utc, standings};
+use super::upstream::{CheckView, FlappingView, ejected_until};
+use super::{AlarmView, Figures, Sources, Standing, UpstreamFigures, milliseconds, now_utc, standings};
 use crate::admin::status::StatusView;
 use crate::control::Control;
 use crate::health::{Health, WhyNot};
@@ -65,6 +65,10 @@ struct LiveUpstream {
     p99_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_check: Option<CheckView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flapping: Option<FlappingView>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    alarms: Vec<AlarmView>,
     #[serde(skip_serializing_if = "is_zero")]
     consecutive_failures: u32,
     #[serde(skip_serializing_if = "is_false")]
@@ -140,6 +144,8 @@ impl LiveUpstream {
             p50_ms: latency_ms.p50,
             p99_ms: latency_ms.p99,
             last_check: state.last_check().filter(|_| upstream.is_checked).map(CheckView::from),
+            flapping: FlappingView::of(upstream),
+            alarms: state.alarms.raised().into_iter().map(AlarmView::of).collect(),
             consecutive_failures: state.ejection.consecutive_failures(),
             backup: config.backup,
         }

@@ -10,7 +10,7 @@ use super::score::ScoreView;
 use super::{AlarmView, UpstreamFigures, milliseconds, utc};
 use crate::control::{Override, Running, Source};
 use crate::health::{EjectionState, Health, WhyNot};
-use crate::runtime::{LastCheck, Pool, Upstream, UpstreamState};
+use crate::runtime::{LastCheck, Pool, Upstream};
 
 /// An upstream and whether it may be picked, at one moment.
 #[derive(Clone, Copy)]
@@ -100,7 +100,7 @@ impl UpstreamView {
         let Upstream { config, state, is_checked, .. } = standing.upstream;
         let figures = UpstreamFigures::of(standing.upstream);
         let address = config.address.to_string();
-        let flapping = FlappingView::of(state).filter(|_| *is_checked);
+        let flapping = FlappingView::of(standing.upstream);
         Self {
             source: sources.of(&state.pool, &address),
             address,
@@ -132,14 +132,15 @@ impl UpstreamView {
 
 /// It went down again and again, and has to prove more than others.
 #[derive(Clone, Copy, Debug, Serialize)]
-struct FlappingView {
+pub(super) struct FlappingView {
     /// In a row.
     passes_needed: u32,
     passes: u32,
 }
 
 impl FlappingView {
-    fn of(state: &UpstreamState) -> Option<Self> {
+    pub(super) fn of(upstream: &Upstream) -> Option<Self> {
+        let state = upstream.is_checked.then_some(&upstream.state)?;
         let passes = state.verdict.run();
         state.passes_needed().map(|passes_needed| Self { passes_needed, passes })
     }

@@ -1,6 +1,5 @@
 //! What the side port says at one moment, cut down to what is shown.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
@@ -43,8 +42,6 @@ pub(super) struct Status {
     pub(super) last_refusal: bool,
     #[serde(default, deserialize_with = "headline")]
     pub(super) guard: Option<String>,
-    #[serde(default, deserialize_with = "alarms")]
-    pub(super) alarms: Vec<Alarm>,
 }
 
 #[derive(Clone, Deserialize)]
@@ -112,6 +109,8 @@ pub(super) struct Upstream {
     #[serde(default)]
     pub(super) last_check: Option<Check>,
     #[serde(default)]
+    pub(super) alarms: Vec<Alarm>,
+    #[serde(default)]
     pub(super) backup: bool,
     #[serde(default)]
     pub(super) source: String,
@@ -126,13 +125,11 @@ pub(super) struct Check {
     pub(super) error: Option<String>,
 }
 
-/// Something that deserves a look, in the server's words.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Something is odd about an upstream though it is neither down nor ejected.
+#[derive(Clone, Deserialize)]
 pub(super) struct Alarm {
-    pub(super) kind: String,
-    pub(super) pool: Option<String>,
-    /// Its address.
-    pub(super) upstream: Option<String>,
+    kind: String,
+    detail: String,
 }
 
 impl Sample {
@@ -165,29 +162,14 @@ fn headline<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>
     Ok(serde_json::from_value::<Guard>(value).ok().map(|guard| guard.headline()))
 }
 
-/// A list of objects with `kind`, and `pool` and `upstream` (or `address`) where it is about one.
-fn alarms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Alarm>, D::Error> {
-    let value = Value::deserialize(deserializer)?;
-    let list = value.as_array().map(Vec::as_slice).unwrap_or_default();
-    // A set: one that is told twice is one.
-    let alarms: BTreeSet<Alarm> = list.iter().filter_map(Alarm::of).collect();
-    Ok(alarms.into_iter().collect())
-}
-
 impl Alarm {
-    fn of(value: &Value) -> Option<Self> {
-        let text = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
-        let upstream = text("upstream").or_else(|| text("address"));
-        Some(Self { kind: text("kind")?, pool: text("pool"), upstream })
+    /// `stale estimate`
+    pub(super) fn word(&self) -> String {
+        self.kind.replace('_', " ")
     }
 
-    /// `starved app/127.0.0.1:9001`
-    pub(super) fn words(&self) -> String {
-        let kind = self.kind.replace('_', " ");
-        match (&self.pool, &self.upstream) {
-            (Some(pool), Some(upstream)) => format!("{kind} {pool}/{upstream}"),
-            (Some(one), None) | (None, Some(one)) => format!("{kind} {one}"),
-            (None, None) => kind,
-        }
+    /// With the figures.
+    pub(super) fn sentence(&self) -> String {
+        format!("{}: {}", self.word(), self.detail)
     }
 }

@@ -146,6 +146,10 @@ const scenes = {
     assert.ok((await phone.evaluate(() => document.documentElement.scrollWidth)) <= 360, 'a phone scrolls sideways');
     await picture(phone, 'sick-phone-first-screen');
     await picture(phone, 'sick-phone', true);
+    const darkPhone = await openBoard({ width: 390, height: 844, scheme: 'dark' });
+    await darkPhone.locator('tbody tr').first().waitFor();
+    await looksRight(darkPhone, 'dark phone');
+    await picture(darkPhone, 'sick-dark-phone', true);
   },
 
   /** Nothing happens before it is confirmed; then it does, and the page says so. */
@@ -164,6 +168,14 @@ const scenes = {
     assert.deepEqual(await page.evaluate(nameless), []);
     await page.keyboard.press('Escape');
     assert.equal((await upstreamAt(address)).state, 'ready');
+
+    // What was not picked in one dialog does not stand in the way of the next.
+    await open();
+    assert.ok(await go.isDisabled());
+    await page.locator('#dialog-cancel').click();
+    await page.getByRole('button', { name: 'Check health of app' }).click();
+    assert.ok(await go.isEnabled());
+    await page.locator('#dialog-cancel').click();
 
     await open();
     await page.getByLabel('Drain').check();
@@ -253,11 +265,16 @@ const scenes = {
       await enter(token);
       await page.locator('#you', { hasText: `(${scope})` }).waitFor();
       await until('the buttons that are allowed', async () => {
-        const shown = [row(page, address).getByRole('button'), page.getByRole('button', { name: 'Check health' }), page.getByRole('button', { name: 'Strategy of' }), page.getByRole('button', { name: 'Roll back' })];
+        const shown = [row(page, address).getByRole('button', { name: 'Change' }), page.getByRole('button', { name: 'Check health' }), page.getByRole('button', { name: 'Strategy of' }), page.getByRole('button', { name: 'Roll back' })];
         const visible = await Promise.all(shown.map((button) => button.isVisible()));
         return visible.join() === [mayOperate, mayOperate, mayWrite, mayWrite].join();
       });
       assert.ok(!page.url().includes(token));
+      // Who may only look does look.
+      await row(page, address).getByRole('button').click();
+      await page.locator('#timeline', { hasText: 'the process began with it' }).waitFor();
+      assert.equal(await page.getByLabel('Drain').isVisible(), mayOperate);
+      await page.keyboard.press('Escape');
       // It is kept when the page is loaded again, and forgotten when asked.
       await page.reload();
       await page.locator('#you', { hasText: `(${scope})` }).waitFor();
@@ -331,6 +348,87 @@ const scenes = {
     await page.getByRole('img', { name: /Failed and refused, by reason, now: no_eligible_upstream/ }).waitFor();
     await page.locator('#tiles .hot', { hasText: 'Errors' }).waitFor();
     await picture(page, 'troubles', true);
+  },
+
+  /** After a sick spell: the chart, the events and the time line of the upstream tell of it. */
+  async past({ address }) {
+    const opened = Date.now();
+    const page = await openBoard();
+    // The line of the rate begins before the page was there.
+    const began = () =>
+      page.evaluate(() => {
+        const chart = document.querySelector('.chart');
+        const [from, to] = [...chart.querySelectorAll('.times span')].map((end) => Date.parse(`1970-01-01T${end.textContent.slice(-8)}Z`) / 1000);
+        const first = /^M([\d.]+)/.exec(chart.querySelector('path.line').getAttribute('d') ?? '');
+        const span = (to - from + 86_400) % 86_400;
+        return first ? (1 - Number(first[1]) / 600) * span : 0;
+      });
+    await until('points of the past', async () => (await began()) > (Date.now() - opened) / 1000 + 8);
+    for (const text of [`app / ${address} is down: status 503`, `app / ${address} is up`]) {
+      await page.locator('#events li', { hasText: text }).first().waitFor();
+    }
+    await row(page, address).getByRole('button', { name: 'Change' }).click();
+    const entries = page.locator('#timeline li');
+    await entries.filter({ hasText: /Health: down → up, since then: 2 health checks in a row passed\./ }).waitFor();
+    await entries.filter({ hasText: /Health: up → down, for .+: 3 health checks in a row failed: .*503.*It had \d+ % of the pool's requests before/ }).waitFor();
+    assert.deepEqual(await page.evaluate(nameless), []);
+    assert.deepEqual(await page.evaluate(paleTexts), []);
+    await picture(page, 'timeline');
+    await page.keyboard.press('Escape');
+    await picture(page, 'past', true);
+  },
+
+  /** Who gets nothing though it could, and who gets all: told in words, at the upstream and in its pool. */
+  async alarm({ starved, imbalance }) {
+    const page = await openBoard();
+    await page.locator('.pool .about', { hasText: '2 alarms' }).waitFor();
+    for (const [address, why] of [
+      [starved, /Starved: it is eligible and got 0 of about \d+ requests in a minute\./],
+      [imbalance, /Imbalance: it got 100 % of the requests in a minute, 50 % would be fair\./],
+    ]) {
+      const trouble = page.locator('#troubles li', { hasText: address }).filter({ hasText: 'Alarm' });
+      await trouble.filter({ hasText: why }).waitFor();
+      await row(page, address).filter({ hasText: why }).waitFor();
+    }
+    await page.locator('#events li', { hasText: `app / ${starved}: alarm, starved: it is eligible` }).waitFor();
+    await picture(page, 'alarms', true);
+  },
+
+  /** From a failed request to why it failed, on demand only. */
+  async requests({ upstream, path: hostile }) {
+    const page = await openBoard();
+    const asked = [];
+    page.on('request', (request) => /requests|explain/.test(request.url()) && asked.push(request.url()));
+    await page.locator('#events').waitFor();
+    await page.getByRole('button', { name: 'Show the latest' }).click();
+    const failed = page.locator('#failed li');
+    await failed.filter({ hasText: '502 bad_response' }).filter({ hasText: hostile }).waitFor();
+    await failed.filter({ hasText: '404 no_route' }).waitFor();
+    assert.equal(asked.length, 1);
+    await failed.filter({ hasText: hostile }).first().getByRole('button').click();
+    const dialog = page.getByRole('dialog');
+    await dialog.getByText('what came back is not valid HTTP').waitFor();
+    await dialog.getByText(upstream).waitFor();
+    await dialog.getByText('it takes every host').waitFor();
+    assert.equal(await page.evaluate(() => document.querySelectorAll('img, script:not([src])').length), 0);
+    assert.deepEqual(await page.evaluate(nameless), []);
+    assert.deepEqual(await page.evaluate(paleTexts), []);
+    await picture(page, 'explanation');
+    await page.getByRole('button', { name: 'Close' }).click();
+    // Nobody asks again by himself.
+    const about = await page.locator('#about').textContent();
+    await until('other figures', async () => (await page.locator('#about').textContent()) !== about);
+    assert.equal(asked.length, 2);
+    await picture(page, 'failed-requests', true);
+  },
+
+  /** One that is drained in one pool, and used by another. */
+  async shared({ address }) {
+    const page = await openBoard();
+    const inPool = (name) => page.getByRole('table', { name, exact: true }).locator('tbody tr', { hasText: address });
+    await inPool('app').filter({ hasText: 'Not safe to stop: pool api uses it too' }).waitFor();
+    await api('PATCH', `/v1/pools/api/upstreams/${address}`, { state: 'drain' });
+    for (const pool of ['app', 'api']) await inPool(pool).filter({ hasText: 'none in flight: safe to stop' }).waitFor();
   },
 
   /** What is shown is called old as soon as nothing new comes, and is live again by itself. */
