@@ -16,9 +16,10 @@ use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
 use super::extract::{Parameters, Path};
 use super::problem::Problem;
 
-/// What the page may do: run, draw and ask what is ours, and be shown in no frame.
+/// What the page may do: run, draw and ask what is ours, and be shown in no frame. No text ever becomes markup.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
-    img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+    img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; \
+    require-trusted-types-for 'script'; trusted-types 'none'";
 
 const PAGE: &str = include_str!("dashboard/index.html");
 

@@ -144,6 +144,39 @@ fn each_sick_state_is_told_in_words() {
     load.stop();
 }
 
+/// Nobody asks these how they are: what is known of them is how requests failed.
+#[test]
+fn how_requests_failed_is_told_of_those_that_are_ejected() {
+    let (well, refusing) = (Origin::answering("a"), Origin::absent());
+    let (failing, late) = (Origin::serving(|_| Reply::status(500, "no")), slow(Duration::from_secs(30)));
+    let evener = in_front_of(
+        &[&well, &refusing, &failing, &late],
+        &format!(
+            "{UNCHECKED}\ntimeouts = {{ read = \"200ms\" }}\n\
+             ejection = {{ consecutive_failures = 3, base_duration = \"300s\", max_ejected = 1.0 }}"
+        ),
+    );
+    let is_ejected = |origin: &Origin| evener.admin().upstream("app", origin)["why_not"] == "ejected";
+    wait_until(SOON, || {
+        evener.get("/");
+        [&refusing, &failing, &late].into_iter().all(is_ejected)
+    });
+    let causes = json!({
+        refusing.address(): r"\d+ without a connection \(refused",
+        failing.address(): r"\d+ with status 5xx",
+        late.address(): r"\d+ without an answer \(",
+    });
+    play("causes", &evener, &json!({ "causes": causes }));
+    let admin = evener.admin_address().to_string();
+    let table = run_to_end(&["top", "--once", "--every", "200ms", "--admin", &admin], &[]).stdout;
+    for (origin, cause) in
+        [(&refusing, "without a connection"), (&failing, "with status 5xx"), (&late, "without an answer")]
+    {
+        let line = table.lines().find(|line| line.contains(&origin.address())).unwrap_or_default();
+        assert!(line.contains(" ejected ") && line.contains(cause), "{table}");
+    }
+}
+
 #[test]
 fn three_that_are_well_are_nothing_to_look_at() {
     let origins = [Origin::answering("a"), Origin::answering("b"), Origin::answering("c")];
@@ -355,7 +388,8 @@ fn the_page_is_open_holds_no_data_and_may_do_nothing_but_what_it_does() {
     };
     assert!(!fetched(&page.body()), "something is fetched from elsewhere");
     let policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
-                  frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+                  frame-ancestors 'none'; base-uri 'none'; form-action 'none'; \
+                  require-trusted-types-for 'script'; trusted-types 'none'";
     for path in ["/", "/assets/dashboard.css", "/assets/dashboard.js", "/assets/server.js"] {
         let answer = anonymous().get(path).expect_status(200);
         let header = |name| answer.header(name).unwrap_or_default();

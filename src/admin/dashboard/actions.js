@@ -44,7 +44,7 @@ function refuse(error) {
   box.replaceChildren();
   if (error instanceof Refused) {
     const mistakes = error.mistakes.map((one) => make('li', {}, `line ${one.line}: ${one.message}`));
-    box.append(make('b', {}, `Refused: ${error.title}. `), `${capital(error.message)}. ${capital(error.help)}`, ...(mistakes.length > 0 ? [make('ul', {}, ...mistakes)] : []));
+    box.append(make('b', {}, `Refused: ${error.title}. `), error.sentences, ...(mistakes.length > 0 ? [make('ul', {}, ...mistakes)] : []));
   } else {
     box.append(make('b', {}, 'The server did not answer. '), 'Whether it was done is not known; look before you try again.');
   }

@@ -139,7 +139,7 @@ function askForToken(error) {
   say(byId('connection'), 'not connected');
   say(byId('you'), '');
   const isFirst = !token.get();
-  say(byId('gate-said'), isFirst ? 'This side port shows itself to those with a token only.' : `${capital(error.message)}. ${capital(error.help)}.`);
+  say(byId('gate-said'), isFirst ? 'This side port shows itself to those with a token only.' : error.sentences);
   dress(byId('gate-said'), isFirst ? '' : 'refused');
   byId('token').focus();
 }
@@ -188,7 +188,7 @@ function draw() {
 
 function drawConnection() {
   if (!figures.now) {
-    if (trouble) banner(`No answer from the server${trouble instanceof Refused ? `: ${trouble.message}. ${trouble.help}` : ''}. Trying again.`);
+    if (trouble) banner(`${trouble instanceof Refused ? trouble.sentences : 'No answer from the server.'} Trying again.`);
     return;
   }
   const isOld = isStale();
@@ -196,7 +196,7 @@ function drawConnection() {
   say(byId('connection'), isOld ? '✕ not live' : '✓ live');
   dress(byId('connection'), isOld ? 'bad' : 'ok');
   say(byId('you'), you ? `as ${you.name} (${you.scope})` : '');
-  const why = trouble instanceof Refused ? ` The server says: ${trouble.message}. ${capital(trouble.help)}.` : '';
+  const why = trouble instanceof Refused ? ` The server says: ${trouble.sentences}` : '';
   if (isOld) banner(`Not live: these figures are of ${clock(figures.now.at)}. The server does not answer; trying again by itself.${why}`);
   else if (version !== null && version !== figures.now.status.version) banner(`Evener is now ${figures.now.status.version}, and this page is of ${version}. Reload it.`);
   else show(byId('banner'), false);
@@ -219,10 +219,12 @@ function drawTop({ status }, judged) {
   version ??= status.version;
   const sick = judged.flatMap(({ verdicts }) => verdicts.filter(isSick));
   const [level, word] = CONDITIONS[status.status] ?? ['warn', status.status];
-  const isWorse = status.status === 'ok' && sick.length > 0;
-  const count = sick.length > 0 ? `: ${sick.length} of ${plural(status.upstreams, 'upstream')} sick` : '';
+  const alarms = judged.flatMap(({ verdicts }) => verdicts).filter((verdict) => verdict.kind === 'alarm').length;
+  const counts = [sick.length > 0 && `${sick.length} of ${plural(status.upstreams, 'upstream')} sick`, alarms > 0 && plural(alarms, 'alarm')].filter(Boolean).join(', ');
+  const isWorse = status.status === 'ok' && counts !== '';
   if (isStale()) drawStatus('off', '? Not known');
-  else drawStatus(isWorse ? 'warn' : level, `${isWorse ? '▲ Degraded' : word}${count}`);
+  else if (isWorse) drawStatus('warn', sick.length > 0 ? `▲ Degraded: ${counts}` : `▲ ${capital(counts)}`);
+  else drawStatus(level, counts ? `${word}: ${counts}` : word);
   say(byId('about'), `${status.version} · up ${duration(status.uptime_seconds)} · generation ${status.generation} · ${plural(status.pools, 'pool')}, ${plural(status.upstreams, 'upstream')}`);
   const title = isStale() ? '? Evener' : sick.length > 0 ? `✕ ${sick.length} sick · Evener` : 'Evener';
   if (document.title !== title) document.title = title;
@@ -263,7 +265,7 @@ function drawTroubles(live, judged) {
   }
   if (shown.length === 0) {
     const count = live.status.upstreams;
-    if (isStale()) shown.push({ key: 'unknown', level: 'off', word: 'Not known', where: '', text: 'The server does not answer; when it did, nothing was.' });
+    if (isStale()) shown.push({ key: 'unknown', level: 'off', word: 'Not known', where: '', text: 'The server does not answer. When it last did, nothing was wrong.' });
     else shown.push({ key: 'nothing', level: 'ok', word: 'Nothing', where: '', text: count === 1 ? 'The upstream serves.' : `All ${count} upstreams serve, or stand by.` });
   }
   list(
@@ -287,7 +289,7 @@ function troublesOf({ status, process }, judged) {
   const troubles = [];
   const add = (key, level, word, where, text, rank) => troubles.push({ key, level, word, where, text, rank });
   for (const { pool, verdicts } of judged) {
-    if (pool.eligible === 0) add(`pool ${pool.name}`, 'bad', 'Nobody serves', `pool ${pool.name}`, 'Every request to it is refused with 503.', -2);
+    if (pool.eligible === 0) add(`pool ${pool.name}`, 'bad', 'Nobody serves', `pool ${pool.name}`, `${pool.upstreams.length === 0 ? 'It has no upstreams. ' : ''}Every request to it is refused with 503.`, -2);
     for (const verdict of verdicts) {
       if (verdict.kind === 'ok' || verdict.kind === 'backup') continue;
       const key = `upstream ${pool.name} ${verdict.upstream.address}`;

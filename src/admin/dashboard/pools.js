@@ -1,6 +1,6 @@
 // A card per pool, a row per upstream; of many, the sick ones first and the others on demand.
 
-import { ago, isSick } from './verdicts.js';
+import { ago, isOdd } from './verdicts.js';
 import { byId, dress, list, make, milliseconds, number, plural, say, share, show } from './page.js';
 
 /** Of a pool with more upstreams than this, the rest is folded. */
@@ -79,7 +79,9 @@ function newCard({ pool }, acts) {
   const card = make('section', { class: 'card pool', 'aria-labelledby': id }, make('div', { class: 'bar' }, title, eligible, about, make('span', { class: 'buttons' }, check, strategy)), table, foot);
   card.drawn = (now, time, isSearching) => {
     drawHead(now, { eligible, about });
-    show(check, acts.mayOperate() && now.pool.health_check !== null);
+    const isEmpty = now.pool.upstreams.length === 0;
+    show(table, !isEmpty);
+    show(check, acts.mayOperate() && now.pool.health_check !== null && !isEmpty);
     show(strategy, acts.mayWrite());
     const most = Math.max(unfolded.get(pool.name) ?? ROWS, isSearching ? ROWS_MORE : 0);
     const shown = now.found.slice(0, most);
@@ -95,7 +97,7 @@ newCard.count = 0;
 
 function drawHead({ pool, verdicts }, { eligible, about }) {
   const count = pool.upstreams.length;
-  const level = pool.eligible === 0 ? 'bad' : verdicts.some(isSick) ? 'warn' : 'ok';
+  const level = pool.eligible === 0 ? 'bad' : verdicts.some(isOdd) ? 'warn' : 'ok';
   const symbol = { bad: '✕', warn: '▲', ok: '✓' }[level];
   dress(eligible, `badge ${level}`);
   say(eligible, `${symbol} ${pool.eligible} of ${count} eligible`);

@@ -37,7 +37,7 @@ async function explain(id) {
   }
 }
 
-const wordsOf = (error) => (error instanceof Refused ? `${capital(error.message)}. ${capital(error.help)}.` : 'The server did not answer.');
+const wordsOf = (error) => (error instanceof Refused ? error.sentences : 'The server did not answer.');
 
 /** As elements: outcome, route, each attempt, and who could not be asked. */
 function explanation(request) {
@@ -53,19 +53,17 @@ function explanation(request) {
   ].filter(([, text]) => text);
   const elements = [make('dl', { class: 'facts' }, ...facts.map(([term, text]) => make('div', {}, make('dt', {}, term), make('dd', {}, text))))];
   if (attempts.length > 0) elements.push(make('h3', {}, plural(attempts.length + omitted, 'attempt')), make('ol', { class: 'events' }, ...attempts.map(attemptItem)));
-  if (nobody) elements.push(make('h3', {}, 'Nobody could be picked'), make('ul', { class: 'plain' }, ...excludedItems(nobody)));
-  elements.push(make('p', { class: 'muted' }, `All of it: evener explain ${request.request_id}`));
+  if (nobody) elements.push(make('h3', {}, 'Nobody could be picked'), make('ul', { class: 'plain' }, ...excludedOf(nobody).map((text) => make('li', {}, text))));
+  elements.push(make('p', { class: 'muted' }, 'All of it: ', make('code', {}, `evener explain ${request.request_id}`)));
   return elements;
 }
 
 function attemptItem({ upstream, detail, status, took_ms: took, then, candidates }) {
   const answered = status ? ` (${status})` : '';
   const follows = then ? ` ${capital(then)}.` : '';
-  const lines = candidates ? [make('ul', { class: 'plain muted' }, ...excludedItems(candidates))] : [];
-  return make('li', { class: status && status < 500 ? 'ok' : 'bad' }, make('span', {}, make('b', {}, upstream), ` after ${milliseconds(took)}: ${detail}${answered}.${follows}`, ...lines));
+  // How everybody stood when it was picked; what is known of later moments says nothing about this choice.
+  const others = candidates?.moment === 'pick' ? ` Then could not be picked: ${excludedOf(candidates).join('; ') || 'none'}.` : '';
+  return make('li', { class: status && status < 500 ? 'ok' : 'bad' }, make('span', {}, make('b', {}, upstream), ` after ${milliseconds(took)}: ${detail}${answered}.${follows}${others}`));
 }
 
-function excludedItems({ excluded, upstreams }) {
-  const out = excluded.map(({ upstreams: count, why_not_detail: why }) => make('li', {}, `${count} of ${plural(upstreams, 'upstream')}: ${why}`));
-  return out.length > 0 ? out : [make('li', {}, `All ${upstreams} could be picked.`)];
-}
+const excludedOf = ({ excluded, upstreams }) => excluded.map(({ upstreams: count, why_not_detail: why }) => `${count} of ${plural(upstreams, 'upstream')}: ${why}`);

@@ -41,6 +41,13 @@ const LEVELS = {
   backup: 'off',
   ok: 'ok',
 };
+/** How requests fail. */
+const FAILURES = {
+  status_5xx: 'with status 5xx',
+  connect_failed: 'without a connection (refused or unreachable)',
+  connect_timed_out: 'without a connection in time',
+  no_answer: 'without an answer (cut off, too late or no HTTP)',
+};
 /** For those who do not see colours. */
 const SYMBOLS = { bad: '✕', warn: '▲', off: '‖', ok: '✓' };
 
@@ -120,12 +127,12 @@ function why(kind, upstream, { recent, usual, users, now }) {
     case 'ejected': {
       const left = (Date.parse(upstream.ejected_until) - now) / 1000;
       const when = left > 0 ? ` Tried again in ${duration(left)}.` : ' About to be tried again.';
-      return `Too many requests in a row failed.${when}`;
+      return `Too many requests in a row failed${causes(recent, upstream)}.${when}`;
     }
     case 'full':
       return `${upstream.in_flight} of at most ${plural(upstream.max_connections, 'request')} in flight. Takes the next when one ends.`;
     case 'failing':
-      return `${share(recent.errorRate)} of its answers in the last ten seconds were errors.`;
+      return `${share(recent.errorRate)} of its requests in the last ten seconds failed${causes(recent, upstream)}.`;
     case 'slow':
       return `Takes ${milliseconds(upstream.ewma_ms)}; the others take ${milliseconds(usual)}.`;
     case 'draining':
@@ -137,6 +144,15 @@ function why(kind, upstream, { recent, usual, users, now }) {
     default:
       return upstream.why_not_detail ? `${capital(upstream.why_not_detail)}.` : '';
   }
+}
+
+/** How its requests failed: `: 3 with status 5xx`. Of the last seconds, or else since the start. */
+function causes(recent, upstream) {
+  const told = (counts) => counts.filter(([kind, count]) => count > 0 && FAILURES[kind]).map(([kind, count]) => `${count} ${FAILURES[kind]}`);
+  const lately = told(recent?.failures ?? []);
+  if (lately.length > 0) return `: ${lately.join(', ')}`;
+  const all = told(Object.entries(upstream.failures ?? {}));
+  return all.length > 0 ? `; since the start: ${all.join(', ')}` : '';
 }
 
 function untilUp({ flapping }) {
@@ -159,5 +175,8 @@ export function ago(at, now) {
   return seconds < 1 ? 'just now' : `${duration(seconds)} ago`;
 }
 
-/** Something is wrong with it that nobody wanted. */
-export const isSick = (verdict) => verdict.level === 'bad' || verdict.level === 'warn';
+/** There is something that nobody wanted. */
+export const isOdd = (verdict) => verdict.level === 'bad' || verdict.level === 'warn';
+
+/** It does not serve as it should; an alarm alone is about its share of the traffic. */
+export const isSick = (verdict) => isOdd(verdict) && verdict.kind !== 'alarm';

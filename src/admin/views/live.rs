@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::figures::Latency;
-use super::upstream::{CheckView, FlappingView, ejected_until};
+use super::upstream::{CheckView, FailuresView, FlappingView, ejected_until};
 use super::{AlarmView, Figures, Sources, Standing, UpstreamFigures, milliseconds, now_utc, standings};
 use crate::admin::status::StatusView;
 use crate::control::Control;
@@ -57,6 +57,8 @@ struct LiveUpstream {
     max_connections: Option<u32>,
     requests: u64,
     errors: u64,
+    #[serde(skip_serializing_if = "FailuresView::is_none")]
+    failures: FailuresView,
     #[serde(skip_serializing_if = "Option::is_none")]
     ewma_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -140,6 +142,7 @@ impl LiveUpstream {
             max_connections: config.max_connections,
             requests,
             errors,
+            failures: FailuresView::of(&state.metrics),
             ewma_ms: state.load.latency().map(milliseconds),
             p50_ms: latency_ms.p50,
             p99_ms: latency_ms.p99,

@@ -10,6 +10,7 @@ use super::score::ScoreView;
 use super::{AlarmView, UpstreamFigures, milliseconds, utc};
 use crate::control::{Override, Running, Source};
 use crate::health::{EjectionState, Health, WhyNot};
+use crate::observe::{Class, ConnectResult, UpstreamMetrics};
 use crate::runtime::{LastCheck, Pool, Upstream};
 
 /// An upstream and whether it may be picked, at one moment.
@@ -71,6 +72,7 @@ pub(in crate::admin) struct UpstreamView {
     max_connections: Option<u32>,
     requests: u64,
     errors: u64,
+    failures: FailuresView,
     latency_ms: UpstreamLatency,
     last_check: Option<CheckView>,
     consecutive_failures: u32,
@@ -118,6 +120,7 @@ impl UpstreamView {
             max_connections: config.max_connections,
             requests: figures.figures.requests,
             errors: figures.figures.errors,
+            failures: FailuresView::of(&state.metrics),
             latency_ms: UpstreamLatency {
                 ewma: state.load.latency().map(milliseconds),
                 p50: figures.figures.latency_ms.p50,
@@ -127,6 +130,35 @@ impl UpstreamView {
             consecutive_failures: state.ejection.consecutive_failures(),
             backup: config.backup,
         }
+    }
+}
+
+/// How its attempts failed, since it became known: what `errors` are made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct FailuresView {
+    status_5xx: u64,
+    /// Refused, unreachable, or TLS did not come about.
+    connect_failed: u64,
+    connect_timed_out: u64,
+    /// There was a connection, and no answer to be read from it.
+    no_answer: u64,
+}
+
+impl FailuresView {
+    pub(super) fn of(metrics: &UpstreamMetrics) -> Self {
+        let (connect_failed, connect_timed_out) =
+            (metrics.connects(ConnectResult::Failed), metrics.connects(ConnectResult::TimedOut));
+        Self {
+            status_5xx: metrics.requests(Class::ServerError),
+            connect_failed,
+            connect_timed_out,
+            // Counters are read one after another, so their difference may be short of nothing.
+            no_answer: metrics.failed_attempts().saturating_sub(connect_failed + connect_timed_out),
+        }
+    }
+
+    pub(super) fn is_none(&self) -> bool {
+        *self == Self::default()
     }
 }
 

@@ -451,7 +451,7 @@ mod tests {
         assert_eq!(at(1, 9, 9, &json!({})).rows[0].verdict, Verdict::Serving, "too few to tell");
         let failing = at(2, 20, 10, &json!({}));
         assert_eq!(failing.rows[0].verdict, Verdict::Failing);
-        assert_eq!(failing.rows[0].why, "50% of its answers in the last ten seconds were errors");
+        assert_eq!(failing.rows[0].why, "50% of its requests in the last ten seconds failed");
         let nonsense = at(4, 22, 10, &json!({"guard": {"new": true}}));
         assert!(nonsense.status.guard.is_none(), "what is not understood is left out");
     }

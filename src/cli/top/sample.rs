@@ -105,6 +105,8 @@ pub(super) struct Upstream {
     pub(super) requests: u64,
     pub(super) errors: u64,
     #[serde(default)]
+    pub(super) failures: Failures,
+    #[serde(default)]
     pub(super) latency_ms: Latency,
     #[serde(default)]
     pub(super) last_check: Option<Check>,
@@ -123,6 +125,30 @@ pub(super) struct Check {
     pub(super) latency_ms: f64,
     #[serde(default)]
     pub(super) error: Option<String>,
+}
+
+/// How its requests failed, since it became known.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Failures {
+    status_5xx: u64,
+    connect_failed: u64,
+    connect_timed_out: u64,
+    no_answer: u64,
+}
+
+impl Failures {
+    /// `3 with status 5xx`; empty when none is known.
+    pub(super) fn words(self) -> String {
+        let counts = [
+            (self.status_5xx, "with status 5xx"),
+            (self.connect_failed, "without a connection (refused or unreachable)"),
+            (self.connect_timed_out, "without a connection in time"),
+            (self.no_answer, "without an answer (cut off, too late or no HTTP)"),
+        ];
+        let told = counts.into_iter().filter(|(count, _)| *count > 0);
+        told.map(|(count, how)| format!("{count} {how}")).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// Something is odd about an upstream though it is neither down nor ejected.

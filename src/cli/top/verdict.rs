@@ -135,14 +135,15 @@ impl Verdict {
                 Some(error) => format!("health check: {error}; {detail}"),
                 None => detail,
             },
-            Self::Ejected => match &upstream.ejected_until {
-                Some(until) => format!("until {}; {detail}", clock(until)),
-                None => detail,
-            },
+            Self::Ejected => {
+                let until = upstream.ejected_until.as_ref();
+                let until = until.map_or_else(String::new, |until| format!(", until {}", clock(until)));
+                format!("too many requests in a row failed{}{until}", causes(upstream))
+            }
             Self::Failing => {
                 let (requests, errors) = circumstances.lately.unwrap_or_default();
                 let share = percent(errors as f64 / requests.max(1) as f64);
-                format!("{share} of its answers in the last ten seconds were errors")
+                format!("{share} of its requests in the last ten seconds failed{}", causes(upstream))
             }
             Self::Slow => {
                 let own = milliseconds(upstream.latency_ms.ewma);
@@ -161,6 +162,14 @@ impl Verdict {
             }
             _ => detail,
         }
+    }
+}
+
+/// `; since the start 3 with status 5xx`
+fn causes(upstream: &Upstream) -> String {
+    match upstream.failures.words().as_str() {
+        "" => String::new(),
+        words => format!("; since the start {words}"),
     }
 }
 
