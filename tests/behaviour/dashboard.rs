@@ -237,7 +237,8 @@ fn among_a_thousand_the_sick_ones_come_first() {
     let sick = [700, 998].map(address);
     set_state(&evener, &sick[0], "maintenance");
     set_state(&evener, &sick[1], "drain");
-    play("many", &evener, &json!({ "count": COUNT, "sick": sick, "far": address(543) }));
+    let alike = [100, 200, 300, 400, 500].map(address);
+    play("many", &evener, &json!({ "count": COUNT, "sick": sick, "far": address(543), "alike": alike }));
 }
 
 /// Ends a loop, also when a play fails.

@@ -12,6 +12,8 @@ import { byId, bytes, capital, clock, dress, duration, facts, list, make, millis
 
 /** Troubles that are listed; of more, the number is told. */
 const TROUBLES_MAX = 12;
+/** So many upstreams of a pool that are sick in the same way are listed one by one; more would hide all others. */
+const ALIKE_MAX = 4;
 /** Events that are kept, and that are shown at first. */
 const EVENTS_MAX = 256;
 const EVENTS_SHOWN = 20;
@@ -290,10 +292,13 @@ function troublesOf({ status, process }, judged) {
   const add = (key, level, word, where, text, rank) => troubles.push({ key, level, word, where, text, rank });
   for (const { pool, verdicts } of judged) {
     if (pool.eligible === 0) add(`pool ${pool.name}`, 'bad', 'Nobody serves', `pool ${pool.name}`, `${pool.upstreams.length === 0 ? 'It has no upstreams. ' : ''}Every request to it is refused with 503.`, -2);
-    for (const verdict of verdicts) {
-      if (verdict.kind === 'ok' || verdict.kind === 'backup') continue;
-      const key = `upstream ${pool.name} ${verdict.upstream.address}`;
-      add(key, verdict.level, verdict.word, `${pool.name} / ${verdict.upstream.address}`, verdict.why, verdict.rank);
+    for (const [kind, alike] of byKind(verdicts)) {
+      const [{ level, word, rank, upstream, why }] = alike;
+      if (alike.length > ALIKE_MAX) {
+        add(`kind ${pool.name} ${kind}`, level, `${alike.length} × ${word}`, `pool ${pool.name}`, `${upstream.address} and ${alike.length - 1} others. ${upstream.address}: ${why}`, rank);
+        continue;
+      }
+      for (const one of alike) add(`upstream ${pool.name} ${one.upstream.address}`, level, word, `${pool.name} / ${one.upstream.address}`, one.why, rank);
     }
     if (pool.waiting > 0) add(`queue ${pool.name}`, 'warn', 'Waiting', `pool ${pool.name}`, `${pool.waiting} of at most ${pool.waiting_max} requests wait for room.`, 4);
   }
@@ -312,6 +317,17 @@ function troublesOf({ status, process }, judged) {
   const files = process.open_files_max ? process.open_files / process.open_files_max : 0;
   if (files > 0.8) add('files', 'warn', 'Few left', 'process', `${process.open_files} of ${process.open_files_max} file descriptors are in use.`, 3.5);
   return troubles.sort((one, other) => one.rank - other.rank);
+}
+
+/** Those that are not as they should be, by what they are. */
+function byKind(verdicts) {
+  const kinds = new Map();
+  for (const verdict of verdicts) {
+    if (verdict.kind === 'ok' || verdict.kind === 'backup') continue;
+    if (!kinds.has(verdict.kind)) kinds.set(verdict.kind, []);
+    kinds.get(verdict.kind).push(verdict);
+  }
+  return kinds;
 }
 
 /** Of a report with a page of mistakes, the first and the sum. */

@@ -53,7 +53,7 @@ function explanation(request) {
   ].filter(([, text]) => text);
   const elements = [make('dl', { class: 'facts' }, ...facts.map(([term, text]) => make('div', {}, make('dt', {}, term), make('dd', {}, text))))];
   if (attempts.length > 0) elements.push(make('h3', {}, plural(attempts.length + omitted, 'attempt')), make('ol', { class: 'events' }, ...attempts.map(attemptItem)));
-  if (nobody) elements.push(make('h3', {}, 'Nobody could be picked'), make('ul', { class: 'plain' }, ...excludedOf(nobody).map((text) => make('li', {}, text))));
+  if (nobody) elements.push(make('h3', {}, attempts.length > 0 ? 'Nobody was left for another attempt' : 'Nobody could be picked'), make('ul', { class: 'plain' }, ...excludedOf(nobody).map((text) => make('li', {}, text))));
   elements.push(make('p', { class: 'muted' }, 'All of it: ', make('code', {}, `evener explain ${request.request_id}`)));
   return elements;
 }

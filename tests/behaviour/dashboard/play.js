@@ -332,7 +332,7 @@ const scenes = {
   },
 
   /** A thousand upstreams: the sick ones are there at once, any other is found, and the page stays small. */
-  async many({ count, sick, far }) {
+  async many({ count, sick, far, alike }) {
     const page = await openBoard();
     await page.locator('.pool', { hasText: `of ${count} eligible` }).waitFor();
     const rows = page.locator('tbody tr');
@@ -353,6 +353,11 @@ const scenes = {
     assert.ok((await rows.count()) <= 70);
     await page.getByRole('button', { name: 'Fold' }).click();
     await until('few rows', async () => (await rows.count()) <= 20);
+    // Many of one kind are told together.
+    for (const address of alike) await api('PATCH', `/v1/pools/app/upstreams/${address}`, { weight: 0 });
+    const together = page.locator('#troubles li', { hasText: `${alike.length} × Weight 0` });
+    await together.filter({ hasText: `${alike[0]} and ${alike.length - 1} others` }).waitFor();
+    assert.equal(await page.locator('#troubles li').count(), sick.length + 1);
     const phone = await openBoard({ width: 360, height: 740 });
     await row(phone, sick[0]).waitFor();
     await picture(phone, 'thousand-phone');
