@@ -388,7 +388,7 @@ const scenes = {
       page.evaluate(() => {
         const chart = document.querySelector('.chart');
         const [from, to] = [...chart.querySelectorAll('.times span')].map((end) => Date.parse(`1970-01-01T${end.textContent.slice(-8)}Z`) / 1000);
-        const first = /^M([\d.]+)/.exec(chart.querySelector('path.line').getAttribute('d') ?? '');
+        const first = /^M([\d.]+)/.exec(chart.querySelector('.plot path.line')?.getAttribute('d') ?? '');
         const span = (to - from + 86_400) % 86_400;
         return first ? (1 - Number(first[1]) / 600) * span : 0;
       });
@@ -497,7 +497,7 @@ const scenes = {
     await page.getByRole('table', { name: 'app' }).getByRole('columnheader', { name: 'In flight' }).waitFor();
     await picture(page, 'three-light', true);
     const dark = await openBoard({ scheme: 'dark' });
-    await until('a line', async () => (await dark.locator('.chart path.line').count()) > 0);
+    await until('a line', async () => (await dark.locator('.plot path.line').count()) > 0);
     await picture(dark, 'three-dark', true);
     const phone = await openBoard({ width: 360, height: 740 });
     await phone.getByRole('table', { name: 'app' }).getByRole('cell', { name: /Serving/ }).first().waitFor();
