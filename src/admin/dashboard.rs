@@ -16,23 +16,26 @@ use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
 use super::extract::{Parameters, Path};
 use super::problem::Problem;
 
-/// What the page may do: run, draw and ask what is ours, and be shown in no frame.
+/// What the page may do: run, draw and ask what is ours, and be shown in no frame. No text ever becomes markup.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
-    img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+    img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'; \
+    require-trusted-types-for 'script'; trusted-types 'none'";
 
 const PAGE: &str = include_str!("dashboard/index.html");
 
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Name below `/assets/`, media type, text.
-const ASSETS: [(&str, &str, &str); 9] = [
+const ASSETS: [(&str, &str, &str); 11] = [
     ("dashboard.css", "text/css; charset=utf-8", include_str!("dashboard/dashboard.css")),
     ("dashboard.js", JAVASCRIPT, include_str!("dashboard/dashboard.js")),
     ("actions.js", JAVASCRIPT, include_str!("dashboard/actions.js")),
     ("charts.js", JAVASCRIPT, include_str!("dashboard/charts.js")),
+    ("events.js", JAVASCRIPT, include_str!("dashboard/events.js")),
     ("figures.js", JAVASCRIPT, include_str!("dashboard/figures.js")),
     ("page.js", JAVASCRIPT, include_str!("dashboard/page.js")),
     ("pools.js", JAVASCRIPT, include_str!("dashboard/pools.js")),
+    ("requests.js", JAVASCRIPT, include_str!("dashboard/requests.js")),
     ("server.js", JAVASCRIPT, include_str!("dashboard/server.js")),
     ("verdicts.js", JAVASCRIPT, include_str!("dashboard/verdicts.js")),
 ];

@@ -77,6 +77,7 @@ fn an_upstream_shows_all_its_members() {
         "in_flight",
         "requests",
         "errors",
+        "failures",
         "latency_ms",
         "last_check",
         "consecutive_failures",

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::rig::{Authority, Evener, Load, Origin, Reply, reserve_port, wait_until};
+use crate::rig::{Authority, Evener, Load, Origin, Reply, reserve_port, run_to_end, wait_until};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -144,6 +144,39 @@ fn each_sick_state_is_told_in_words() {
     load.stop();
 }
 
+/// Nobody asks these how they are: what is known of them is how requests failed.
+#[test]
+fn how_requests_failed_is_told_of_those_that_are_ejected() {
+    let (well, refusing) = (Origin::answering("a"), Origin::absent());
+    let (failing, late) = (Origin::serving(|_| Reply::status(500, "no")), slow(Duration::from_secs(30)));
+    let evener = in_front_of(
+        &[&well, &refusing, &failing, &late],
+        &format!(
+            "{UNCHECKED}\ntimeouts = {{ read = \"200ms\" }}\n\
+             ejection = {{ consecutive_failures = 3, base_duration = \"300s\", max_ejected = 1.0 }}"
+        ),
+    );
+    let is_ejected = |origin: &Origin| evener.admin().upstream("app", origin)["why_not"] == "ejected";
+    wait_until(SOON, || {
+        evener.get("/");
+        [&refusing, &failing, &late].into_iter().all(is_ejected)
+    });
+    let causes = json!({
+        refusing.address(): r"\d+ without a connection \(refused",
+        failing.address(): r"\d+ with status 5xx",
+        late.address(): r"\d+ without an answer \(",
+    });
+    play("causes", &evener, &json!({ "causes": causes }));
+    let admin = evener.admin_address().to_string();
+    let table = run_to_end(&["top", "--once", "--every", "200ms", "--admin", &admin], &[]).stdout;
+    for (origin, cause) in
+        [(&refusing, "without a connection"), (&failing, "with status 5xx"), (&late, "without an answer")]
+    {
+        let line = table.lines().find(|line| line.contains(&origin.address())).unwrap_or_default();
+        assert!(line.contains(" ejected ") && line.contains(cause), "{table}");
+    }
+}
+
 #[test]
 fn three_that_are_well_are_nothing_to_look_at() {
     let origins = [Origin::answering("a"), Origin::answering("b"), Origin::answering("c")];
@@ -204,7 +237,8 @@ fn among_a_thousand_the_sick_ones_come_first() {
     let sick = [700, 998].map(address);
     set_state(&evener, &sick[0], "maintenance");
     set_state(&evener, &sick[1], "drain");
-    play("many", &evener, &json!({ "count": COUNT, "sick": sick, "far": address(543) }));
+    let alike = [100, 200, 300, 400, 500].map(address);
+    play("many", &evener, &json!({ "count": COUNT, "sick": sick, "far": address(543), "alike": alike }));
 }
 
 /// Ends a loop, also when a play fails.
@@ -245,6 +279,89 @@ fn what_will_end_and_why_requests_fail_is_told_too() {
 }
 
 #[test]
+fn what_was_before_the_page_was_opened_is_drawn_too() {
+    let (origin, other) = (Origin::answering("a"), Origin::answering("b"));
+    let evener = in_front_of(&[&origin, &other], QUICK);
+    let load = Load::on(evener.address(), 2);
+    let health = || evener.admin().upstream("app", &origin)["health"].clone();
+    let steps = || {
+        let history = evener.admin().json("/v1/stats/history?window=1h&step=10s&of=total");
+        let series = history["series"].as_array().expect("steps").clone();
+        series.iter().filter(|step| step["requests"].as_u64() > Some(0)).count()
+    };
+    wait_until(SOON, || evener.admin().upstream("app", &origin)["requests"].as_u64() > Some(100));
+    origin.fall_sick();
+    wait_until(SOON, || health() == "down");
+    origin.get_well();
+    wait_until(SOON, || health() == "up");
+    wait_until(SOON, || steps() >= 2);
+    play("past", &evener, &json!({ "address": origin.address() }));
+    load.stop();
+}
+
+/// Every request has the same key, so one upstream gets all of them.
+#[test]
+fn an_alarm_is_told_in_words_at_its_upstream_and_in_its_pool() {
+    let (one, other) = (Origin::answering("one"), Origin::answering("other"));
+    let evener = in_front_of(
+        &[&one, &other],
+        &format!("{UNCHECKED}\nstrategy = \"consistent_hash\"\nhash = {{ header = \"x-user\" }}"),
+    );
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut client = evener.connect();
+            while !is_over.load(Ordering::Relaxed) {
+                client.get("/").expect_status(200);
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let _end = OnDrop(&is_over);
+        let alarmed = |kind: &str| {
+            let alarms = evener.admin().json("/v1/status")["alarms"].as_array().expect("alarms").clone();
+            alarms.iter().find(|alarm| alarm["kind"] == kind).map(|alarm| alarm["upstream"].clone())
+        };
+        wait_until(SOON * 3, || alarmed("starved").is_some() && alarmed("imbalance").is_some());
+        let (starved, imbalance) = (alarmed("starved"), alarmed("imbalance"));
+        play("alarm", &evener, &json!({ "starved": starved, "imbalance": imbalance }));
+        let admin = evener.admin_address().to_string();
+        let table = run_to_end(&["top", "--once", "--every", "200ms", "--admin", &admin], &[]).stdout;
+        let line = |kind: &str| table.lines().find(|line| line.contains(kind)).unwrap_or_default().to_owned();
+        assert!(line("starved: it is eligible and got 0 of").contains(" alarm "), "{table}");
+        assert!(line("imbalance: it got 100 %").contains(" alarm "), "{table}");
+    });
+}
+
+#[test]
+fn from_a_request_that_failed_there_is_a_way_to_why() {
+    let origin = Origin::serving(|_| Reply::raw("no HTTP at all\r\n\r\n"));
+    let evener = Evener::start(&format!(
+        "[pools.app]\nupstreams = [\"{}\"]\n{UNCHECKED}\n[routes.app]\npool = \"app\"\npath_prefix = \"/app\"",
+        origin.address()
+    ));
+    let path = "/app/%3Cimg%20src=x%3E";
+    evener.get(path).expect_status(502);
+    evener.get("/nowhere").expect_status(404);
+    play("requests", &evener, &json!({ "upstream": origin.address(), "path": path }));
+}
+
+#[test]
+fn one_that_another_pool_uses_is_not_safe_to_stop() {
+    let origin = Origin::answering("ok");
+    let pool = |name| format!("[pools.{name}]\nupstreams = [\"{}\"]\n{UNCHECKED}\n", origin.address());
+    let routes = "[routes.app]\npool = \"app\"\n[routes.api]\npool = \"api\"\npath_prefix = \"/api\"\n";
+    let evener = Evener::start(&(pool("app") + &pool("api") + routes));
+    set_state(&evener, &origin.address(), "drain");
+    let admin = evener.admin_address().to_string();
+    let top = || run_to_end(&["top", "--once", "--every", "200ms", "--admin", &admin], &[]).stdout;
+    let table = top();
+    assert!(table.contains("not safe to stop: pool api uses it too"), "{table}");
+    play("shared", &evener, &json!({ "address": origin.address() }));
+    let table = top();
+    assert_eq!(table.matches("none in flight: safe to stop").count(), 2, "{table}");
+}
+
+#[test]
 fn figures_of_a_server_that_is_gone_are_called_old() {
     let origin = Origin::answering("ok");
     let mut evener = in_front_of(&[&origin], QUICK);
@@ -272,7 +389,8 @@ fn the_page_is_open_holds_no_data_and_may_do_nothing_but_what_it_does() {
     };
     assert!(!fetched(&page.body()), "something is fetched from elsewhere");
     let policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
-                  frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+                  frame-ancestors 'none'; base-uri 'none'; form-action 'none'; \
+                  require-trusted-types-for 'script'; trusted-types 'none'";
     for path in ["/", "/assets/dashboard.css", "/assets/dashboard.js", "/assets/server.js"] {
         let answer = anonymous().get(path).expect_status(200);
         let header = |name| answer.header(name).unwrap_or_default();

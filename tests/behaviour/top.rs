@@ -159,8 +159,13 @@ fn any_size_will_do_and_a_thousand_upstreams_scroll() {
             first.starts_with("Evener") && (columns < 80 || text.contains("q quit"))
         });
     }
-    screen.keys(&["g"]);
-    screen.wait_for(&[">  app/127.1.0.1:9 "]);
+    // A key that comes with a new size is not lost.
+    for (key, lines, chosen) in [("g", 25, "127.1.0.1"), ("G", 26, "127.4.249.1"), ("g", 24, "127.1.0.1")] {
+        screen.resize(80, lines);
+        screen.wait_until("the size is noticed", |text| text.lines().count() == usize::from(lines));
+        screen.keys(&[key]);
+        screen.wait_for(&[&format!(">  app/{chosen}:9 ")]);
+    }
 }
 
 #[test]

@@ -1,13 +1,11 @@
 // What a viewer may change: said first, done when confirmed, and refused in the server's words.
 
 import { Refused, ask, askTagged, change } from './server.js';
-import { byId, capital, clock, duration, make, plural, say, show } from './page.js';
+import { entryOf } from './events.js';
+import { byId, capital, clock, make, plural, say, show } from './page.js';
 
 const SCOPES = ['read', 'operate', 'write'];
 const STRATEGIES = ['round_robin', 'least_connections', 'latency_weighted', 'random_two', 'consistent_hash'];
-
-/** Of what became of an upstream, the latest. */
-const TIMELINE_SHOWN = 6;
 
 const dialog = byId('dialog');
 const form = byId('dialog-form');
@@ -16,18 +14,21 @@ let confirmed = null;
 
 form.addEventListener('submit', async (event) => {
   event.preventDefault();
-  if (!confirmed) return;
+  const act = confirmed;
+  if (!act) return;
   byId('dialog-go').disabled = true;
   show(byId('dialog-error'), false);
   try {
     const why = byId('why').value.trim();
-    const said = await confirmed(why ? { 'X-Evener-Reason': encodeReason(why) } : {});
-    dialog.close();
+    const said = await act(why ? { 'X-Evener-Reason': encodeReason(why) } : {});
+    // Whoever closed the dialog meanwhile may have opened another.
+    if (confirmed === act) dialog.close();
     speak(said, true);
   } catch (error) {
-    refuse(error);
+    if (confirmed === act) refuse(error);
+    else speak(`Not done: ${error.message}`, true);
   } finally {
-    byId('dialog-go').disabled = false;
+    if (confirmed === act) byId('dialog-go').disabled = false;
   }
 });
 byId('dialog-cancel').addEventListener('click', () => dialog.close());
@@ -43,7 +44,7 @@ function refuse(error) {
   box.replaceChildren();
   if (error instanceof Refused) {
     const mistakes = error.mistakes.map((one) => make('li', {}, `line ${one.line}: ${one.message}`));
-    box.append(make('b', {}, `Refused: ${error.title}. `), `${capital(error.message)}. ${capital(error.help)}`, ...(mistakes.length > 0 ? [make('ul', {}, ...mistakes)] : []));
+    box.append(make('b', {}, `Refused: ${error.title}. `), error.sentences, ...(mistakes.length > 0 ? [make('ul', {}, ...mistakes)] : []));
   } else {
     box.append(make('b', {}, 'The server did not answer. '), 'Whether it was done is not known; look before you try again.');
   }
@@ -62,13 +63,20 @@ export function speak(text, isShown = false) {
   }, 8_000);
 }
 
-/** Opens the dialog. `act` gets further headers, and answers with what was done. */
+/** Shows something that nothing is done about. */
+export function inform(title, body) {
+  confirm({ title, body, label: '', hasReason: false, act: null });
+}
+
+/** Opens the dialog. `act` gets further headers, and answers with what was done; null: there is nothing to do. */
 function confirm({ title, body = [], effect = '', label, hasReason = true, act }) {
   say(byId('dialog-title'), title);
   byId('dialog-body').replaceChildren(...body);
   say(byId('dialog-effect'), effect);
   say(byId('dialog-go'), label);
   show(byId('dialog-go'), act !== null);
+  byId('dialog-go').disabled = false;
+  say(byId('dialog-cancel'), act === null ? 'Close' : 'Cancel');
   show(byId('dialog-reason'), hasReason);
   show(byId('dialog-error'), false);
   byId('why').value = '';
@@ -85,6 +93,7 @@ export function actions(state) {
   const poolOf = (name) => state.figures.now.pools.find((pool) => pool.name === name);
 
   return {
+    mayRead: () => may('read'),
     mayOperate: () => may('operate'),
     mayWrite: () => may('write'),
 
@@ -92,6 +101,11 @@ export function actions(state) {
       const pool = poolOf(poolName);
       const upstream = pool?.upstreams.find((one) => one.address === address);
       if (!upstream) return;
+      if (!may('operate')) {
+        inform(`${address} in ${poolName}`, []);
+        showTimeline(poolName, address);
+        return;
+      }
       const choice = make('fieldset', {}, make('legend', {}, 'State'));
       for (const [word, label] of [['ready', 'Ready: takes requests'], ['drain', 'Drain: no new requests, those in flight finish'], ['maintenance', 'Maintenance: no requests, no health checks']]) {
         const id = `state-${word}`;
@@ -170,7 +184,7 @@ export function actions(state) {
         [etag, generation] = [history.etag, history.body.generation];
         entries = history.body.entries.filter((entry) => !entry.current && entry.generation > 0);
       } catch (error) {
-        confirm({ title: 'Roll back', label: '', hasReason: false, act: null });
+        inform('Roll back', []);
         refuse(error);
         return;
       }
@@ -203,22 +217,20 @@ export function actions(state) {
   };
 }
 
-/** What became of an upstream lately, below the form; nothing where the server does not remember. */
+/** What became of an upstream, the latest first, below what else the dialog says. */
 async function showTimeline(pool, address) {
   const place = make('div');
   byId('dialog-body').append(place);
-  let entries;
   try {
-    entries = (await ask(`${pathOf(pool, address)}/timeline`)).entries;
-  } catch {
-    return;
+    const { entries } = await ask(`${pathOf(pool, address)}/timeline`);
+    const items = entries.reverse().map((entry) => {
+      const { level, text } = entryOf(entry);
+      return make('li', { class: level }, make('time', { datetime: entry.at }, clock(entry.at)), make('span', {}, text));
+    });
+    place.append(make('h3', { id: 'timeline-title' }, 'What became of it'), make('ol', { id: 'timeline', class: 'events', tabindex: 0, 'aria-labelledby': 'timeline-title' }, ...items));
+  } catch (error) {
+    place.append(make('p', { class: 'muted' }, `What became of it is not known: ${error.message}.`));
   }
-  const items = entries.slice(-TIMELINE_SHOWN).reverse().map((entry) => {
-    const cause = entry.cause ? `: ${entry.cause}` : '';
-    const lasted = entry.is_current ? 'since then' : `for ${duration(entry.duration_ms / 1000)}`;
-    return make('li', {}, make('time', { datetime: entry.at }, clock(entry.at)), make('span', {}, `${entry.from} → ${entry.to}, ${lasted}${cause}`));
-  });
-  if (items.length > 0) place.append(make('h3', {}, 'What became of it'), make('ol', { class: 'events' }, ...items));
 }
 
 const DOES = { ready: 'make ready', drain: 'drain', maintenance: 'take into maintenance' };

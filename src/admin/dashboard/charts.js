@@ -33,7 +33,7 @@ export class Chart {
 
   update(points, marks, series = this.series) {
     this.series = series;
-    const last = points.at(-1)?.seconds ?? 0;
+    const last = points.at(-1)?.seconds ?? Date.now() / 1000;
     const first = Math.min(points[0]?.seconds ?? last, last - SPAN_MIN_S);
     this.from = Math.max(first, last - MEMORY_S);
     this.to = last;

@@ -4,12 +4,16 @@ import { Chart } from './charts.js';
 import { Figures, isError } from './figures.js';
 import { Refused, STALE_AFTER_MS, Stream, ask, token } from './server.js';
 import { actions, speak } from './actions.js';
-import { ago, isSick, judge } from './verdicts.js';
+import { ago, isSick, judge, usersOf } from './verdicts.js';
 import { drawPools } from './pools.js';
+import { levelOf, sentence } from './events.js';
+import './requests.js';
 import { byId, bytes, capital, clock, dress, duration, facts, list, make, milliseconds, number, plural, say, share, show } from './page.js';
 
 /** Troubles that are listed; of more, the number is told. */
 const TROUBLES_MAX = 12;
+/** So many upstreams of a pool that are sick in the same way are listed one by one; more would hide all others. */
+const ALIKE_MAX = 4;
 /** Events that are kept, and that are shown at first. */
 const EVENTS_MAX = 256;
 const EVENTS_SHOWN = 20;
@@ -23,6 +27,7 @@ const REASONS_MAX = 5;
 const figures = new Figures();
 const events = [];
 let you = null;
+let isLearningWho = false;
 let heardAt = 0;
 let trouble = null;
 let version = null;
@@ -85,31 +90,39 @@ function lose(error, pause) {
   else drawConnection();
 }
 
+/** Asked when the stream is open: what that is refused with is told once. */
 async function learnWho() {
+  isLearningWho = true;
+  const secret = token.get();
   try {
-    you = (await ask('/v1/status')).you;
-  } catch (error) {
-    if (error instanceof Refused && error.status === 401) lose(error, null);
-    return;
+    const status = await ask('/v1/status');
+    if (secret === token.get()) you = status.you;
+  } catch {
+    // With the next figures again.
   }
+  isLearningWho = false;
+  if (!you) return;
+  draw();
   remember();
-  if (figures.now) draw();
 }
 
 /** What the server remembers of the last hour, where it does. */
 async function remember() {
   try {
     figures.remember(pointsOf(await ask('/v1/stats/history?window=1h&step=10s&of=total')));
+    drawCharts();
   } catch {
     // Then the lines begin now.
   }
 }
 
+/** From the first step that is known: nobody looks at the time before the process. */
 function pointsOf({ period, series }) {
-  return series.map((step) => ({
+  const first = series.findIndex((step) => step.requests !== null);
+  return (first < 0 ? [] : series.slice(first)).map((step) => ({
     seconds: Date.parse(step.at) / 1000 + period.step_seconds,
     rate: step.requests_per_second ?? undefined,
-    errors: step.requests_per_second === null ? undefined : (step.errors ?? 0) / period.step_seconds,
+    errors: step.errors === null ? undefined : step.errors / period.step_seconds,
     p50: step.latency_ms.p50,
     p90: step.latency_ms.p90,
     p99: step.latency_ms.p99,
@@ -128,7 +141,7 @@ function askForToken(error) {
   say(byId('connection'), 'not connected');
   say(byId('you'), '');
   const isFirst = !token.get();
-  say(byId('gate-said'), isFirst ? 'This side port shows itself to those with a token only.' : `${capital(error.message)}. ${capital(error.help)}.`);
+  say(byId('gate-said'), isFirst ? 'This side port shows itself to those with a token only.' : error.sentences);
   dress(byId('gate-said'), isFirst ? '' : 'refused');
   byId('token').focus();
 }
@@ -137,7 +150,7 @@ byId('gate').addEventListener('submit', (event) => {
   event.preventDefault();
   token.set(byId('token').value.trim());
   byId('token').value = '';
-  begin();
+  stream.open();
 });
 
 byId('forget').addEventListener('click', () => {
@@ -150,23 +163,19 @@ document.addEventListener('visibilitychange', () => {
   if (document.visibilityState === 'visible' && figures.now && isStale()) remember();
 });
 
-function begin() {
-  stream.open();
-  learnWho();
-}
-
 function open() {
   show(byId('gate'), false);
   show(byId('board'), true);
   show(byId('forget'), token.get() !== null);
-  if (!you) learnWho.once ??= learnWho();
+  if (!you && !isLearningWho) learnWho();
 }
 
 // Drawing.
 
 function draw() {
   const live = figures.now;
-  const judged = live.pools.map((pool) => ({ pool, verdicts: judge(pool, figures, now()) }));
+  const users = usersOf(live.pools);
+  const judged = live.pools.map((pool) => ({ pool, verdicts: judge(pool, figures, users, now()) }));
   drawConnection();
   drawTop(live, judged);
   drawTroubles(live, judged);
@@ -181,7 +190,7 @@ function draw() {
 
 function drawConnection() {
   if (!figures.now) {
-    if (trouble) banner(`No answer from the server${trouble instanceof Refused ? `: ${trouble.message}. ${trouble.help}` : ''}. Trying again.`);
+    if (trouble) banner(`${trouble instanceof Refused ? trouble.sentences : 'No answer from the server.'} Trying again.`);
     return;
   }
   const isOld = isStale();
@@ -189,7 +198,7 @@ function drawConnection() {
   say(byId('connection'), isOld ? '✕ not live' : '✓ live');
   dress(byId('connection'), isOld ? 'bad' : 'ok');
   say(byId('you'), you ? `as ${you.name} (${you.scope})` : '');
-  const why = trouble instanceof Refused ? ` The server says: ${trouble.message}. ${capital(trouble.help)}.` : '';
+  const why = trouble instanceof Refused ? ` The server says: ${trouble.sentences}` : '';
   if (isOld) banner(`Not live: these figures are of ${clock(figures.now.at)}. The server does not answer; trying again by itself.${why}`);
   else if (version !== null && version !== figures.now.status.version) banner(`Evener is now ${figures.now.status.version}, and this page is of ${version}. Reload it.`);
   else show(byId('banner'), false);
@@ -212,10 +221,12 @@ function drawTop({ status }, judged) {
   version ??= status.version;
   const sick = judged.flatMap(({ verdicts }) => verdicts.filter(isSick));
   const [level, word] = CONDITIONS[status.status] ?? ['warn', status.status];
-  const isWorse = status.status === 'ok' && sick.length > 0;
-  const count = sick.length > 0 ? `: ${sick.length} of ${plural(status.upstreams, 'upstream')} sick` : '';
+  const alarms = judged.flatMap(({ verdicts }) => verdicts).filter((verdict) => verdict.kind === 'alarm').length;
+  const counts = [sick.length > 0 && `${sick.length} of ${plural(status.upstreams, 'upstream')} sick`, alarms > 0 && plural(alarms, 'alarm')].filter(Boolean).join(', ');
+  const isWorse = status.status === 'ok' && counts !== '';
   if (isStale()) drawStatus('off', '? Not known');
-  else drawStatus(isWorse ? 'warn' : level, `${isWorse ? '▲ Degraded' : word}${count}`);
+  else if (isWorse) drawStatus('warn', sick.length > 0 ? `▲ Degraded: ${counts}` : `▲ ${capital(counts)}`);
+  else drawStatus(level, counts ? `${word}: ${counts}` : word);
   say(byId('about'), `${status.version} · up ${duration(status.uptime_seconds)} · generation ${status.generation} · ${plural(status.pools, 'pool')}, ${plural(status.upstreams, 'upstream')}`);
   const title = isStale() ? '? Evener' : sick.length > 0 ? `✕ ${sick.length} sick · Evener` : 'Evener';
   if (document.title !== title) document.title = title;
@@ -256,7 +267,7 @@ function drawTroubles(live, judged) {
   }
   if (shown.length === 0) {
     const count = live.status.upstreams;
-    if (isStale()) shown.push({ key: 'unknown', level: 'off', word: 'Not known', where: '', text: 'The server does not answer; when it did, nothing was.' });
+    if (isStale()) shown.push({ key: 'unknown', level: 'off', word: 'Not known', where: '', text: 'The server does not answer. When it last did, nothing was wrong.' });
     else shown.push({ key: 'nothing', level: 'ok', word: 'Nothing', where: '', text: count === 1 ? 'The upstream serves.' : `All ${count} upstreams serve, or stand by.` });
   }
   list(
@@ -280,11 +291,14 @@ function troublesOf({ status, process }, judged) {
   const troubles = [];
   const add = (key, level, word, where, text, rank) => troubles.push({ key, level, word, where, text, rank });
   for (const { pool, verdicts } of judged) {
-    if (pool.eligible === 0) add(`pool ${pool.name}`, 'bad', 'Nobody serves', `pool ${pool.name}`, 'Every request to it is refused with 503.', -2);
-    for (const verdict of verdicts) {
-      if (verdict.kind === 'ok' || verdict.kind === 'backup') continue;
-      const key = `upstream ${pool.name} ${verdict.upstream.address}`;
-      add(key, verdict.level, verdict.word, `${pool.name} / ${verdict.upstream.address}`, verdict.why, verdict.rank);
+    if (pool.eligible === 0) add(`pool ${pool.name}`, 'bad', 'Nobody serves', `pool ${pool.name}`, `${pool.upstreams.length === 0 ? 'It has no upstreams. ' : ''}Every request to it is refused with 503.`, -2);
+    for (const [kind, alike] of byKind(verdicts)) {
+      const [{ level, word, rank, upstream, why }] = alike;
+      if (alike.length > ALIKE_MAX) {
+        add(`kind ${pool.name} ${kind}`, level, `${alike.length} × ${word}`, `pool ${pool.name}`, `${upstream.address} and ${alike.length - 1} others. ${upstream.address}: ${why}`, rank);
+        continue;
+      }
+      for (const one of alike) add(`upstream ${pool.name} ${one.upstream.address}`, level, word, `${pool.name} / ${one.upstream.address}`, one.why, rank);
     }
     if (pool.waiting > 0) add(`queue ${pool.name}`, 'warn', 'Waiting', `pool ${pool.name}`, `${pool.waiting} of at most ${pool.waiting_max} requests wait for room.`, 4);
   }
@@ -294,15 +308,26 @@ function troublesOf({ status, process }, judged) {
       if (days > CERTIFICATE_DAYS) continue;
       const [level, word] = days < 0 ? ['bad', 'Expired'] : ['warn', 'Ends soon'];
       const when = days < 0 ? `ended ${ago(certificate.not_after, now())}` : `ends in ${duration(days * 86_400)}`;
-      add(`certificate ${listener.name} ${certificate.file}`, level, word, certificate.file, `The certificate for ${certificate.names.join(', ')} ${when}.`, days < 0 ? -1 : 6.5);
+      add(`certificate ${listener.name} ${certificate.file}`, level, word, certificate.file, `The certificate for ${certificate.names.join(', ')} ${when}.`, days < 0 ? -1 : 7.5);
     }
   }
-  if (status.last_refusal) add('refusal', 'warn', 'Refused', 'configuration', `A change by ${status.last_refusal.who} was refused ${ago(status.last_refusal.at, now())}: ${brief(status.last_refusal.reason)}`, 6.6);
-  if (status.last_failed_upgrade) add('upgrade', 'warn', 'Failed', 'upgrade', `${ago(status.last_failed_upgrade.at, now())}: ${brief(status.last_failed_upgrade.reason)}`, 6.7);
-  if (status.guard) add('guard', 'off', 'Watched', 'configuration', 'A change is under guard: it is rolled back by itself when errors or latency rise.', 6.8);
+  if (status.last_refusal) add('refusal', 'warn', 'Refused', 'configuration', `A change by ${status.last_refusal.who} was refused ${ago(status.last_refusal.at, now())}: ${brief(status.last_refusal.reason)}`, 7.6);
+  if (status.last_failed_upgrade) add('upgrade', 'warn', 'Failed', 'upgrade', `${ago(status.last_failed_upgrade.at, now())}: ${brief(status.last_failed_upgrade.reason)}`, 7.7);
+  if (status.guard) add('guard', 'off', 'Watched', 'configuration', 'A change is under guard: it is rolled back by itself when errors or latency rise.', 7.8);
   const files = process.open_files_max ? process.open_files / process.open_files_max : 0;
   if (files > 0.8) add('files', 'warn', 'Few left', 'process', `${process.open_files} of ${process.open_files_max} file descriptors are in use.`, 3.5);
   return troubles.sort((one, other) => one.rank - other.rank);
+}
+
+/** Those that are not as they should be, by what they are. */
+function byKind(verdicts) {
+  const kinds = new Map();
+  for (const verdict of verdicts) {
+    if (verdict.kind === 'ok' || verdict.kind === 'backup') continue;
+    if (!kinds.has(verdict.kind)) kinds.set(verdict.kind, []);
+    kinds.get(verdict.kind).push(verdict);
+  }
+  return kinds;
 }
 
 /** Of a report with a page of mistakes, the first and the sum. */
@@ -344,35 +369,6 @@ function drawCharts() {
 }
 
 // What happened.
-
-function levelOf(event) {
-  if (event.kind === 'health') return event.to === 'up' ? 'ok' : 'bad';
-  if (event.kind === 'ejection' || event.kind === 'alarm') return 'warn';
-  if (event.kind === 'config' || event.kind === 'guard' || event.kind === 'state' || event.kind === 'upgrade') return 'off';
-  return null;
-}
-
-function sentence(event) {
-  const where = event.upstream ? `${event.pool} / ${event.upstream}` : (event.pool ?? '');
-  switch (event.kind) {
-    case 'health':
-      return `${where} is ${event.to}${event.error ? `: ${event.error}` : ''}`;
-    case 'config': {
-      const why = event.why ? ` (${event.why})` : '';
-      if (event.result === 'refused') return `Refused: ${event.what} by ${event.who}${why}: ${event.reason ?? ''}`;
-      return `Generation ${event.generation}: ${event.what} by ${event.who}${why}`;
-    }
-    case 'ejection':
-    case 'state':
-      return `${where}: ${event.from} → ${event.to}${event.cause ? `: ${event.cause}` : ''}`;
-    case 'missed':
-      return `${plural(event.missed, 'event')} came too fast to be told`;
-    default: {
-      const said = Object.entries(event).filter(([name, value]) => !['at', 'kind', 'key', 'pool', 'upstream'].includes(name) && (typeof value === 'string' || typeof value === 'number'));
-      return [capital(event.kind), where, said.map(([name, value]) => `${name.replaceAll('_', ' ')} ${value}`).join(', ')].filter(Boolean).join(' · ');
-    }
-  }
-}
 
 function drawEvents() {
   const shown = events.slice(0, eventsShown);
@@ -478,4 +474,4 @@ document.addEventListener('redraw', () => figures.now && draw());
 // While nothing comes, ages grow and the banner appears.
 setInterval(() => figures.now && isStale() && draw(), 1_000);
 
-begin();
+stream.open();

@@ -14,20 +14,22 @@ function growth(now, then) {
 class Counters {
   samples = [];
 
-  take(seconds, requests, errors) {
+  /** `failures` say how the errors came about. */
+  take(seconds, { requests, errors, failures = {} }) {
     const last = this.samples.at(-1);
     if (last && (requests < last.requests || seconds <= last.seconds)) this.samples = [];
-    this.samples.push({ seconds, requests, errors });
+    this.samples.push({ seconds, requests, errors, failures });
     while (this.samples.length > 2 && this.samples[0].seconds < seconds - WINDOW_S) this.samples.shift();
   }
 
-  /** Requests and errors per second, and how many of each there were; null before the second look. */
+  /** Requests and errors of the last seconds, and how many of each per second; null before the second look. */
   recent() {
     const [first, last] = [this.samples[0], this.samples.at(-1)];
     if (!first || first === last) return null;
     const time = last.seconds - first.seconds;
     const [requests, errors] = [last.requests - first.requests, growth(last.errors, first.errors) ?? 0];
-    return { requests, errors, rate: requests / time, errorRate: requests > 0 ? errors / requests : 0 };
+    const failures = Object.entries(last.failures).map(([kind, count]) => [kind, growth(count, first.failures[kind] ?? 0) ?? 0]);
+    return { requests, errors, failures, rate: requests / time, errorRate: requests > 0 ? errors / requests : 0 };
   }
 }
 
@@ -45,14 +47,14 @@ export class Figures {
     const seconds = Date.parse(live.at) / 1000;
     const totals = live.status.totals;
     this.now = live;
-    this.total.take(seconds, totals.requests, totals.errors);
+    this.total.take(seconds, totals);
     this.#point(seconds, live);
     const known = new Map();
     for (const pool of live.pools) {
       for (const upstream of pool.upstreams) {
         const key = `${pool.name}\n${upstream.address}`;
         const counters = this.#upstreams.get(key) ?? new Counters();
-        counters.take(seconds, upstream.requests, upstream.errors);
+        counters.take(seconds, upstream);
         known.set(key, counters);
       }
     }

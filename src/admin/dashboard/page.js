@@ -129,7 +129,7 @@ export function capital(text) {
 
 export function clock(at) {
   const time = new Date(at);
-  const text = time.toLocaleTimeString([], { hour12: false });
+  const text = time.toLocaleTimeString([], { hourCycle: 'h23' });
   return time.toDateString() === new Date().toDateString() ? text : `${time.toLocaleDateString()} ${text}`;
 }
 

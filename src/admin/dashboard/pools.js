@@ -1,6 +1,6 @@
 // A card per pool, a row per upstream; of many, the sick ones first and the others on demand.
 
-import { ago, isSick } from './verdicts.js';
+import { ago, isOdd } from './verdicts.js';
 import { byId, dress, list, make, milliseconds, number, plural, say, share, show } from './page.js';
 
 /** Of a pool with more upstreams than this, the rest is folded. */
@@ -79,7 +79,9 @@ function newCard({ pool }, acts) {
   const card = make('section', { class: 'card pool', 'aria-labelledby': id }, make('div', { class: 'bar' }, title, eligible, about, make('span', { class: 'buttons' }, check, strategy)), table, foot);
   card.drawn = (now, time, isSearching) => {
     drawHead(now, { eligible, about });
-    show(check, acts.mayOperate() && now.pool.health_check !== null);
+    const isEmpty = now.pool.upstreams.length === 0;
+    show(table, !isEmpty);
+    show(check, acts.mayOperate() && now.pool.health_check !== null && !isEmpty);
     show(strategy, acts.mayWrite());
     const most = Math.max(unfolded.get(pool.name) ?? ROWS, isSearching ? ROWS_MORE : 0);
     const shown = now.found.slice(0, most);
@@ -95,15 +97,17 @@ newCard.count = 0;
 
 function drawHead({ pool, verdicts }, { eligible, about }) {
   const count = pool.upstreams.length;
-  const level = pool.eligible === 0 ? 'bad' : verdicts.some(isSick) ? 'warn' : 'ok';
+  const level = pool.eligible === 0 ? 'bad' : verdicts.some(isOdd) ? 'warn' : 'ok';
   const symbol = { bad: '✕', warn: '▲', ok: '✓' }[level];
   dress(eligible, `badge ${level}`);
   say(eligible, `${symbol} ${pool.eligible} of ${count} eligible`);
   const rate = verdicts.reduce((sum, verdict) => sum + (verdict.recent?.rate ?? 0), 0);
   const flying = verdicts.reduce((sum, verdict) => sum + verdict.upstream.in_flight, 0);
   const waiting = pool.waiting > 0 ? ` · ${pool.waiting} waiting for room` : '';
+  const alarms = verdicts.reduce((sum, verdict) => sum + (verdict.upstream.alarms ?? []).length, 0);
+  const alarmed = alarms > 0 ? ` · ${plural(alarms, 'alarm')}` : '';
   const unchecked = pool.health_check === null ? ' · no health checks' : '';
-  say(about, `${pool.strategy} · ${number(rate)} requests/s · ${flying} in flight${waiting}${unchecked}`);
+  say(about, `${pool.strategy} · ${number(rate)} requests/s · ${flying} in flight${waiting}${alarmed}${unchecked}`);
 }
 
 function newRow({ pool, upstream }, acts) {
@@ -116,7 +120,7 @@ function newRow({ pool, upstream }, acts) {
   const bar = make('meter', { min: 0, max: 1, class: 'share' });
   const part = make('span');
   const check = make('span', { class: 'check' });
-  const button = make('button', { type: 'button', 'aria-label': `Change ${upstream.address} in ${pool.name} …` }, 'Change …');
+  const button = make('button', { type: 'button' });
   button.addEventListener('click', () => acts.upstream(pool.name, upstream.address));
   const row = make(
     'tr',
@@ -149,7 +153,10 @@ function newRow({ pool, upstream }, acts) {
     const last = it.last_check;
     say(check, !last ? '–' : `${last.ok ? 'passed' : 'failed'} ${ago(last.at, now)}`);
     check.title = last?.error ?? '';
-    show(button, acts.mayOperate());
+    const [offer, label] = acts.mayOperate() ? ['Change …', 'Change'] : ['Details …', 'Details of'];
+    say(button, offer);
+    button.setAttribute('aria-label', `${label} ${it.address} in ${pool.name} …`);
+    show(button, acts.mayRead());
   };
   return row;
 }

@@ -1,5 +1,7 @@
 // The side port: asking it, and hearing it.
 
+import { capital } from './page.js';
+
 const TOKEN = 'evener.token';
 
 /** Time between figures. */
@@ -33,6 +35,11 @@ export class Refused extends Error {
     this.title = problem.title ?? '';
     this.help = problem.help ?? '';
     this.mistakes = problem.errors ?? [];
+  }
+
+  /** What happened, and what to do, as sentences. */
+  get sentences() {
+    return [this.message, this.help].filter(Boolean).map((text) => `${capital(text)}.`).join(' ');
   }
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::figures::Latency;
-use super::upstream::{CheckView, ejected_until};
-use super::{Figures, Sources, Standing, UpstreamFigures, milliseconds, now_utc, standings};
+use super::upstream::{CheckView, FailuresView, FlappingView, ejected_until};
+use super::{AlarmView, Figures, Sources, Standing, UpstreamFigures, milliseconds, now_utc, standings};
 use crate::admin::status::StatusView;
 use crate::control::Control;
 use crate::health::{Health, WhyNot};
@@ -57,6 +57,8 @@ struct LiveUpstream {
     max_connections: Option<u32>,
     requests: u64,
     errors: u64,
+    #[serde(skip_serializing_if = "FailuresView::is_none")]
+    failures: FailuresView,
     #[serde(skip_serializing_if = "Option::is_none")]
     ewma_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,6 +67,10 @@ struct LiveUpstream {
     p99_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_check: Option<CheckView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flapping: Option<FlappingView>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    alarms: Vec<AlarmView>,
     #[serde(skip_serializing_if = "is_zero")]
     consecutive_failures: u32,
     #[serde(skip_serializing_if = "is_false")]
@@ -136,10 +142,13 @@ impl LiveUpstream {
             max_connections: config.max_connections,
             requests,
             errors,
+            failures: FailuresView::of(&state.metrics),
             ewma_ms: state.load.latency().map(milliseconds),
             p50_ms: latency_ms.p50,
             p99_ms: latency_ms.p99,
             last_check: state.last_check().filter(|_| upstream.is_checked).map(CheckView::from),
+            flapping: FlappingView::of(upstream),
+            alarms: state.alarms.raised().into_iter().map(AlarmView::of).collect(),
             consecutive_failures: state.ejection.consecutive_failures(),
             backup: config.backup,
         }

@@ -10,7 +10,8 @@ use super::score::ScoreView;
 use super::{AlarmView, UpstreamFigures, milliseconds, utc};
 use crate::control::{Override, Running, Source};
 use crate::health::{EjectionState, Health, WhyNot};
-use crate::runtime::{LastCheck, Pool, Upstream, UpstreamState};
+use crate::observe::{Class, ConnectResult, UpstreamMetrics};
+use crate::runtime::{LastCheck, Pool, Upstream};
 
 /// An upstream and whether it may be picked, at one moment.
 #[derive(Clone, Copy)]
@@ -71,6 +72,7 @@ pub(in crate::admin) struct UpstreamView {
     max_connections: Option<u32>,
     requests: u64,
     errors: u64,
+    failures: FailuresView,
     latency_ms: UpstreamLatency,
     last_check: Option<CheckView>,
     consecutive_failures: u32,
@@ -100,7 +102,7 @@ impl UpstreamView {
         let Upstream { config, state, is_checked, .. } = standing.upstream;
         let figures = UpstreamFigures::of(standing.upstream);
         let address = config.address.to_string();
-        let flapping = FlappingView::of(state).filter(|_| *is_checked);
+        let flapping = FlappingView::of(standing.upstream);
         Self {
             source: sources.of(&state.pool, &address),
             address,
@@ -118,6 +120,7 @@ impl UpstreamView {
             max_connections: config.max_connections,
             requests: figures.figures.requests,
             errors: figures.figures.errors,
+            failures: FailuresView::of(&state.metrics),
             latency_ms: UpstreamLatency {
                 ewma: state.load.latency().map(milliseconds),
                 p50: figures.figures.latency_ms.p50,
@@ -130,16 +133,46 @@ impl UpstreamView {
     }
 }
 
+/// How its attempts failed, since it became known: what `errors` are made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct FailuresView {
+    status_5xx: u64,
+    /// Refused, unreachable, or TLS did not come about.
+    connect_failed: u64,
+    connect_timed_out: u64,
+    /// There was a connection, and no answer to be read from it.
+    no_answer: u64,
+}
+
+impl FailuresView {
+    pub(super) fn of(metrics: &UpstreamMetrics) -> Self {
+        let (connect_failed, connect_timed_out) =
+            (metrics.connects(ConnectResult::Failed), metrics.connects(ConnectResult::TimedOut));
+        Self {
+            status_5xx: metrics.requests(Class::ServerError),
+            connect_failed,
+            connect_timed_out,
+            // Counters are read one after another, so their difference may be short of nothing.
+            no_answer: metrics.failed_attempts().saturating_sub(connect_failed + connect_timed_out),
+        }
+    }
+
+    pub(super) fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// It went down again and again, and has to prove more than others.
 #[derive(Clone, Copy, Debug, Serialize)]
-struct FlappingView {
+pub(super) struct FlappingView {
     /// In a row.
     passes_needed: u32,
     passes: u32,
 }
 
 impl FlappingView {
-    fn of(state: &UpstreamState) -> Option<Self> {
+    pub(super) fn of(upstream: &Upstream) -> Option<Self> {
+        let state = upstream.is_checked.then_some(&upstream.state)?;
         let passes = state.verdict.run();
         state.passes_needed().map(|passes_needed| Self { passes_needed, passes })
     }

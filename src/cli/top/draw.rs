@@ -195,8 +195,8 @@ fn verdicts<'a>(picture: &Picture, look: Look) -> Span<'a> {
 }
 
 fn alarms<'a>(picture: &Picture, look: Look) -> Span<'a> {
-    let alarms = &picture.status.alarms;
-    let words: Vec<String> = alarms.iter().map(super::sample::Alarm::words).collect();
+    let of = |row: &Row| row.alarms.iter().map(|kind| format!("{kind} {}", row.member)).collect::<Vec<_>>();
+    let words: Vec<String> = picture.rows.iter().flat_map(of).collect();
     match words.len() {
         0 => Span::raw("  no alarms"),
         1 => Span::styled(format!("  alarm: {}", words.concat()), look.style(Level::Odd)),

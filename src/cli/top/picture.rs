@@ -57,6 +57,8 @@ pub(super) struct Row {
     pub(super) member: Member,
     pub(super) verdict: Verdict,
     pub(super) why: String,
+    /// What they are about.
+    pub(super) alarms: Vec<String>,
     pub(super) state: String,
     pub(super) health: String,
     pub(super) weight: u32,
@@ -121,10 +123,11 @@ impl Meter {
         let rate = self.past.back().map(|then| counts.rate_since(then.totals, sample.at, then.at));
         let recent = self.recent_percentiles(sample);
         let latency = sample.status.totals.latency_ms;
+        let users = users(&sample.pools);
         let mut pools = Vec::with_capacity(sample.pools.len());
         let mut rows = Vec::new();
         for pool in &sample.pools {
-            let mut of_pool = self.rows(pool, sample);
+            let mut of_pool = self.rows(pool, &users, sample.at);
             pools.push(PoolRow::of(pool, &of_pool));
             rows.append(&mut of_pool);
         }
@@ -148,7 +151,7 @@ impl Meter {
         Some([quantile(0.5), quantile(0.99)])
     }
 
-    fn rows(&self, pool: &Pool, sample: &Sample) -> Vec<Row> {
+    fn rows(&self, pool: &Pool, users: &Users<'_>, now: Duration) -> Vec<Row> {
         let lately: Vec<Option<Count>> = pool.upstreams.iter().map(|one| self.lately(pool, one)).collect();
         let all: u64 = lately.iter().flatten().map(|count| count.requests).sum();
         let eligible = || pool.upstreams.iter().filter(|one| one.why_not.is_none());
@@ -159,10 +162,10 @@ impl Meter {
             let circumstances = Circumstances {
                 lately: lately.map(|count| (count.requests, count.errors)),
                 usual_ms: median_without(&latencies, upstream.latency_ms.ewma),
-                alarm: alarm_about(&sample.status.alarms, pool, upstream),
+                users: users.get(upstream.address.as_str()).map(Vec::as_slice).unwrap_or_default(),
             };
             Row {
-                rate: self.rate(pool, upstream, sample.at),
+                rate: self.rate(pool, upstream, now),
                 share: lately.filter(|_| all > 0).map(|count| count.requests as f64 / all as f64),
                 fair: fair_share(upstream, weights),
                 ..Row::of(pool, upstream, &circumstances)
@@ -198,12 +201,18 @@ fn median_without(sorted: &[f64], value: Option<f64>) -> Option<f64> {
     sorted.get(middle + usize::from(is_behind)).copied()
 }
 
-fn alarm_about<'a>(alarms: &'a [Alarm], pool: &Pool, upstream: &Upstream) -> Option<&'a str> {
-    let is_about = |alarm: &&Alarm| {
-        alarm.pool.as_deref().is_none_or(|named| named == pool.name)
-            && alarm.upstream.as_ref() == Some(&upstream.address)
-    };
-    alarms.iter().find(is_about).map(|alarm| alarm.kind.as_str())
+/// By address, the pools that send requests there, or still have some in flight.
+type Users<'a> = HashMap<&'a str, Vec<&'a str>>;
+
+fn users(pools: &[Pool]) -> Users<'_> {
+    let mut users = Users::new();
+    for pool in pools {
+        let is_user = |one: &&Upstream| one.in_flight > 0 || one.state == "ready" && one.weight > 0;
+        for upstream in pool.upstreams.iter().filter(is_user) {
+            users.entry(&upstream.address).or_default().push(&pool.name);
+        }
+    }
+    users
 }
 
 impl Counts {
@@ -261,6 +270,7 @@ impl Row {
             member: Member { pool: pool.name.clone(), address: upstream.address.clone() },
             why: verdict.why(upstream, circumstances),
             verdict,
+            alarms: upstream.alarms.iter().map(Alarm::word).collect(),
             state: upstream.state.clone(),
             health: upstream.health.clone(),
             weight: upstream.weight,
@@ -441,15 +451,42 @@ mod tests {
         assert_eq!(at(1, 9, 9, &json!({})).rows[0].verdict, Verdict::Serving, "too few to tell");
         let failing = at(2, 20, 10, &json!({}));
         assert_eq!(failing.rows[0].verdict, Verdict::Failing);
-        assert_eq!(failing.rows[0].why, "50% of its answers in the last ten seconds were errors");
-        let alarms = json!({"alarms": [{"kind": "starved", "pool": "app", "upstream": "b:1", "since": 1}, {"odd": 1}]});
-        let alarmed = at(3, 21, 10, &alarms);
-        assert_eq!((alarmed.rows[1].verdict, alarmed.rows[1].why.as_str()), (Verdict::Alarming, "starved"));
-        assert_eq!(alarmed.status.alarms.len(), 1);
-        let nonsense = at(4, 22, 10, &json!({"alarms": 7, "guard": {"new": true}}));
-        assert!(
-            nonsense.status.alarms.is_empty() && nonsense.status.guard.is_none(),
-            "what is not understood is left out"
+        assert_eq!(failing.rows[0].why, "50% of its requests in the last ten seconds failed");
+        let nonsense = at(4, 22, 10, &json!({"guard": {"new": true}}));
+        assert!(nonsense.status.guard.is_none(), "what is not understood is left out");
+    }
+
+    #[test]
+    fn an_alarm_is_told_whatever_else_there_is_to_say() {
+        let alarms =
+            json!([{"kind": "stale_estimate", "since": "2026-01-02T03:04:05.678Z", "detail": "it is old"}]);
+        let more = json!({"alarms": alarms, "latency_ms": {"ewma": 500.0}});
+        let upstreams = [upstream("a:1", 0, &more), upstream("b:1", 0, &json!({"alarms": alarms}))];
+        let picture = Meter::default().read(sample(1, status(0, 0, &json!({})), &[pool("app", &upstreams)]));
+        let told: Vec<_> = picture.rows.iter().map(|row| (row.verdict, row.why.as_str())).collect();
+        let slow = "it takes 500 ms, the others 2 ms; stale estimate: it is old";
+        assert_eq!(told, [(Verdict::Slow, slow), (Verdict::Alarming, "stale estimate: it is old")]);
+    }
+
+    #[test]
+    fn one_that_is_drained_is_safe_to_stop_when_no_pool_uses_it() {
+        let drained = json!({"state": "drain", "why_not": "draining", "in_flight": 0});
+        let why = |others: &[&Value]| {
+            let mut pools = vec![pool("app", &[upstream("a:1", 0, &drained)])];
+            let name = |index| ["one", "two", "three"][index];
+            let other = |(index, more): (usize, &&Value)| pool(name(index), &[upstream("a:1", 0, more)]);
+            pools.extend(others.iter().enumerate().map(other));
+            let picture = Meter::default().read(sample(1, status(0, 0, &json!({})), &pools));
+            picture.rows[0].why.clone()
+        };
+        let (used, left) = (json!({"in_flight": 0}), json!({"state": "maintenance", "in_flight": 3}));
+        assert_eq!(why(&[]), "none in flight: safe to stop");
+        assert_eq!(why(&[&drained, &json!({"weight": 0, "in_flight": 0})]), "none in flight: safe to stop");
+        assert_eq!(why(&[&used]), "none in flight; not safe to stop: pool one uses it too");
+        assert_eq!(why(&[&left]), "none in flight; not safe to stop: pool one uses it too");
+        assert_eq!(
+            why(&[&used, &drained, &left]),
+            "none in flight; not safe to stop: pool one and 1 other use it too"
         );
     }
 }

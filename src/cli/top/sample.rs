@@ -1,6 +1,5 @@
 //! What the side port says at one moment, cut down to what is shown.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
@@ -43,8 +42,6 @@ pub(super) struct Status {
     pub(super) last_refusal: bool,
     #[serde(default, deserialize_with = "headline")]
     pub(super) guard: Option<String>,
-    #[serde(default, deserialize_with = "alarms")]
-    pub(super) alarms: Vec<Alarm>,
 }
 
 #[derive(Clone, Deserialize)]
@@ -108,9 +105,13 @@ pub(super) struct Upstream {
     pub(super) requests: u64,
     pub(super) errors: u64,
     #[serde(default)]
+    pub(super) failures: Failures,
+    #[serde(default)]
     pub(super) latency_ms: Latency,
     #[serde(default)]
     pub(super) last_check: Option<Check>,
+    #[serde(default)]
+    pub(super) alarms: Vec<Alarm>,
     #[serde(default)]
     pub(super) backup: bool,
     #[serde(default)]
@@ -126,13 +127,35 @@ pub(super) struct Check {
     pub(super) error: Option<String>,
 }
 
-/// Something that deserves a look, in the server's words.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// How its requests failed, since it became known.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Failures {
+    status_5xx: u64,
+    connect_failed: u64,
+    connect_timed_out: u64,
+    no_answer: u64,
+}
+
+impl Failures {
+    /// `3 with status 5xx`; empty when none is known.
+    pub(super) fn words(self) -> String {
+        let counts = [
+            (self.status_5xx, "with status 5xx"),
+            (self.connect_failed, "without a connection (refused or unreachable)"),
+            (self.connect_timed_out, "without a connection in time"),
+            (self.no_answer, "without an answer (cut off, too late or no HTTP)"),
+        ];
+        let told = counts.into_iter().filter(|(count, _)| *count > 0);
+        told.map(|(count, how)| format!("{count} {how}")).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Something is odd about an upstream though it is neither down nor ejected.
+#[derive(Clone, Deserialize)]
 pub(super) struct Alarm {
-    pub(super) kind: String,
-    pub(super) pool: Option<String>,
-    /// Its address.
-    pub(super) upstream: Option<String>,
+    kind: String,
+    detail: String,
 }
 
 impl Sample {
@@ -165,29 +188,14 @@ fn headline<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>
     Ok(serde_json::from_value::<Guard>(value).ok().map(|guard| guard.headline()))
 }
 
-/// A list of objects with `kind`, and `pool` and `upstream` (or `address`) where it is about one.
-fn alarms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Alarm>, D::Error> {
-    let value = Value::deserialize(deserializer)?;
-    let list = value.as_array().map(Vec::as_slice).unwrap_or_default();
-    // A set: one that is told twice is one.
-    let alarms: BTreeSet<Alarm> = list.iter().filter_map(Alarm::of).collect();
-    Ok(alarms.into_iter().collect())
-}
-
 impl Alarm {
-    fn of(value: &Value) -> Option<Self> {
-        let text = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
-        let upstream = text("upstream").or_else(|| text("address"));
-        Some(Self { kind: text("kind")?, pool: text("pool"), upstream })
+    /// `stale estimate`
+    pub(super) fn word(&self) -> String {
+        self.kind.replace('_', " ")
     }
 
-    /// `starved app/127.0.0.1:9001`
-    pub(super) fn words(&self) -> String {
-        let kind = self.kind.replace('_', " ");
-        match (&self.pool, &self.upstream) {
-            (Some(pool), Some(upstream)) => format!("{kind} {pool}/{upstream}"),
-            (Some(one), None) | (None, Some(one)) => format!("{kind} {one}"),
-            (None, None) => kind,
-        }
+    /// With the figures.
+    pub(super) fn sentence(&self) -> String {
+        format!("{}: {}", self.word(), self.detail)
     }
 }

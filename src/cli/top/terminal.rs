@@ -9,8 +9,9 @@
 //! Keys and signals have threads of their own, so that neither a server that hangs nor a terminal that takes
 //! nothing keeps anybody waiting.
 
-use std::io::{self, BufWriter, ErrorKind, IsTerminal, Stdout, stdin, stdout};
+use std::io::{self, BufWriter, ErrorKind, IsTerminal, Read, Stdout, stdin, stdout};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError, TryLockError};
@@ -19,16 +20,16 @@ use std::time::{Duration, Instant};
 
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::Show;
-use ratatui::crossterm::event::{self, DisableBracketedPaste, EnableBracketedPaste, Event};
+use ratatui::crossterm::event::{self, DisableBracketedPaste, EnableBracketedPaste, Event, KeyCode};
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use ratatui::{Frame, Terminal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook::iterator::Signals;
-use signal_hook::low_level::emulate_default_handler;
+use signal_hook::low_level::{emulate_default_handler, pipe};
 
 /// Whether the terminal is ours. Taken back once only: a second time would move the cursor over what was said.
 static IS_OURS: AtomicBool = AtomicBool::new(false);
@@ -40,8 +41,8 @@ static WRITING: Mutex<()> = Mutex::new(());
 /// all the same.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// How often is looked whether the terminal is still there, and whether its size is another.
-const LOOK_EVERY: i64 = 100_000_000;
+/// How often is looked whether the terminal is still there.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// More than a full screen, so that it goes out in one piece.
 const SCREEN_BYTES: usize = 64 * 1024;
@@ -185,7 +186,8 @@ fn end_by(signal: i32) {
 /// Reads keys, pastes and changes of size from now on.
 pub(super) fn read_keys<T: From<Input> + Send + 'static>(inputs: Sender<T>) {
     thread::spawn(move || {
-        while let Ok(events) = next_events() {
+        let Ok(mut resizes) = resizes() else { return drop(inputs.send(Input::Gone.into())) };
+        while let Ok(events) = next_events(&mut resizes) {
             if events.into_iter().any(|event| inputs.send(Input::Event(event).into()).is_err()) {
                 return;
             }
@@ -194,24 +196,60 @@ pub(super) fn read_keys<T: From<Input> + Send + 'static>(inputs: Sender<T>) {
     });
 }
 
+/// Has something to read after each change of size. crossterm is told of it first, since whoever asked first is.
+fn resizes() -> io::Result<UnixStream> {
+    event::poll(Duration::ZERO)?;
+    let (resizes, signal) = UnixStream::pair()?;
+    resizes.set_nonblocking(true)?;
+    signal.set_nonblocking(true)?;
+    pipe::register(SIGWINCH, signal)?;
+    Ok(resizes)
+}
+
 /// Whatever has come. crossterm would spin for ever on a terminal that is gone, so it is asked only when there
-/// is something to read, or when a signal may have told of a new size.
-fn next_events() -> io::Result<Vec<Event>> {
+/// is something to read, or a new size. Of that it has to hear at once: if it finds a new size and a key together,
+/// it tells of the size, and leaves the key unread until another is pressed.
+fn next_events(resizes: &mut UnixStream) -> io::Result<Vec<Event>> {
     let stdin = stdin();
-    let mut ready = [PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN)];
-    match poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: LOOK_EVERY })) {
+    let wait = Timespec { tv_sec: 0, tv_nsec: LOOK_EVERY.subsec_nanos().into() };
+    let mut ready = [
+        PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN),
+        PollFd::from_borrowed_fd(resizes.as_fd(), PollFlags::IN),
+    ];
+    match poll(&mut ready, Some(&wait)) {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}
         Err(error) => return Err(error.into()),
     }
-    let is_gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
-    if ready.iter().any(|ready| ready.revents().intersects(is_gone)) {
+    let [terminal, _] = ready.map(|ready| ready.revents());
+    if terminal.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL) {
         return Err(ErrorKind::UnexpectedEof.into());
     }
+    // Read out for the next time; what it says is nothing.
+    let _ = resizes.read(&mut [0; 64]);
     let mut events = Vec::new();
     while event::poll(Duration::ZERO)? {
         events.push(event::read()?);
     }
+    if terminal.contains(PollFlags::IN) {
+        events.extend(missed_keys()?);
+    }
     Ok(events)
+}
+
+/// Letters that crossterm has left unread, for a new size came together with them. Other keys are lost.
+fn missed_keys() -> io::Result<Vec<Event>> {
+    let stdin = stdin();
+    let mut ready = [PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN)];
+    if poll(&mut ready, Some(&Timespec::default()))? == 0 {
+        return Ok(Vec::new());
+    }
+    let mut bytes = [0; 64];
+    let count = rustix::io::read(stdin.as_fd(), &mut bytes)?;
+    let letters = bytes.get(..count).unwrap_or_default();
+    // Not those that are the rest of an arrow.
+    let are_letters = letters.iter().all(u8::is_ascii_graphic);
+    let key = |byte: &u8| Event::Key(KeyCode::Char(char::from(*byte)).into());
+    Ok(letters.iter().filter(|_| are_letters).map(key).collect())
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! How an upstream is, in a word and a sentence: the same kinds as on the dashboard.
 
 use super::super::output::{counted, milliseconds, percent};
-use super::sample::Upstream;
+use super::sample::{Alarm, Upstream};
 
 /// Worst first: what nobody wanted, before what somebody did, before what is well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,8 +40,8 @@ pub(super) struct Circumstances<'a> {
     pub(super) lately: Option<(u64, u64)>,
     /// What its eligible neighbours take, in milliseconds.
     pub(super) usual_ms: Option<f64>,
-    /// The kind of an alarm about it.
-    pub(super) alarm: Option<&'a str>,
+    /// Pools that send requests to its address, or still have some there.
+    pub(super) users: &'a [&'a str],
 }
 
 /// Slow is who takes so many times as long as the others do, and so many milliseconds more: a fast upstream
@@ -70,7 +70,7 @@ impl Verdict {
         {
             return Self::Slow;
         }
-        if circumstances.alarm.is_some() { Self::Alarming } else { Self::Serving }
+        if upstream.alarms.is_empty() { Self::Serving } else { Self::Alarming }
     }
 
     fn of_word(why_not: &str) -> Self {
@@ -121,34 +121,55 @@ impl Verdict {
         }
     }
 
-    /// The facts, then what ends it. Empty when all is well.
+    /// The facts, then what ends it, then alarms. Empty when all is well.
     pub(super) fn why(self, upstream: &Upstream, circumstances: &Circumstances<'_>) -> String {
+        let own = Some(self.own_why(upstream, circumstances)).filter(|own| !own.is_empty());
+        let alarms = upstream.alarms.iter().map(Alarm::sentence);
+        own.into_iter().chain(alarms).collect::<Vec<_>>().join("; ")
+    }
+
+    fn own_why(self, upstream: &Upstream, circumstances: &Circumstances<'_>) -> String {
         let detail = upstream.why_not_detail.clone().unwrap_or_default();
         match self {
             Self::Down => match upstream.last_check.as_ref().and_then(|check| check.error.as_ref()) {
                 Some(error) => format!("health check: {error}; {detail}"),
                 None => detail,
             },
-            Self::Ejected => match &upstream.ejected_until {
-                Some(until) => format!("until {}; {detail}", clock(until)),
-                None => detail,
-            },
+            Self::Ejected => {
+                let until = upstream.ejected_until.as_ref();
+                let until = until.map_or_else(String::new, |until| format!(", until {}", clock(until)));
+                format!("too many requests in a row failed{}{until}", causes(upstream))
+            }
             Self::Failing => {
                 let (requests, errors) = circumstances.lately.unwrap_or_default();
                 let share = percent(errors as f64 / requests.max(1) as f64);
-                format!("{share} of its answers in the last ten seconds were errors")
+                format!("{share} of its requests in the last ten seconds failed{}", causes(upstream))
             }
             Self::Slow => {
                 let own = milliseconds(upstream.latency_ms.ewma);
                 format!("it takes {own}, the others {}", milliseconds(circumstances.usual_ms))
             }
-            Self::Alarming => circumstances.alarm.unwrap_or_default().replace('_', " "),
-            // Whether a drained one is safe to stop depends on other pools, too: whoever drains it is told.
+            Self::Draining if upstream.in_flight == 0 => match circumstances.users {
+                [] => "none in flight: safe to stop".to_owned(),
+                [one] => format!("none in flight; not safe to stop: pool {one} uses it too"),
+                [one, others @ ..] => {
+                    let others = counted(others.len() as u64, "other");
+                    format!("none in flight; not safe to stop: pool {one} and {others} use it too")
+                }
+            },
             Self::Draining | Self::Overloaded => {
                 format!("{} in flight; {detail}", counted(upstream.in_flight, "request"))
             }
             _ => detail,
         }
+    }
+}
+
+/// `; since the start 3 with status 5xx`
+fn causes(upstream: &Upstream) -> String {
+    match upstream.failures.words().as_str() {
+        "" => String::new(),
+        words => format!("; since the start {words}"),
     }
 }
 

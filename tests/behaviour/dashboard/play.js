@@ -146,6 +146,27 @@ const scenes = {
     assert.ok((await phone.evaluate(() => document.documentElement.scrollWidth)) <= 360, 'a phone scrolls sideways');
     await picture(phone, 'sick-phone-first-screen');
     await picture(phone, 'sick-phone', true);
+    const darkPhone = await openBoard({ width: 390, height: 844, scheme: 'dark' });
+    await darkPhone.locator('tbody tr').first().waitFor();
+    await looksRight(darkPhone, 'dark phone');
+    await picture(darkPhone, 'sick-dark-phone', true);
+  },
+
+  /** Why those are ejected that nobody asks how they are. */
+  async causes({ causes }) {
+    const page = await openBoard();
+    for (const [address, cause] of Object.entries(causes)) {
+      const trouble = page.locator('#troubles li', { hasText: address }).filter({ hasText: 'Ejected' });
+      await trouble.filter({ hasText: new RegExp(cause) }).waitFor();
+      await row(page, address).filter({ hasText: new RegExp(cause) }).waitFor();
+    }
+    await picture(page, 'causes');
+    const dark = await openBoard({ scheme: 'dark' });
+    await row(dark, Object.keys(causes)[0]).waitFor();
+    await picture(dark, 'causes-dark');
+    const phone = await openBoard({ width: 390, height: 844 });
+    await row(phone, Object.keys(causes)[0]).waitFor();
+    await picture(phone, 'causes-phone');
   },
 
   /** Nothing happens before it is confirmed; then it does, and the page says so. */
@@ -164,6 +185,14 @@ const scenes = {
     assert.deepEqual(await page.evaluate(nameless), []);
     await page.keyboard.press('Escape');
     assert.equal((await upstreamAt(address)).state, 'ready');
+
+    // What was not picked in one dialog does not stand in the way of the next.
+    await open();
+    assert.ok(await go.isDisabled());
+    await page.locator('#dialog-cancel').click();
+    await page.getByRole('button', { name: 'Check health of app' }).click();
+    assert.ok(await go.isEnabled());
+    await page.locator('#dialog-cancel').click();
 
     await open();
     await page.getByLabel('Drain').check();
@@ -253,11 +282,16 @@ const scenes = {
       await enter(token);
       await page.locator('#you', { hasText: `(${scope})` }).waitFor();
       await until('the buttons that are allowed', async () => {
-        const shown = [row(page, address).getByRole('button'), page.getByRole('button', { name: 'Check health' }), page.getByRole('button', { name: 'Strategy of' }), page.getByRole('button', { name: 'Roll back' })];
+        const shown = [row(page, address).getByRole('button', { name: 'Change' }), page.getByRole('button', { name: 'Check health' }), page.getByRole('button', { name: 'Strategy of' }), page.getByRole('button', { name: 'Roll back' })];
         const visible = await Promise.all(shown.map((button) => button.isVisible()));
         return visible.join() === [mayOperate, mayOperate, mayWrite, mayWrite].join();
       });
       assert.ok(!page.url().includes(token));
+      // Who may only look does look.
+      await row(page, address).getByRole('button').click();
+      await page.locator('#timeline', { hasText: 'the process began with it' }).waitFor();
+      assert.equal(await page.getByLabel('Drain').isVisible(), mayOperate);
+      await page.keyboard.press('Escape');
       // It is kept when the page is loaded again, and forgotten when asked.
       await page.reload();
       await page.locator('#you', { hasText: `(${scope})` }).waitFor();
@@ -276,22 +310,29 @@ const scenes = {
     assert.equal(await page.evaluate(() => window.hacked), undefined);
     // And if one were run as markup after all, the browser would not obey.
     const blocked = await page.evaluate(async () => {
-      const element = document.createElement('div');
-      element.innerHTML = '<img src=x onerror="window.hacked = 1">';
-      document.body.append(element);
+      const refused = [];
+      const attempt = (act) => {
+        try {
+          act();
+        } catch (error) {
+          refused.push(error.name);
+        }
+      };
+      attempt(() => (document.createElement('div').innerHTML = '<img src=x onerror="window.hacked = 1">'));
       const script = document.createElement('script');
-      script.textContent = 'window.hacked = 2';
+      attempt(() => (script.textContent = 'window.hacked = 2'));
+      script.append('window.hacked = 3');
       document.body.append(script);
       await new Promise((resolve) => setTimeout(resolve, 200));
-      return window.hacked;
+      return { refused: refused.length, hacked: window.hacked };
     });
-    assert.equal(blocked, undefined);
+    assert.deepEqual(blocked, { refused: 2, hacked: undefined });
     assert.ok(offences.splice(0).every((text) => /Content.Security|Refused to/i.test(text)));
     await picture(page, 'hostile', true);
   },
 
   /** A thousand upstreams: the sick ones are there at once, any other is found, and the page stays small. */
-  async many({ count, sick, far }) {
+  async many({ count, sick, far, alike }) {
     const page = await openBoard();
     await page.locator('.pool', { hasText: `of ${count} eligible` }).waitFor();
     const rows = page.locator('tbody tr');
@@ -312,6 +353,11 @@ const scenes = {
     assert.ok((await rows.count()) <= 70);
     await page.getByRole('button', { name: 'Fold' }).click();
     await until('few rows', async () => (await rows.count()) <= 20);
+    // Many of one kind are told together.
+    for (const address of alike) await api('PATCH', `/v1/pools/app/upstreams/${address}`, { weight: 0 });
+    const together = page.locator('#troubles li', { hasText: `${alike.length} × Weight 0` });
+    await together.filter({ hasText: `${alike[0]} and ${alike.length - 1} others` }).waitFor();
+    assert.equal(await page.locator('#troubles li').count(), sick.length + 1);
     const phone = await openBoard({ width: 360, height: 740 });
     await row(phone, sick[0]).waitFor();
     await picture(phone, 'thousand-phone');
@@ -331,6 +377,87 @@ const scenes = {
     await page.getByRole('img', { name: /Failed and refused, by reason, now: no_eligible_upstream/ }).waitFor();
     await page.locator('#tiles .hot', { hasText: 'Errors' }).waitFor();
     await picture(page, 'troubles', true);
+  },
+
+  /** After a sick spell: the chart, the events and the time line of the upstream tell of it. */
+  async past({ address }) {
+    const opened = Date.now();
+    const page = await openBoard();
+    // The line of the rate begins before the page was there.
+    const began = () =>
+      page.evaluate(() => {
+        const chart = document.querySelector('.chart');
+        const [from, to] = [...chart.querySelectorAll('.times span')].map((end) => Date.parse(`1970-01-01T${end.textContent.slice(-8)}Z`) / 1000);
+        const first = /^M([\d.]+)/.exec(chart.querySelector('.plot path.line')?.getAttribute('d') ?? '');
+        const span = (to - from + 86_400) % 86_400;
+        return first ? (1 - Number(first[1]) / 600) * span : 0;
+      });
+    await until('points of the past', async () => (await began()) > (Date.now() - opened) / 1000 + 8);
+    for (const text of [`app / ${address} is down: status 503`, `app / ${address} is up`]) {
+      await page.locator('#events li', { hasText: text }).first().waitFor();
+    }
+    await row(page, address).getByRole('button', { name: 'Change' }).click();
+    const entries = page.locator('#timeline li');
+    await entries.filter({ hasText: /Health: down → up, since then: 2 health checks in a row passed\./ }).waitFor();
+    await entries.filter({ hasText: /Health: up → down, for .+: 3 health checks in a row failed: .*503.*It had \d+ % of the pool's requests before/ }).waitFor();
+    assert.deepEqual(await page.evaluate(nameless), []);
+    assert.deepEqual(await page.evaluate(paleTexts), []);
+    await picture(page, 'timeline');
+    await page.keyboard.press('Escape');
+    await picture(page, 'past', true);
+  },
+
+  /** Who gets nothing though it could, and who gets all: told in words, at the upstream and in its pool. */
+  async alarm({ starved, imbalance }) {
+    const page = await openBoard();
+    await page.locator('.pool .about', { hasText: '2 alarms' }).waitFor();
+    for (const [address, why] of [
+      [starved, /Starved: it is eligible and got 0 of about \d+ requests in a minute\./],
+      [imbalance, /Imbalance: it got 100 % of the requests in a minute, 50 % would be fair\./],
+    ]) {
+      const trouble = page.locator('#troubles li', { hasText: address }).filter({ hasText: 'Alarm' });
+      await trouble.filter({ hasText: why }).waitFor();
+      await row(page, address).filter({ hasText: why }).waitFor();
+    }
+    await page.locator('#events li', { hasText: `app / ${starved}: alarm, starved: it is eligible` }).waitFor();
+    await picture(page, 'alarms', true);
+  },
+
+  /** From a failed request to why it failed, on demand only. */
+  async requests({ upstream, path: hostile }) {
+    const page = await openBoard();
+    const asked = [];
+    page.on('request', (request) => /requests|explain/.test(request.url()) && asked.push(request.url()));
+    await page.locator('#events').waitFor();
+    await page.getByRole('button', { name: 'Show the latest' }).click();
+    const failed = page.locator('#failed li');
+    await failed.filter({ hasText: '502 bad_response' }).filter({ hasText: hostile }).waitFor();
+    await failed.filter({ hasText: '404 no_route' }).waitFor();
+    assert.equal(asked.length, 1);
+    await failed.filter({ hasText: hostile }).first().getByRole('button').click();
+    const dialog = page.getByRole('dialog');
+    await dialog.getByText('what came back is not valid HTTP').waitFor();
+    await dialog.getByText(upstream).waitFor();
+    await dialog.getByText('it takes every host').waitFor();
+    assert.equal(await page.evaluate(() => document.querySelectorAll('img, script:not([src])').length), 0);
+    assert.deepEqual(await page.evaluate(nameless), []);
+    assert.deepEqual(await page.evaluate(paleTexts), []);
+    await picture(page, 'explanation');
+    await page.getByRole('button', { name: 'Close' }).click();
+    // Nobody asks again by himself.
+    const about = await page.locator('#about').textContent();
+    await until('other figures', async () => (await page.locator('#about').textContent()) !== about);
+    assert.equal(asked.length, 2);
+    await picture(page, 'failed-requests', true);
+  },
+
+  /** One that is drained in one pool, and used by another. */
+  async shared({ address }) {
+    const page = await openBoard();
+    const inPool = (name) => page.getByRole('table', { name, exact: true }).locator('tbody tr', { hasText: address });
+    await inPool('app').filter({ hasText: 'Not safe to stop: pool api uses it too' }).waitFor();
+    await api('PATCH', `/v1/pools/api/upstreams/${address}`, { state: 'drain' });
+    for (const pool of ['app', 'api']) await inPool(pool).filter({ hasText: 'none in flight: safe to stop' }).waitFor();
   },
 
   /** What is shown is called old as soon as nothing new comes, and is live again by itself. */
@@ -370,7 +497,7 @@ const scenes = {
     await page.getByRole('table', { name: 'app' }).getByRole('columnheader', { name: 'In flight' }).waitFor();
     await picture(page, 'three-light', true);
     const dark = await openBoard({ scheme: 'dark' });
-    await until('a line', async () => (await dark.locator('.chart path.line').count()) > 0);
+    await until('a line', async () => (await dark.locator('.plot path.line').count()) > 0);
     await picture(dark, 'three-dark', true);
     const phone = await openBoard({ width: 360, height: 740 });
     await phone.getByRole('table', { name: 'app' }).getByRole('cell', { name: /Serving/ }).first().waitFor();

@@ -17,10 +17,15 @@ fn scene(seconds: u64) -> Scene<'static> {
 
 fn upstreams(requests: u64) -> Vec<Value> {
     let check = json!({"at": "2026-01-02T03:04:05.678Z", "ok": false, "latency_ms": 0.2, "error": "connect: refused"});
+    let alarm = json!({"kind": "stale_estimate", "since": "2026-01-02T03:04:05.678Z", "detail": "it is old"});
     let down = "its health checks fail; it takes traffic when enough of them in a row pass";
     vec![
         upstream("10.0.0.1:80", requests, &json!({"max_connections": 10, "source": "override"})),
-        upstream("10.0.0.2:80", requests * 3, &json!({"weight": 3, "errors": requests / 50})),
+        upstream(
+            "10.0.0.2:80",
+            requests * 3,
+            &json!({"weight": 3, "errors": requests / 50, "alarms": [alarm]}),
+        ),
         upstream(
             "10.0.0.3:80",
             0,
@@ -46,7 +51,7 @@ fn board() -> Board {
         meter.read(sample(seconds, status(requests * 4, requests / 50, more), &pools))
     };
     board.show(look(10, 0, &json!({})));
-    let more = json!({"status": "degraded", "overrides": 1, "alarms": [{"kind": "stale_estimate", "pool": "app", "upstream": "10.0.0.2:80"}]});
+    let more = json!({"status": "degraded", "overrides": 1});
     board.show(look(12, 200, &more));
     board
 }
@@ -107,7 +112,7 @@ fn a_wide_terminal_shows_the_reasons() {
     |   api                              round_robin            1 of 1      5       0      0      0
     |   UPSTREAM                            STATUS▼     STATE       HEALTH   FLIGHT  REQ/S  ERR/S  LATENCY      P99  SHARE/FAIR  WEIGHT WHY
     |>✖ app/10.0.0.3:80                     down        ready       down          2      0      0     2 ms     9 ms       0%/0%       1 health check: connect: refused; its he…
-    | ▲ app/10.0.0.2:80                     alarm       ready       up            2    300    2.0     2 ms     9 ms     75%/75%       3 stale estimate
+    | ▲ app/10.0.0.2:80                     alarm       ready       up            2    300    2.0     2 ms     9 ms     75%/75%       3 stale estimate: it is old
     | ‖ app/[2001:db8::1234:5678:9abc]:8080 draining    ready       up            2      0      0     2 ms     9 ms       0%/0%       1 2 requests in flight; it is being drai…
     |   app/10.0.0.1:80                     serving     ready       up            2    100      0     2 ms     9 ms     25%/25%       1
     |   api/unix:/run/app.sock              serving     ready       up            2      0      0     2 ms     9 ms      -/100%       1

@@ -1,0 +1,68 @@
+// What happened, in words. No clock and no page in here.
+
+import { capital, duration, plural } from './page.js';
+
+/** How much it matters; null: it is no event for the time line. */
+export function levelOf(event) {
+  switch (event.kind) {
+    case 'health':
+      return event.to === 'up' ? 'ok' : 'bad';
+    case 'ejection':
+      return { admitted: 'ok', ejected: 'bad' }[event.to] ?? 'warn';
+    case 'alarm':
+      return event.raised ? 'warn' : 'ok';
+    case 'config':
+    case 'guard':
+    case 'state':
+    case 'upgrade':
+      return 'off';
+    default:
+      return null;
+  }
+}
+
+export function sentence(event) {
+  const where = event.upstream ? `${event.pool} / ${event.upstream}` : (event.pool ?? '');
+  const by = `by ${event.who}${event.why ? ` (${event.why})` : ''}`;
+  switch (event.kind) {
+    case 'health':
+      return `${where} is ${event.to}${after(event.error)}`;
+    case 'config':
+      return event.result === 'refused' ? `Refused: ${event.what} ${by}${after(event.reason)}` : `Generation ${event.generation}: ${event.what} ${by}`;
+    case 'ejection': {
+      const time = event.ejected_for_ms === null ? '' : ` for ${duration(event.ejected_for_ms / 1000)}`;
+      return `${where}: ${TRAFFIC[event.to] ?? event.to}${time}${after(event.cause)}`;
+    }
+    case 'state':
+      return `${where}: ${event.what} ${event.from} → ${event.to} ${by}`;
+    case 'alarm': {
+      const alarm = event.alarm.replaceAll('_', ' ');
+      return event.raised ? `${where}: alarm, ${alarm}${after(event.detail)}` : `${where}: no longer ${alarm}`;
+    }
+    case 'guard':
+      return `Guarded change to generation ${event.generation}: ${event.outcome.replaceAll('_', ' ')}${after(event.detail)}`;
+    case 'upgrade':
+      return `Upgrade ${by}: ${event.result.replaceAll('_', ' ')}${after(event.reason)}`;
+    case 'missed':
+      return `${plural(event.missed, 'event')} came too fast to be told`;
+    default:
+      // Of a kind that is newer than this page.
+      return [capital(event.kind), where].filter(Boolean).join(' · ');
+  }
+}
+
+const after = (text) => (text ? `: ${text}` : '');
+
+/** What traffic says of an upstream. */
+const TRAFFIC = { admitted: 'readmitted', ejected: 'ejected', probation: 'on trial' };
+
+/** What an entry of an upstream's time line is about. */
+const TRACKS = { presence: 'configuration', health: 'health', ejection: 'traffic', state: 'state', weight: 'weight' };
+
+/** An entry of an upstream's time line: level and sentence. */
+export function entryOf({ kind, from, to, cause, duration_ms: lasted, is_current: isCurrent, share_before: had }) {
+  const level = { up: 'ok', down: 'bad', admitted: 'ok', ejected: 'bad', probation: 'warn' }[to] ?? 'off';
+  const time = isCurrent ? 'since then' : `for ${duration(lasted / 1000)}`;
+  const before = had ? ` It had ${Math.round(had * 100)} % of the pool's requests before.` : '';
+  return { level, text: `${capital(TRACKS[kind] ?? kind)}: ${from} → ${to}, ${time}: ${cause}.${before}` };
+}
