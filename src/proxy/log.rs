@@ -155,7 +155,7 @@ pub(super) fn write_early(
     log.write(&AccessRecord {
         time: SystemTime::now(),
         request_id,
-        client: Some(connection.peer.ip()),
+        client: Some(connection.peer_ip()),
         listener: &connection.listener.name,
         method: "",
         host: "",
