@@ -152,9 +152,11 @@ impl Chosen {
 
 /// Each condition of a route that takes the request, and how it is fulfilled.
 pub(super) fn why(matcher: &Matcher, head: &RequestHead<'_>) -> Vec<String> {
-    let mut why = vec![match matcher.hosts.iter().find(|pattern| pattern.matches(head.host)) {
-        Some(_) => format!("its `hosts` include `{}`", head.host),
-        None => "it takes every host".to_owned(),
+    // The host of a request that was made may be cut, and match no more.
+    let mut why = vec![if matcher.hosts.is_empty() {
+        "it takes every host".to_owned()
+    } else {
+        format!("its `hosts` include `{}`", head.host)
     }];
     why.push(match matcher.path_prefix.as_str() {
         "/" => "it takes every path".to_owned(),
@@ -249,6 +251,17 @@ fn as_text<S: serde::Serializer>(method: &Method, serializer: S) -> Result<S::Ok
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::HostPattern;
+
+    /// A record keeps 128 bytes of a host.
+    #[test]
+    fn a_route_of_some_hosts_does_not_take_every_host_because_one_was_cut() {
+        let hosts = HostPattern::parse("long.example").into_iter().collect();
+        let matcher = Matcher { hosts, ..Matcher::default() };
+        let (method, headers) = (Method::GET, HeaderMap::new());
+        let head = RequestHead { host: "long.exam", method: &method, path: "/", headers: &headers };
+        assert_eq!(why(&matcher, &head), ["its `hosts` include `long.exam`", "it takes every path"]);
+    }
 
     #[test]
     fn a_host_is_compared_without_its_port() {

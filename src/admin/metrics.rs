@@ -70,7 +70,7 @@ fn view<'a>(control: &'a Control, snapshot: &'a Snapshot) -> View<'a> {
         routes: routes.map(|route| (route.config.name.as_str(), &*route.metrics)).collect(),
         pools: snapshot.pools().map(|pool| view_pool(pool, now)).collect(),
         process: &runtime.metrics,
-        last_change_applied: control.refusal().is_none(),
+        last_change_applied: control.refusal().is_none_or(|refusal| !refusal.is_of_file),
         access_log_dropped: runtime.access_log.as_ref().map_or(0, AccessLog::dropped),
         spans: &runtime.spans,
     }

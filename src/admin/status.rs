@@ -90,7 +90,7 @@ struct RefusalView {
 }
 
 impl From<Refusal> for RefusalView {
-    fn from(Refusal { at, who, reason }: Refusal) -> Self {
+    fn from(Refusal { at, who, reason, .. }: Refusal) -> Self {
         Self { at, who, reason }
     }
 }

@@ -99,6 +99,9 @@ pub struct Refusal {
     pub who: String,
     /// What is wrong, with line and help.
     pub reason: String,
+    /// The file is wrong, by this or by a refusal before it: a restart would not come up. What was only sent to the
+    /// side port changed no file.
+    pub is_of_file: bool,
 }
 
 /// A request to probe all upstreams of a pool now; answered when all verdicts are in.
@@ -499,10 +502,12 @@ impl Control {
             tracing::error!(who = %author.who, reason = %rejected, help, "configuration refused, nothing was changed");
         }
         if matches!(change, Change::Reload | Change::ReloadIfEdited | Change::Replace(_)) {
+            let was_of_file = self.refusal().is_some_and(|before| before.is_of_file);
             self.refusal.store(Arc::new(Some(Refusal {
                 at: utc(SystemTime::now()),
                 who: author.who.clone(),
                 reason: rejected.to_string(),
+                is_of_file: was_of_file || !matches!(change, Change::Replace(_)),
             })));
         }
     }

@@ -279,6 +279,7 @@ impl Control {
                 at: utc(SystemTime::now()),
                 who: author.who.clone(),
                 reason: cannot.detail.clone(),
+                is_of_file: false,
             })));
         }
         self.events.tell(Happening::Upgrade(UpgradeEvent {

@@ -237,29 +237,37 @@ fn member(line: &mut Vec<u8>, name: &str, value: Option<&str>) {
     }
 }
 
-/// A text with its quotes (RFC 8259 §7).
+/// A text with its quotes (RFC 8259 §7). What a terminal could take for an order is escaped, too: DEL, and the
+/// controls from U+0080 on, which are two bytes with 0xC2 in front.
 fn append_json_text(line: &mut Vec<u8>, text: &str) {
     line.push(b'"');
     let bytes = text.as_bytes();
-    let is_plain = |&byte: &u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    let is_plain = |&byte: &u8| byte >= b' ' && !matches!(byte, b'"' | b'\\' | 0x7f | 0xc2);
     if bytes.iter().all(is_plain) {
         line.extend_from_slice(bytes);
     } else {
-        for &byte in bytes {
-            match byte {
-                b'"' | b'\\' => line.extend_from_slice(&[b'\\', byte]),
-                b'\n' => line.extend_from_slice(b"\\n"),
-                b'\r' => line.extend_from_slice(b"\\r"),
-                b'\t' => line.extend_from_slice(b"\\t"),
-                0..b' ' => {
+        append_json_characters(line, text);
+    }
+    line.push(b'"');
+}
+
+fn append_json_characters(line: &mut Vec<u8>, text: &str) {
+    for character in text.chars() {
+        match character {
+            '"' => line.extend_from_slice(b"\\\""),
+            '\\' => line.extend_from_slice(b"\\\\"),
+            '\n' => line.extend_from_slice(b"\\n"),
+            '\r' => line.extend_from_slice(b"\\r"),
+            '\t' => line.extend_from_slice(b"\\t"),
+            _ => match u8::try_from(character) {
+                Ok(byte) if character.is_control() => {
                     line.extend_from_slice(b"\\u00");
                     append_hexadecimal(line, &[byte]);
                 }
-                _ => line.push(byte),
-            }
+                _ => line.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+            },
         }
     }
-    line.push(b'"');
 }
 
 /// ` name=value`; quoted when the value could be taken for something else.
@@ -517,6 +525,7 @@ pub(super) mod tests {
         let parsed: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!((parsed["path"].as_str(), parsed["host"].as_str()), (Some(path), Some("a b=c\"")));
         assert_eq!(json.lines().count(), 1);
+        assert!(!json.trim_end().chars().any(char::is_control), "{json:?}");
 
         let text = line(&hostile, Format::Text);
         assert!(

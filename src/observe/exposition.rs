@@ -55,7 +55,8 @@ pub struct View<'a> {
     pub pools: Vec<PoolView<'a>>,
     /// What belongs to none of them.
     pub process: &'a ProcessMetrics,
-    /// Whether the latest configuration that was offered runs; false: it was refused, and none was applied since.
+    /// Whether the configuration file runs, as far as somebody has read it; false: it was refused, and none was
+    /// applied since.
     pub last_change_applied: bool,
     /// Lines of the access log that were lost; zero while there is none.
     pub access_log_dropped: u64,
@@ -162,7 +163,7 @@ fn process_families(view: &View<'_>) -> Vec<MetricFamily> {
         ),
         gauges(
             "evener_config_last_change_successful",
-            "Whether the latest configuration that was offered runs: 1, or 0 while a refused one waits to be mended.",
+            "Whether the configuration file was accepted when it was read last: 1, or 0 while it waits to be mended.",
             [gauge(&[], f64::from(u8::from(view.last_change_applied)))],
         ),
         counters(

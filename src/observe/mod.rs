@@ -50,7 +50,8 @@ pub use record::{
     LATEST, Moment, Name, Names, PickRecord, Record, Records, SAMPLED_ONE_IN, SLOW, Then, UNUSUAL_MIN,
 };
 pub use spans::{
-    AttemptSpan, BATCH_REQUESTS_MAX, RequestSpan, SpanQueue, SpanResult, TEXT_BYTES_MAX, bounded_text,
+    AttemptSpan, BATCH_REQUESTS_MAX, QUEUE_REQUESTS_MAX, RequestSpan, SpanQueue, SpanResult, TEXT_BYTES_MAX,
+    bounded_text,
 };
 pub use timestamp::utc;
 pub use tls_failure::tls_failure;

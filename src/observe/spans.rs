@@ -181,7 +181,7 @@ impl SpanQueue {
 }
 
 /// The default of OpenTelemetry's own batch processors. A request has at most a few KiB, see [`TEXT_BYTES_MAX`].
-const QUEUE_REQUESTS_MAX: usize = 2_048;
+pub const QUEUE_REQUESTS_MAX: usize = 2_048;
 
 /// Requests in one batch; the default of OpenTelemetry's own batch processors, too.
 pub const BATCH_REQUESTS_MAX: usize = 512;

@@ -21,6 +21,8 @@ pub(super) struct ExportResponse {
 pub(super) struct PartialSuccess {
     #[prost(int64, tag = "1")]
     pub rejected_spans: i64,
+    #[prost(string, tag = "2")]
+    pub error_message: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

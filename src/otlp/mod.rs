@@ -25,15 +25,19 @@ use tokio::time::{Instant, sleep};
 use crate::config::TracingConfig;
 use crate::observe::{BATCH_REQUESTS_MAX, RequestSpan, SpanResult};
 use crate::runtime::Runtime;
-use post::Answer;
+use post::{Answer, Rejected};
 
 /// Sends what is traced, as long as the process lives.
 pub(crate) struct Exporter {
     runtime: Arc<Runtime>,
 }
 
-/// How often to look whether there is something to send.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often to look whether there is something to send, while requests are traced: before what a core serves
+/// in the meantime has filled the queue.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The same while they are not.
+const LOOK_IDLE: Duration = Duration::from_millis(200);
 
 /// A batch that does not fill waits this long.
 const BATCH_WAIT: Duration = Duration::from_secs(2);
@@ -61,11 +65,12 @@ impl Exporter {
                     return;
                 }
             }
-            sleep(LOOK).await;
+            let is_idle = waiting == 0 && self.runtime.peek().config.tracing.is_none();
+            sleep(if is_idle { LOOK_IDLE } else { LOOK }).await;
         }
     }
 
-    /// Whether the collector has taken it; says so when that is news.
+    /// Whether the collector has taken all of it; says so when that is news.
     async fn send(&self, batch: &[Box<RequestSpan>], was_well: bool) -> bool {
         let all: u64 = batch.iter().map(|request| request.spans()).sum();
         let Some(config) = self.runtime.peek().config.tracing.clone() else {
@@ -75,30 +80,33 @@ impl Exporter {
         };
         let message = encode::batch(batch, &config.service_name);
         let (taken, problem) = match self.deliver(&config, &message).await {
-            Ok(rejected) => (all.saturating_sub(rejected), None),
+            Ok(Rejected { spans: 0, .. }) => (all, None),
+            Ok(Rejected { spans, why }) => {
+                (all.saturating_sub(spans), Some(format!("it rejects {spans} of {all} spans: {why}")))
+            }
             Err(problem) => (0, Some(problem)),
         };
         self.runtime.spans.count(SpanResult::Exported, taken);
         self.runtime.spans.count(SpanResult::Failed, all - taken);
         let endpoint = config.endpoint.as_str();
-        match problem {
+        match &problem {
             Some(error) if was_well => {
                 tracing::warn!(endpoint, error, "spans lost, the collector does not take them");
             }
             None if !was_well => tracing::info!(endpoint, "spans taken again"),
             _ => {}
         }
-        taken > 0
+        problem.is_none()
     }
 
-    /// Tries again where that may help. Answers how many spans were rejected, or why all were.
-    async fn deliver(&self, config: &TracingConfig, message: &[u8]) -> Result<u64, String> {
+    /// Tries again where that may help. Answers which spans were rejected, or why all were.
+    async fn deliver(&self, config: &TracingConfig, message: &[u8]) -> Result<Rejected, String> {
         let mut pause = FIRST_PAUSE;
         for attempt in 1.. {
             let (problem, wait) = match post::post(&config.endpoint, message).await {
-                Answer::Taken { rejected } => return Ok(rejected),
+                Answer::Taken(rejected) => return Ok(rejected),
                 Answer::Refused(problem) => return Err(problem),
-                Answer::NotNow(problem, wait) => (problem, wait.unwrap_or(pause)),
+                Answer::NotNow(problem, wait) => (problem, wait_before(wait, pause)),
             };
             if attempt == ATTEMPTS || self.runtime.spans.is_urgent() {
                 return Err(problem);
@@ -118,6 +126,11 @@ impl Exporter {
     }
 }
 
+/// As long as the collector asks for, but not at once: six attempts within a moment would be one.
+fn wait_before(asked: Option<Duration>, pause: Duration) -> Duration {
+    asked.map_or(pause, |asked| asked.max(FIRST_PAUSE))
+}
+
 #[async_trait]
 impl BackgroundService for Exporter {
     /// Also while the process drains: requests go on until its end, which `Runtime::flush_spans` waits for.
@@ -129,5 +142,27 @@ impl BackgroundService for Exporter {
             is_well = self.send(&batch, is_well).await;
             self.runtime.spans.sent();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::QUEUE_REQUESTS_MAX;
+
+    #[test]
+    fn a_collector_may_ask_for_patience_and_not_for_haste() {
+        let seconds = Duration::from_secs;
+        assert_eq!(wait_before(None, seconds(4)), seconds(4));
+        assert_eq!(wait_before(Some(seconds(20)), seconds(4)), seconds(20));
+        assert_eq!(wait_before(Some(seconds(2)), seconds(4)), seconds(2));
+        assert_eq!(wait_before(Some(seconds(0)), seconds(4)), FIRST_PAUSE);
+    }
+
+    /// Forty thousand requests per second are what one core serves.
+    #[test]
+    fn the_queue_lasts_from_one_look_to_the_next() {
+        let come = 40_000 * LOOK.as_millis() / 1_000;
+        assert!(2 * come <= QUEUE_REQUESTS_MAX as u128, "{come}");
     }
 }

@@ -15,12 +15,19 @@ use super::messages::ExportResponse;
 
 /// What came of a batch.
 pub(super) enum Answer {
-    /// The collector has taken it, but for so many spans.
-    Taken { rejected: u64 },
+    /// The collector has taken it, but for what it says.
+    Taken(Rejected),
     /// It will never take it.
     Refused(String),
     /// It may take it later, if it says so after this time.
     NotNow(String, Option<Duration>),
+}
+
+/// What a collector did not take of a batch, and why, if it says so.
+#[derive(Default)]
+pub(super) struct Rejected {
+    pub spans: u64,
+    pub why: String,
 }
 
 /// For all of it; the default of OpenTelemetry.
@@ -28,6 +35,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longer answers are none of a collector.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+/// Characters of its reason that are told.
+const WHY_CHARACTERS_MAX: usize = 256;
 
 /// A collector that asks for more patience than this gets this much.
 const RETRY_AFTER_MAX: u64 = 30;
@@ -76,6 +86,9 @@ async fn read(response: Response<Incoming>) -> Result<Answer, Problem> {
     let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await?.to_bytes();
     // A collector that takes all of it may as well say nothing, or say it in another form.
     let partial = ExportResponse::decode(body).ok().and_then(|answer| answer.partial_success);
-    let rejected = partial.map_or(0, |partial| u64::try_from(partial.rejected_spans).unwrap_or(0));
-    Ok(Answer::Taken { rejected })
+    let rejected = partial.map(|partial| Rejected {
+        spans: u64::try_from(partial.rejected_spans).unwrap_or(0),
+        why: partial.error_message.chars().filter(|it| !it.is_control()).take(WHY_CHARACTERS_MAX).collect(),
+    });
+    Ok(Answer::Taken(rejected.unwrap_or_default()))
 }

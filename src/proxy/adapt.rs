@@ -12,6 +12,7 @@ use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
 
 use super::client_stream::{Answer, ClientStream};
+use super::connection::Connection;
 use super::context::{RequestContext, Told};
 use super::exchange::Exchange;
 use super::head::is_host_and_port;
@@ -93,7 +94,7 @@ pub(super) fn identify(session: &Session, ctx: &mut RequestContext) {
     {
         exchange.note_wants_events();
     }
-    let peer = ctx.connection().map(|connection| connection.peer.ip().to_canonical());
+    let peer = ctx.connection().map(Connection::peer_ip);
     let is_trusted = ctx.trusts_peer();
     ctx.client = match peer {
         Some(peer) if is_trusted => {

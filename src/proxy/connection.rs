@@ -1,6 +1,6 @@
 //! What is known about one client connection, whatever it speaks.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -41,5 +41,10 @@ impl Connection {
             listener: counted.listener().clone(),
             _counted: counted,
         }
+    }
+
+    /// Whom it is from: one of IPv4 is that, also at a listener that hears both families.
+    pub(super) fn peer_ip(&self) -> IpAddr {
+        self.peer.ip().to_canonical()
     }
 }

@@ -209,9 +209,8 @@ impl RequestContext {
 
     /// Whether the peer may speak for others.
     pub(super) fn trusts_peer(&self) -> bool {
-        self.connection().is_some_and(|connection| {
-            !connection.is_peer_unknown && self.is_trusted(connection.peer.ip().to_canonical())
-        })
+        self.connection()
+            .is_some_and(|connection| !connection.is_peer_unknown && self.is_trusted(connection.peer_ip()))
     }
 
     /// Whether this address may speak for others.

@@ -168,7 +168,7 @@ impl Multiplex {
                 }
                 accepted = HttpSession::from_h2_conn(&mut self.frames, digest) => accepted,
                 () = flooded(&self.pulse), if !self.is_leaving => {
-                    tracing::debug!(client = %self.connection.peer.ip(), "too many idle frames or resets");
+                    tracing::debug!(client = %self.connection.peer_ip(), "too many idle frames or resets");
                     self.end(h2::Reason::ENHANCE_YOUR_CALM);
                     continue;
                 }

@@ -38,6 +38,7 @@ pub(super) fn write(finished: &Finished, duration: Duration, ctx: &RequestContex
     }
     let host = told.host.as_ref().and_then(|host| host.to_str().ok()).or_else(|| told.uri.host());
     let referer = told.referer.as_ref().map(|referer| text_of(referer));
+    let referer = referer.as_deref().map(without_secrets);
     let user_agent = told.user_agent.as_ref().map(|agent| text_of(agent));
     let record = AccessRecord {
         time: SystemTime::now(),
@@ -61,7 +62,7 @@ pub(super) fn write(finished: &Finished, duration: Duration, ctx: &RequestContex
         protocol: protocol(ctx),
         tls: ctx.connection().and_then(|connection| connection.tls.as_ref()).map(|tls| tls.version),
         generation: ctx.snapshot.generation,
-        referer: referer.as_deref().map(without_query),
+        referer: referer.as_deref(),
         user_agent: user_agent.as_deref(),
         trace_id: trace.map(|trace| trace.id),
         grpc_status: ctx.grpc.map(|call| call.outcome(ctx.refusal)),
@@ -126,9 +127,15 @@ fn text_of(value: &HeaderValue) -> Cow<'_, str> {
     String::from_utf8_lossy(value.as_bytes())
 }
 
-/// Queries carry secrets, and so may fragments.
-fn without_query(url: &str) -> &str {
-    url.split(['?', '#']).next().unwrap_or_default()
+/// Queries carry secrets, and so may fragments; and what stands before a host is a user with a password.
+fn without_secrets(url: &str) -> Cow<'_, str> {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    let bare = url.split_once("//").and_then(|(scheme, rest)| {
+        let authority = rest.split('/').next()?;
+        let user = authority.rfind('@')?;
+        Some(format!("{scheme}//{}", rest.get(user + 1..)?))
+    });
+    bare.map_or(Cow::Borrowed(url), Cow::Owned)
 }
 
 pub(super) fn protocol(ctx: &RequestContext) -> &'static str {
@@ -155,7 +162,7 @@ pub(super) fn write_early(
     log.write(&AccessRecord {
         time: SystemTime::now(),
         request_id,
-        client: Some(connection.peer.ip()),
+        client: Some(connection.peer_ip()),
         listener: &connection.listener.name,
         method: "",
         host: "",
@@ -179,4 +186,26 @@ pub(super) fn write_early(
         trace_id: None,
         grpc_status: None,
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_referer_is_told_without_its_secrets() {
+        for (said, told) in [
+            ("https://a.example/b?token=1", "https://a.example/b"),
+            ("https://a.example/b#token", "https://a.example/b"),
+            ("https://user:secret@a.example:8443/b@c?d", "https://a.example:8443/b@c"),
+            ("https://user:se@cret@a.example", "https://a.example"),
+            ("https://a.example/users/@me", "https://a.example/users/@me"),
+            ("//user:secret@a.example/", "//a.example/"),
+            ("android-app://a.example", "android-app://a.example"),
+            ("/b@c", "/b@c"),
+            ("", ""),
+        ] {
+            assert_eq!(without_secrets(said), told, "{said}");
+        }
+    }
 }

@@ -56,7 +56,7 @@ pub(super) fn keep_early(
 ) {
     let facts = Facts {
         began: runtime.now(),
-        client: Some(connection.peer.ip().to_canonical()),
+        client: Some(connection.peer_ip()),
         protocol,
         tls: connection.tls.as_ref().map(|tls| tls.version),
         generation: runtime.peek().generation,

@@ -57,7 +57,7 @@ pub(super) fn note_early(early: &Early, id_text: &str, connection: &Arc<Connecti
     runtime.metrics.refused(early.reason);
     tracing::debug!(
         listener = %connection.listener.name,
-        client = %connection.peer.ip(),
+        client = %connection.peer_ip(),
         reason = early.reason.word(),
         detail = early.detail,
         request_id = id_text,

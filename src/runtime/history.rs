@@ -122,10 +122,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{Source, parse};
+    use crate::config::{Config, Source, parse};
     use crate::observe::history::{HOUR, STEP, Window};
+    use crate::runtime::Snapshot;
 
     fn runtime(upstreams: usize) -> Runtime {
+        Runtime::new(config(upstreams), 1, 0, None)
+    }
+
+    fn config(upstreams: usize) -> Config {
         let members: Vec<String> =
             (0..upstreams).map(|it| format!("\"10.0.{}.{}:80\"", it / 250, it % 250 + 1)).collect();
         let text = format!(
@@ -133,7 +138,7 @@ mod tests {
             members.join(", ")
         );
         let source = Source { name: String::new(), text, folder: ".".into() };
-        Runtime::new(parse(&source, &|_| None).unwrap(), 1, 0, None)
+        parse(&source, &|_| None).unwrap()
     }
 
     fn serve(runtime: &Runtime, requests: usize) {
@@ -168,6 +173,17 @@ mod tests {
         assert_eq!(total(&runtime, &Subject::Route("default".to_owned())), (20, 0));
         assert_eq!(total(&runtime, &Subject::Listener("http".to_owned())), (20, 0));
         assert_eq!(total(&runtime, &Subject::Total), (22, 1));
+    }
+
+    #[test]
+    fn what_leaves_is_taken_down_before_it_goes() {
+        let runtime = runtime(2);
+        serve(&runtime, 10);
+        runtime.publish(Snapshot::build(config(1), 2, Some(&runtime.snapshot()), runtime.now(), 0));
+        runtime.take_down_history(SystemTime::now());
+        assert_eq!(total(&runtime, &Subject::Pool("app".to_owned())), (20, 2));
+        let gone = Subject::Upstream { pool: "app".to_owned(), address: "10.0.0.2:80".to_owned() };
+        assert_eq!(total(&runtime, &gone), (10, 1));
     }
 
     #[test]

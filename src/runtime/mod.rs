@@ -29,7 +29,7 @@ mod upstream;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, Guard};
 
@@ -152,6 +152,8 @@ impl Runtime {
     ///
     /// Called by [`Control`](crate::control::Control) and nobody else.
     pub(crate) fn publish(&self, next: Snapshot) {
+        // Who leaves takes its counters along; what they say until now is history.
+        self.take_down_history(SystemTime::now());
         let next = Arc::new(next);
         let before = self.current.swap(next.clone());
         set_modes(next.pools_changed_since(&before).map(|(_, pool)| pool));

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::rig::{Background, Client, Evener, Origin, Reply, wait_until};
+use crate::rig::{Background, Client, Evener, Origin, Reply, reserve_port, wait_until};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -43,6 +44,22 @@ fn entries(evener: &Evener, path: &str) -> Vec<Value> {
 fn only_entry(evener: &Evener, path: &str) -> Value {
     wait_until(SOON, || !entries(evener, path).is_empty());
     entries(evener, path).remove(0)
+}
+
+/// A listener of both families hears clients of IPv4 under addresses of IPv6.
+#[test]
+fn a_client_has_one_address_whether_its_head_was_understood_or_not() {
+    let origin = Origin::answering("ok");
+    let listener = format!("\n[listeners.http]\naddress = \"[::]:{}\"", reserve_port());
+    let evener = logging(&format!("{JSON}{listener}"), "", &[&origin]);
+    let over_ipv4 = SocketAddr::from((Ipv4Addr::LOCALHOST, evener.address().port()));
+    for (request, path) in
+        [("GET /well HTTP/1.1\r\nHost: a\r\n\r\n", "/well"), ("GET / HTTP/1.1\r\n\r\n", "")]
+    {
+        let mut client = Client::connect(over_ipv4);
+        client.send(request);
+        assert_eq!(only_entry(&evener, path)["client"], "127.0.0.1", "{request}");
+    }
 }
 
 #[test]

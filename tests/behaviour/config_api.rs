@@ -154,6 +154,8 @@ fn a_wrong_text_is_told_every_mistake_and_changes_nothing() {
     let refusal = evener.admin().json("/v1/status")["last_refusal"].clone();
     assert_eq!(refusal["who"], "loopback");
     assert!(refusal["reason"].as_str().unwrap().contains("least_conn"), "{refusal}");
+    // The file is as right as before, so nobody need be woken.
+    evener.admin().expect_metric("evener_config_last_change_successful", &[], 1.0);
     put(&evener, &before.tag, &text).expect_status(200);
     assert!(evener.admin().json("/v1/status")["last_refusal"].is_null());
 }

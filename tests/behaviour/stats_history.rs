@@ -283,6 +283,8 @@ fn questions_that_make_no_sense_are_told_so() {
         ("step=15s", 400, "not a multiple of 10s"),
         ("window=2h&step=10s", 400, "not a multiple of 10m"),
         ("window=1h&step=2h", 400, "longer than `window`"),
+        ("window=1h&step=50m10s", 400, "reach further back than is kept"),
+        ("window=30d&step=29d", 400, "reach further back than is kept"),
         ("windw=1h", 400, "did you mean `window`?"),
         ("of=rout:default", 400, "did you mean `route`?"),
         ("of=app", 400, "names nothing that has a history"),

@@ -316,6 +316,20 @@ fn a_collector_in_trouble_costs_spans_and_no_traffic() {
     wait_until(SOON, || lost("exported") > before.0);
     assert!((lost("failed") - before.1).abs() < 0.5);
 
+    // It takes one span of two, and its reason is told; taken again is what comes after it.
+    let taken_again = || evener.log().matches("spans taken again").count();
+    let times = taken_again();
+    collector.answer("partial");
+    client.get("/v1").expect_status(200);
+    evener.wait_for_log("one too many");
+    wait_until(SOON, || lost("failed") > before.1);
+    assert_eq!(taken_again(), times);
+    let before = (lost("exported"), lost("failed"));
+    collector.answer("200");
+    client.get("/v1").expect_status(200);
+    wait_until(SOON, || lost("exported") > before.0);
+    wait_until(SOON, || taken_again() > times);
+
     // It refuses for good.
     collector.answer("400");
     client.get("/v1").expect_status(200);

@@ -40,7 +40,16 @@ fn endpoint(text: &str) -> Result<String, Wrong> {
     if uri.host().is_none_or(str::is_empty) || has_user || uri.query().is_some() || text.contains('#') {
         return wrong("neither user nor query may be there", example);
     }
+    if !has_good_port(&uri) {
+        return wrong("no port", "write a port from 1 to 65535, or leave it out: then it is 80");
+    }
     Ok(text.trim_end_matches('/').to_owned())
+}
+
+/// None, or one that can be connected to; the parser of URLs lets anything stand there.
+fn has_good_port(uri: &Uri) -> bool {
+    let has_none = uri.authority().map(http::uri::Authority::as_str) == uri.host();
+    has_none || uri.port_u16().is_some_and(|port| port > 0)
 }
 
 fn service_name(value: &Value<'_>) -> Option<String> {

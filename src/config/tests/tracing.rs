@@ -27,6 +27,9 @@ fn an_endpoint_is_enough() {
 #[test]
 fn an_endpoint_may_be_a_name_with_a_path() {
     assert_eq!(tracing("endpoint = \"http://otel.internal/base/\"").endpoint, "http://otel.internal/base");
+    for whole in ["http://otel.internal", "http://[::1]", "http://[::1]:4318"] {
+        assert_eq!(tracing(&format!("endpoint = \"{whole}\"")).endpoint, whole);
+    }
 }
 
 #[test]
@@ -38,6 +41,10 @@ fn what_is_no_collector_is_refused_with_what_to_write() {
         ("http://collector:4318/?a=b", "neither user nor query"),
         ("grpc://collector:4317", "no http:// in front"),
         ("", "write \"http://HOST:PORT\""),
+        ("http://collector:99999", "write a port from 1 to 65535"),
+        ("http://collector:0", "write a port from 1 to 65535"),
+        ("http://collector:", "write a port from 1 to 65535"),
+        ("http://collector:43x", "write a port from 1 to 65535"),
     ] {
         let said = refused(&format!("[tracing]\nendpoint = \"{endpoint}\"\n{REST}")).to_string();
         assert!(said.contains(expected), "{endpoint}: {said}");
