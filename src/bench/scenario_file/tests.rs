@@ -302,7 +302,7 @@ fn only_who_is_set_up_for_a_protocol_takes_part() {
     };
     assert!(takers("clients = 8\n").ends_with(&["direct", "bare", "nginx", "haproxy", "caddy"]));
     assert!(takers("clients = 8\nprotocol = \"https\"\n").ends_with(&[
-        "consistent_hash",
+        "logged",
         "nginx",
         "haproxy"
     ]));
