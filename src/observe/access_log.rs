@@ -12,9 +12,10 @@
 //! lets others come for a moment ([`GATHERING`]), and writes all of them at once.
 
 use std::cell::RefCell;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -271,7 +272,10 @@ fn open(target: &Target) -> io::Result<Sink> {
 
 fn append_to(path: &Path) -> io::Result<File> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    OpenOptions::new().append(true).create(true).open(path).map_err(named)
+    // Opened for writing alone, a pipe keeps us waiting until somebody reads it, and neither a start nor an end
+    // may wait for that. Opened for both it does not (fifo(7)); then its reader may come and go, too.
+    let is_pipe = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
+    OpenOptions::new().read(is_pipe).append(true).create(true).open(path).map_err(named)
 }
 
 /// Twenty thousand usual lines: half a second of traffic at 40 000 requests per second, which is one core's worth.
@@ -298,8 +302,6 @@ const TELL_INTERVAL: Duration = Duration::from_secs(10);
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::fs;
-
     use crossbeam_channel::Receiver;
 
     use super::*;
@@ -380,6 +382,21 @@ mod tests {
             AccessLog::open(Target::File("/nonexistent/access.log".into()), Format::Text).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(error.to_string().contains("/nonexistent/access.log"), "{error}");
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_is_opened_and_opened_again_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let (opened, is_opened) = bounded(1);
+        let target = Target::File(path.clone());
+        thread::spawn(move || opened.send(AccessLog::open(target, Format::Text)));
+        let log = is_opened.recv_timeout(Duration::from_secs(10)).unwrap().unwrap();
+        log.reopen();
+        let (done, is_done) = bounded(1);
+        log.queue.order(Order::Flush(done));
+        is_done.recv_timeout(Duration::from_secs(10)).unwrap();
     }
 
     fn lines_in(written: &Mutex<Vec<u8>>) -> usize {
