@@ -87,7 +87,8 @@ impl AccessLog {
         reopen: impl Fn() -> io::Result<Sink> + Send + 'static,
     ) -> io::Result<Self> {
         let queue = Arc::new(Queue::default());
-        let writer = Writer { queue: queue.clone(), sink, reopen, is_within_a_line: false, told: None };
+        let writer =
+            Writer { queue: queue.clone(), sink, reopen, is_within_a_line: false, told: None, refused: None };
         thread::Builder::new().name("access-log".to_owned()).spawn(move || writer.run())?;
         Ok(Self { format, queue })
     }
@@ -182,6 +183,8 @@ struct Writer<R> {
     is_within_a_line: bool,
     /// When losses were last told, and how many there were.
     told: Option<(Instant, u64)>,
+    /// Why the target last took nothing, until that is told.
+    refused: Option<io::Error>,
 }
 
 impl<R: Fn() -> io::Result<Sink>> Writer<R> {
@@ -229,12 +232,18 @@ impl<R: Fn() -> io::Result<Sink>> Writer<R> {
     fn write_all<'a>(&mut self, mut bytes: &'a [u8]) -> Result<(), &'a [u8]> {
         while !bytes.is_empty() {
             match self.sink.write(bytes) {
-                Ok(0) => return Err(bytes),
+                Ok(0) => {
+                    self.refused = Some(ErrorKind::WriteZero.into());
+                    return Err(bytes);
+                }
                 Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // Standard output may be shared with somebody who made it so.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(RETRY_PAUSE),
-                Err(_) => return Err(bytes),
+                Err(error) => {
+                    self.refused = Some(error);
+                    return Err(bytes);
+                }
             }
         }
         Ok(())
@@ -256,7 +265,8 @@ impl<R: Fn() -> io::Result<Sink>> Writer<R> {
         let before = self.told.map_or(0, |(_, dropped)| dropped);
         let is_due = self.told.is_none_or(|(when, _)| when.elapsed() >= TELL_INTERVAL);
         if dropped > before && is_due {
-            tracing::warn!(lines = dropped - before, "access log lines lost");
+            let reason = self.refused.take().map_or_else(|| TOO_SLOW.to_owned(), |error| error.to_string());
+            tracing::warn!(lines = dropped - before, %reason, "access log lines lost");
             self.told = Some((Instant::now(), dropped));
         }
     }
@@ -296,6 +306,9 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Before another look whether a target that does not wait has room.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
+
+/// Why lines are lost when the target takes them, but not in time.
+const TOO_SLOW: &str = "its disk, or its reader, does not keep up";
 
 const TELL_INTERVAL: Duration = Duration::from_secs(10);
 
