@@ -238,6 +238,7 @@ fn a_state_file_that_is_broken_is_put_aside_and_a_foreign_one_left_alone() {
             assert_eq!(requests(&evener, "total"), 0);
         } else {
             assert_eq!(aside.as_deref(), Some(text));
+            assert!(!evener.log().contains("Some("), "{}", evener.log());
             evener.restart();
             assert_eq!(requests(&evener, "total"), 3, "it begins anew after {text:?}");
         }
