@@ -17,6 +17,8 @@ use crate::runtime::{Pool, Runtime, Snapshot};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
+const MINUTE: Duration = Duration::from_secs(60);
+
 /// Steps for those who do not say which they want, by the longest window that has them: enough for a chart
 /// that is as wide as a screen, and not more than a page of JSON.
 const STEPS: [(Duration, Duration); 4] = [
@@ -45,11 +47,18 @@ pub(super) async fn show(
 /// A duration that may be in days, such as `30d`; at most what is kept.
 fn take_span(parameters: &mut Parameters, name: &'static str) -> Result<Option<Duration>, Problem> {
     let Some(text) = parameters.take(name)? else { return Ok(None) };
-    let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
-    let span = match days {
-        Some(days) => DAY.checked_mul(days).filter(|span| *span <= MONTH).ok_or_else(|| {
-            (format!("`{text}` is too long"), "write at most 30d: what is longer ago is forgotten".to_owned())
-        }),
+    // Where the configuration ends at a day, a window goes on.
+    let units = [("d", DAY), ("h", HOUR), ("m", MINUTE), ("s", Duration::from_secs(1))];
+    let in_one_unit = units.into_iter().find_map(|(suffix, unit)| {
+        let number = text.strip_suffix(suffix)?.parse::<u32>().ok()?;
+        Some(unit.saturating_mul(number))
+    });
+    let span = match in_one_unit {
+        Some(span) if span <= MONTH => Ok(span),
+        Some(_) => Err((
+            format!("`{text}` is too long"),
+            "write at most 30d: what is longer ago is forgotten".to_owned(),
+        )),
         None => read_duration(&text, MONTH),
     };
     let wrong = |(detail, help)| Problem::bad_parameter(format!("`{name}`: {detail}"), help);

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use serde::Deserialize;
 
 use super::client::{Admin, Ask, Client, encoded};
@@ -15,7 +16,7 @@ use super::request;
 #[derive(Args)]
 pub(super) struct Explain {
     /// The path of a request, from its slash; or the id of one that was made (`X-Request-Id`).
-    #[arg(value_name = "PATH|REQUEST_ID")]
+    #[arg(value_name = "PATH|REQUEST_ID", value_parser = NonEmptyStringValueParser::new())]
     path: String,
     /// The host that it names.
     #[arg(long)]

@@ -150,9 +150,11 @@ impl StateFile {
             _ if is_successor => tracing::warn!(%file, reason = %trouble, "state file not used"),
             _ => {
                 let aside = store::with_suffix(&self.path, ".broken");
-                let moved = fs::rename(&self.path, &aside);
-                let aside = moved.map(|()| aside.display().to_string());
-                tracing::warn!(%file, reason = %trouble, put_aside = ?aside.ok(), "state file not used, the history begins anew");
+                let put_aside = match fs::rename(&self.path, &aside) {
+                    Ok(()) => aside.display().to_string(),
+                    Err(error) => format!("not possible: {error}"),
+                };
+                tracing::warn!(%file, reason = %trouble, %put_aside, "state file not used, the history begins anew");
             }
         }
     }

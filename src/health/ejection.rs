@@ -162,9 +162,13 @@ impl Ejection {
 
     /// Takes an upstream back before its time: nobody else is eligible, or an operator says so. `true` when
     /// it was out.
+    ///
+    /// An ejection that was taken back does not lengthen the next one: when a whole pool fails, its upstreams are
+    /// ejected and taken back many times a second, and the last one ejected would be left out for minutes.
     pub fn readmit(&self, now: Duration) -> bool {
-        let readmitted = |standing: Standing| standing.is_out().then(|| standing.readmitted(now));
-        self.update(readmitted)
+        let taken_back =
+            |standing: Standing| Standing { in_a_row: standing.in_a_row.saturating_sub(1), ..standing };
+        self.update(|standing| standing.is_out().then(|| taken_back(standing).readmitted(now)))
     }
 
     /// How the upstream stands, number by name, for another process that goes on with it.
@@ -573,6 +577,16 @@ mod tests {
         assert!((0..7).all(|_| fail_with(false).is_none()));
         assert_eq!(asked.load(Ordering::Relaxed), 3, "from the fifth failure on");
         assert_eq!(fail_with(true).unwrap().consecutive_failures, 8);
+    }
+
+    #[test]
+    fn an_ejection_that_was_taken_back_does_not_lengthen_the_next_one() {
+        let ejection = ejected_at(at(0));
+        for _ in 0..20 {
+            assert!(ejection.readmit(at(1)));
+            let ejected = (0..5).find_map(|_| fail(&ejection, at(1)));
+            assert_eq!(ejected.map(|ejected| ejected.for_how_long), Some(at(10)));
+        }
     }
 
     #[test]

@@ -12,9 +12,10 @@
 //! lets others come for a moment (`GATHERING`), and writes all of them at once.
 
 use std::cell::RefCell;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -86,7 +87,8 @@ impl AccessLog {
         reopen: impl Fn() -> io::Result<Sink> + Send + 'static,
     ) -> io::Result<Self> {
         let queue = Arc::new(Queue::default());
-        let writer = Writer { queue: queue.clone(), sink, reopen, is_within_a_line: false, told: None };
+        let writer =
+            Writer { queue: queue.clone(), sink, reopen, is_within_a_line: false, told: None, refused: None };
         thread::Builder::new().name("access-log".to_owned()).spawn(move || writer.run())?;
         Ok(Self { format, queue })
     }
@@ -181,6 +183,8 @@ struct Writer<R> {
     is_within_a_line: bool,
     /// When losses were last told, and how many there were.
     told: Option<(Instant, u64)>,
+    /// Why the target last took nothing, until that is told.
+    refused: Option<io::Error>,
 }
 
 impl<R: Fn() -> io::Result<Sink>> Writer<R> {
@@ -228,12 +232,18 @@ impl<R: Fn() -> io::Result<Sink>> Writer<R> {
     fn write_all<'a>(&mut self, mut bytes: &'a [u8]) -> Result<(), &'a [u8]> {
         while !bytes.is_empty() {
             match self.sink.write(bytes) {
-                Ok(0) => return Err(bytes),
+                Ok(0) => {
+                    self.refused = Some(ErrorKind::WriteZero.into());
+                    return Err(bytes);
+                }
                 Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // Standard output may be shared with somebody who made it so.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(RETRY_PAUSE),
-                Err(_) => return Err(bytes),
+                Err(error) => {
+                    self.refused = Some(error);
+                    return Err(bytes);
+                }
             }
         }
         Ok(())
@@ -255,7 +265,8 @@ impl<R: Fn() -> io::Result<Sink>> Writer<R> {
         let before = self.told.map_or(0, |(_, dropped)| dropped);
         let is_due = self.told.is_none_or(|(when, _)| when.elapsed() >= TELL_INTERVAL);
         if dropped > before && is_due {
-            tracing::warn!(lines = dropped - before, "access log lines lost");
+            let reason = self.refused.take().map_or_else(|| TOO_SLOW.to_owned(), |error| error.to_string());
+            tracing::warn!(lines = dropped - before, %reason, "access log lines lost");
             self.told = Some((Instant::now(), dropped));
         }
     }
@@ -271,7 +282,10 @@ fn open(target: &Target) -> io::Result<Sink> {
 
 fn append_to(path: &Path) -> io::Result<File> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    OpenOptions::new().append(true).create(true).open(path).map_err(named)
+    // Opened for writing alone, a pipe keeps us waiting until somebody reads it, and neither a start nor an end
+    // may wait for that. Opened for both it does not (fifo(7)); then its reader may come and go, too.
+    let is_pipe = fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo());
+    OpenOptions::new().read(is_pipe).append(true).create(true).open(path).map_err(named)
 }
 
 /// Twenty thousand usual lines: half a second of traffic at 40 000 requests per second, which is one core's worth.
@@ -293,13 +307,14 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
 /// Before another look whether a target that does not wait has room.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
+/// Why lines are lost when the target takes them, but not in time.
+const TOO_SLOW: &str = "its disk, or its reader, does not keep up";
+
 const TELL_INTERVAL: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::fs;
-
     use crossbeam_channel::Receiver;
 
     use super::*;
@@ -380,6 +395,21 @@ mod tests {
             AccessLog::open(Target::File("/nonexistent/access.log".into()), Format::Text).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(error.to_string().contains("/nonexistent/access.log"), "{error}");
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_is_opened_and_opened_again_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let (opened, is_opened) = bounded(1);
+        let target = Target::File(path.clone());
+        thread::spawn(move || opened.send(AccessLog::open(target, Format::Text)));
+        let log = is_opened.recv_timeout(Duration::from_secs(10)).unwrap().unwrap();
+        log.reopen();
+        let (done, is_done) = bounded(1);
+        log.queue.order(Order::Flush(done));
+        is_done.recv_timeout(Duration::from_secs(10)).unwrap();
     }
 
     fn lines_in(written: &Mutex<Vec<u8>>) -> usize {

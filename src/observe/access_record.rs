@@ -171,11 +171,16 @@ impl AccessRecord<'_> {
         line.extend_from_slice(b" - - [");
         append_common_log(line, self.time);
         line.extend_from_slice(b"] \"");
-        escape(line, self.method);
-        line.push(b' ');
-        escape(line, self.path);
-        line.push(b' ');
-        escape(line, self.protocol);
+        if self.method.is_empty() {
+            // A head that was not understood; Apache writes the same.
+            line.push(b'-');
+        } else {
+            escape(line, self.method);
+            line.push(b' ');
+            escape(line, self.path);
+            line.push(b' ');
+            escape(line, self.protocol);
+        }
         number(line, "\" ", self.status.into());
         number(line, " ", self.bytes_out);
         for said in [self.referer, self.user_agent] {
@@ -492,6 +497,13 @@ pub(super) mod tests {
                 "upstream_ms=- bytes_in=0 tls=- generation=3\n"
             )
         );
+    }
+
+    #[test]
+    fn a_request_that_was_not_understood_has_a_dash_for_its_line() {
+        let refused = AccessRecord { method: "", path: "", ..refused() };
+        let line = line(&refused, Format::Text);
+        assert!(line.contains(r#" +0000] "-" 404 512 "-" "-" host=- "#), "{line}");
     }
 
     #[test]

@@ -247,6 +247,15 @@ fn rotating_under_load_loses_no_line_and_splits_none() {
     assert!(evener.admin().metric("evener_access_log_dropped_total", &[]).abs() < f64::EPSILON);
 }
 
+#[test]
+fn a_disk_without_room_is_named_as_the_reason_of_losses() {
+    let origin = Origin::answering("ok");
+    let evener = logging("access = \"/dev/full\"", "", &[&origin]);
+    evener.get("/").expect_status(200);
+    evener.wait_for_log("No space left on device");
+    assert!(evener.log().contains("access log lines lost"), "{}", evener.log());
+}
+
 /// A pipe that somebody opened and does not read: traffic goes on, what is lost is counted, and the rest comes whole.
 #[test]
 fn a_reader_that_does_not_read_costs_lines_and_no_traffic() {

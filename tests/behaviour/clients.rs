@@ -635,6 +635,7 @@ fn wrong_usage_asks_nobody() {
         &["status", "--admin", "http://me:secret@127.0.0.1:9900"],
         &["status", "--token", "secret"],
         &["explain"],
+        &["explain", ""],
     ] {
         let said = told(&port, arguments);
         assert!(said.starts_with("--- exit code 2\n"), "{arguments:?}: {said}");

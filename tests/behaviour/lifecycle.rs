@@ -70,6 +70,7 @@ fn the_drain_timeout_is_the_longest_wait() {
     evener.signal("TERM");
     assert!(evener.ends_within(SOON).is_some(), "still there");
     assert!(started.elapsed() >= Duration::from_millis(600), "{:?}", started.elapsed());
+    evener.wait_for_log("requests_cut=1");
 }
 
 #[test]

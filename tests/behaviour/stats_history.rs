@@ -244,6 +244,7 @@ fn a_state_file_that_is_broken_is_put_aside_and_a_foreign_one_left_alone() {
             assert_eq!(requests(&evener, "total"), 0);
         } else {
             assert_eq!(aside.as_deref(), Some(text));
+            assert!(!evener.log().contains("Some("), "{}", evener.log());
             evener.restart();
             assert_eq!(requests(&evener, "total"), 3, "it begins anew after {text:?}");
         }
@@ -277,6 +278,9 @@ fn questions_that_make_no_sense_are_told_so() {
         ("window=1x", 400, "`window`"),
         ("window=31d", 400, "write at most 30d"),
         ("window=1000h", 400, "`window`"),
+        ("window=721h", 400, "write at most 30d"),
+        ("window=48h", 200, "\"step_seconds\":3600"),
+        ("window=7d&step=48h", 200, "\"step_seconds\":172800"),
         ("window=99999999999d", 400, "`window`"),
         ("window=1s", 400, "at least 10s"),
         ("step=0s", 400, "at least 10s"),

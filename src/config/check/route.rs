@@ -24,13 +24,25 @@ pub(super) fn all(file: &Fields<'_>, pools: &PoolNames<'_>) -> Vec<RouteConfig> 
     if file.is_absent("routes") || named.as_ref().is_some_and(Vec::is_empty) {
         return the_only_one(file, pools);
     }
-    let certain = named.unwrap_or_default().into_iter();
+    let named = named.unwrap_or_default();
+    for (key, _) in named.iter().filter(|(key, _)| key.text == NO_ROUTE) {
+        let message = format!("`{NO_ROUTE}` cannot be the name of a route");
+        let help = "give the route another name";
+        file.desk.refuse(
+            key.span.clone(),
+            Wrong::new(message, "in metrics, it stands for requests without one", help),
+        );
+    }
+    let certain = named.into_iter();
     let certain = certain.filter_map(|(key, route)| Some((key.span, route?)));
     let (places, routes): (Vec<Range<usize>>, Vec<RouteConfig>) = certain.unzip();
     refuse_ties(file, &routes, &places);
     warn_of_unused_pools(file, &routes, pools);
     routes
 }
+
+/// The label of what was refused before it had a route: a route of this name would share its series.
+const NO_ROUTE: &str = "none";
 
 /// A route that sends everything to the first pool, with every default.
 pub(in crate::config) fn for_everything() -> RouteConfig {

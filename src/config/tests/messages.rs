@@ -473,6 +473,27 @@ upstreams = []
 }
 
 #[test]
+fn no_route_is_called_like_the_lack_of_one() {
+    assert_snapshot!(mistakes_in(r#"[listeners.http]
+address = "127.0.0.1:80"
+[routes.none]
+pool = "app"
+[pools.app]
+upstreams = []
+"#), @r#"
+    error: `none` cannot be the name of a route
+     --> evener.toml:3:9
+      |
+    3 | [routes.none]
+      |         ^^^^ in metrics, it stands for requests without one
+      |
+      = help: give the route another name
+
+    1 mistake in evener.toml; nothing was applied
+    "#);
+}
+
+#[test]
 fn control_characters_do_not_reach_the_terminal() {
     assert_snapshot!(mistakes_in("[listeners.http]\naddress = \"\\u001b[31m\"\n\tx\u{7} = 1\n[pools.app]\nupstreams = []\n"), @r#"
     error: `�[31m` is no address to listen on
