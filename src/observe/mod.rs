@@ -48,6 +48,7 @@ pub use recent::{Recent, RecentMemory, RecentTimes, RecentTimesMemory, SAMPLE, W
 pub use record::{
     ASKED_FOR, AttemptOutcome, AttemptRecord, CANDIDATES_MAX, CandidateRecord, Detail, Facts, HeadText, Kept,
     LATEST, Moment, Name, Names, PickRecord, Record, Records, SAMPLED_ONE_IN, SLOW, Then, UNUSUAL_MIN,
+    is_grpc_failure,
 };
 pub use spans::{
     AttemptSpan, BATCH_REQUESTS_MAX, QUEUE_REQUESTS_MAX, RequestSpan, SpanQueue, SpanResult, TEXT_BYTES_MAX,

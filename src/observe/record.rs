@@ -222,7 +222,8 @@ impl Record {
         self.text.is_cut(name)
     }
 
-    /// Whether the client got no good answer, or none: 500 and above, or any answer of ours.
+    /// Whether the client got no good answer, or none: 500 and above, any answer of ours, or a gRPC status that
+    /// blames the server ([`is_grpc_failure`]).
     pub fn has_failed(&self) -> bool {
         self.facts.has_failed()
     }
@@ -238,13 +239,17 @@ impl Record {
 impl Facts {
     /// See [`Record::has_failed`].
     pub const fn has_failed(&self) -> bool {
-        self.status >= 500 || self.reason.is_some()
+        self.status >= 500 || self.reason.is_some() || self.has_failed_as_a_call()
+    }
+
+    const fn has_failed_as_a_call(&self) -> bool {
+        matches!(self.grpc_status, Some(code) if is_grpc_failure(code))
     }
 
     /// Where it is kept besides the last; `slow_after` is what is too slow for its route.
     pub fn kept(&self, slow_after: Duration) -> Kept {
         let took = if self.is_endless { self.answered.unwrap_or_default() } else { self.duration };
-        if self.status >= 500 {
+        if self.status >= 500 || self.has_failed_as_a_call() && self.reason.is_none() {
             Kept::Failed
         } else if self.reason.is_some() {
             Kept::Refused
@@ -256,6 +261,12 @@ impl Facts {
             Kept::Latest
         }
     }
+}
+
+/// Whether a gRPC status says that the server failed: those that OpenTelemetry takes for errors of servers, from
+/// `UNKNOWN` to `DATA_LOSS`. The others are the client's, or ordinary.
+pub const fn is_grpc_failure(code: u8) -> bool {
+    matches!(code, 2 | 4 | 12 | 13 | 14 | 15)
 }
 
 /// Half a million years of them fit.
@@ -343,6 +354,15 @@ mod tests {
         assert_eq!(hour.kept(SLOW), Kept::Latest);
         assert_eq!(Facts { is_endless: false, ..hour }.kept(SLOW), Kept::Slow);
         assert_eq!(Facts { status: 502, ..hour }.kept(SLOW), Kept::Failed);
+    }
+
+    /// Its HTTP status is 200 in any case.
+    #[test]
+    fn a_call_fails_by_its_own_status() {
+        let call = |code| Facts { grpc_status: Some(code), ..status(200) };
+        assert!(call(14).has_failed() && call(14).kept(SLOW) == Kept::Failed, "UNAVAILABLE");
+        assert!(!call(5).has_failed() && call(5).kept(SLOW) == Kept::Latest, "NOT_FOUND");
+        assert!(!call(0).has_failed());
     }
 
     #[test]

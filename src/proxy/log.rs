@@ -13,6 +13,7 @@ use super::trace::Trace;
 use crate::config::AccessFilter;
 use crate::observe::{
     AccessLog, AccessRecord, AttemptSpan, Reason, RequestSpan, Tried, TriedOutcome, bounded_text,
+    is_grpc_failure,
 };
 use crate::retry::ATTEMPTS_MAX;
 use crate::runtime::{Pool, Runtime};
@@ -21,8 +22,10 @@ use crate::runtime::{Pool, Runtime};
 pub(super) fn write(finished: &Finished, duration: Duration, ctx: &RequestContext) {
     let Some(told) = &ctx.told else { return };
     let status = if ctx.refusal == Some(Reason::ClientClosed) { 499 } else { finished.status };
+    let grpc_status = ctx.grpc.map(|call| call.outcome(ctx.refusal));
+    let has_failed = status >= 500 || ctx.refusal.is_some() || grpc_status.is_some_and(is_grpc_failure);
     let filter = &ctx.snapshot.config.log.access_filter;
-    let log = ctx.runtime.access_log.as_ref().filter(|_| is_wanted(filter, status, ctx.refusal, duration));
+    let log = ctx.runtime.access_log.as_ref().filter(|_| is_wanted(filter, has_failed, duration));
     let trace = ctx.recorded_trace();
     if log.is_none() && trace.is_none() {
         return;
@@ -65,7 +68,7 @@ pub(super) fn write(finished: &Finished, duration: Duration, ctx: &RequestContex
         referer: referer.as_deref(),
         user_agent: user_agent.as_deref(),
         trace_id: trace.map(|trace| trace.id),
-        grpc_status: ctx.grpc.map(|call| call.outcome(ctx.refusal)),
+        grpc_status,
     };
     if let Some(log) = log {
         log.write(&record);
@@ -116,9 +119,9 @@ fn span_of(record: &AccessRecord<'_>, trace: &Trace, ctx: &RequestContext) -> Re
 }
 
 /// Whether a request is to have a line.
-fn is_wanted(filter: &AccessFilter, status: u16, reason: Option<Reason>, duration: Duration) -> bool {
+fn is_wanted(filter: &AccessFilter, has_failed: bool, duration: Duration) -> bool {
     filter.sample >= 1.0
-        || (filter.errors && (status >= 500 || reason.is_some()))
+        || (filter.errors && has_failed)
         || duration >= filter.slower_than
         || fastrand::f32() < filter.sample
 }
@@ -156,7 +159,7 @@ pub(super) fn write_early(
 ) {
     let Some(log): &Option<AccessLog> = &runtime.access_log else { return };
     let (snapshot, status) = (runtime.peek(), reason.status());
-    if !is_wanted(&snapshot.config.log.access_filter, status, Some(reason), Duration::ZERO) {
+    if !is_wanted(&snapshot.config.log.access_filter, true, Duration::ZERO) {
         return;
     }
     log.write(&AccessRecord {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use super::noted::{EjectionNote, Noted, Readmission};
+use super::seldom::Seldom;
 use super::{Pool, Upstream, UpstreamState};
 use crate::health::EjectionState;
 use crate::observe::timeline::{Entry, Moment, Track};
@@ -17,6 +18,8 @@ pub(super) struct Telling {
     noted: Noted,
     /// The phase that was told last; written by the tick, and when another process's memory is taken over.
     told: AtomicU8,
+    /// Of the process log.
+    pub(super) ejecting: Seldom,
 }
 
 /// Where an upstream stands, as it is told.

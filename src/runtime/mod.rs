@@ -24,6 +24,7 @@ mod pool;
 mod queue;
 mod readiness;
 mod recent;
+mod seldom;
 mod timelines;
 mod upstream;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::noted::{EjectionNote, Readmission};
 use super::queue::Queue;
+use super::seldom::Seldom;
 use super::{Lease, Upstream, UpstreamState};
 use crate::balance::{Pick, Strategy, StrategyKind, Tried, Tuner, hash};
 use crate::config::{PoolConfig, UpstreamAddress};
@@ -66,6 +67,7 @@ pub struct PoolState {
     pub metrics: PoolMetrics,
     pub(super) tuners: Mutex<[Tuner; 2]>,
     ejecting: EjectionGate,
+    readmitting: Seldom,
     minute: Mutex<Option<Minute>>,
 }
 
@@ -209,8 +211,10 @@ impl Pool {
                 readmitted += 1;
             }
         }
-        if readmitted > 0 {
-            tracing::warn!(pool = %self.config.name, readmitted, "ejected upstreams readmitted, nobody else is eligible");
+        if readmitted > 0
+            && let Some(withheld) = self.state.readmitting.tell(now)
+        {
+            tracing::warn!(pool = %self.config.name, readmitted, withheld, "ejected upstreams readmitted, nobody else is eligible");
         }
         readmitted > 0
     }
@@ -227,11 +231,14 @@ impl Pool {
         if let Some(ejected) = ejected {
             state.metrics.ejected();
             state.telling.note(EjectionNote::Ejected(ejected), now);
+            // In a pool of which nobody is well, ejections are taken back and begin anew with every few requests.
+            let Some(withheld) = state.telling.ejecting.tell(now) else { return };
             tracing::warn!(
                 pool = %self.config.name,
                 upstream = %state.address,
                 consecutive_failures = ejected.consecutive_failures,
                 ejected_for_s = ejected.for_how_long.as_secs_f64(),
+                withheld,
                 "upstream ejected"
             );
         }

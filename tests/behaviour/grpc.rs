@@ -572,6 +572,10 @@ fn who_answers_unavailable_is_ejected_and_who_answers_not_found_is_not() {
             );
         }
         evener.admin().expect_metric("evener_upstream_ejections_total", &[], ejections);
+        // The HTTP status is 200 in any case; what counts as failed goes by the call's own.
+        let failed = if status == "14" { 3 } else { 0 };
+        wait_until(SOON, || evener.admin().json("/v1/requests")["seen"] == 3);
+        assert_eq!(evener.admin().json("/v1/requests?failed=true")["matched"], failed, "{status}");
     }
 }
 

@@ -235,6 +235,27 @@ fn ejection_never_empties_a_pool() {
     evener.admin().expect_metric("evener_upstream_eligible", &["pool=\"app\""], 2.0);
 }
 
+/// Ejections are then taken back at once, and begin anew with every request: 800 lines a minute told of it.
+#[test]
+fn a_pool_of_which_nobody_is_well_does_not_flood_the_log() {
+    let origins = [Origin::serving(|_| Reply::reset()), Origin::serving(|_| Reply::reset())];
+    let evener = pool(
+        &[&origins[0], &origins[1]],
+        "ejection = { consecutive_failures = 1, base_duration = \"60s\", max_ejected = 0.5 }\n\
+         health_check = { enabled = false }",
+    );
+    let started = Instant::now();
+    let ejections = || evener.admin().metric("evener_upstream_ejections_total", &["pool=\"app\""]);
+    while ejections() < 20.0 {
+        evener.get("/").expect_status(502);
+        assert!(started.elapsed() < SOON, "{} ejections", ejections());
+    }
+    evener.wait_for_log("upstream ejected");
+    let told = evener.log().matches("upstream ejected").count();
+    let spells = 1 + usize::try_from(started.elapsed().as_secs() / 10).unwrap();
+    assert!(told <= origins.len() * spells, "{told}: {}", evener.log());
+}
+
 /// caddy#4792, #6135: the API said healthy, the traffic went elsewhere.
 #[test]
 fn eligible_in_the_api_means_gets_traffic() {

@@ -301,10 +301,6 @@ fn only_who_is_set_up_for_a_protocol_takes_part() {
             .collect::<Vec<_>>()
     };
     assert!(takers("clients = 8\n").ends_with(&["direct", "bare", "nginx", "haproxy", "caddy"]));
-    assert!(takers("clients = 8\nprotocol = \"https\"\n").ends_with(&[
-        "logged",
-        "nginx",
-        "haproxy"
-    ]));
+    assert!(takers("clients = 8\nprotocol = \"https\"\n").ends_with(&["logged", "nginx", "haproxy"]));
     assert!(takers("rate = 8\nprotocol = \"grpc\"\n").ends_with(&["direct", "nginx", "haproxy"]));
 }
