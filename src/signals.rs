@@ -4,7 +4,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
@@ -231,14 +231,31 @@ async fn end_in_time(control: Arc<Control>, drain_timeout: Duration, mut all: Al
 
 /// Nobody goes on in our place, before the next start.
 fn end_for_good(control: &Control, why: &'static str) {
+    cut_what_is_left(control.runtime());
     control.save_state(true);
     end(control.runtime(), why);
 }
 
+/// Ends what is left, so that it leaves its line and is counted as any other request; by [`CUT_PATIENCE`] at the latest.
+pub(crate) fn cut_what_is_left(runtime: &Runtime) {
+    let in_flight = || runtime.peek().routes().map(|route| route.metrics.in_flight()).sum::<u64>();
+    let requests_cut = in_flight();
+    if requests_cut == 0 {
+        return;
+    }
+    tracing::warn!(requests_cut, "requests cut off, the time to drain is over");
+    runtime.cut();
+    let begun = Instant::now();
+    while in_flight() > 0 && begun.elapsed() < CUT_PATIENCE {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A request notices at once, but on a busy machine its thread may have to wait for its turn.
+const CUT_PATIENCE: Duration = Duration::from_millis(500);
+
 pub(crate) fn end(runtime: &Runtime, why: &'static str) {
-    // They have no line in the access log, and no answer: nothing else tells of them.
-    let requests_cut: u64 = runtime.peek().routes().map(|route| route.metrics.in_flight()).sum();
-    tracing::info!(why, requests_cut, "stopped");
+    tracing::info!(why, "stopped");
     runtime.flush_access_log();
     runtime.spans.flush();
     std::process::exit(0);

@@ -276,7 +276,11 @@ impl Drop for RequestContext {
             return;
         }
         let was_cut = self.exchange.as_ref().is_some_and(|exchange| exchange.was_cut());
-        let reason = if was_cut { Reason::UpstreamTimeout } else { Reason::ClientClosed };
+        let reason = match was_cut {
+            true => Reason::UpstreamTimeout,
+            false if self.runtime.is_cut() => Reason::Draining,
+            false => Reason::ClientClosed,
+        };
         let unanswered = self.exchange.as_ref().filter(|exchange| exchange.was_cut_unanswered());
         if let Some(exchange) = unanswered {
             exchange.leave_request_id(self.request_id.clone());

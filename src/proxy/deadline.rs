@@ -1,7 +1,7 @@
 //! The deadlines of a connection, and of each request on it.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 type Request<'a, T> = Pin<Box<dyn Future<Output = Option<T>> + Send + 'a>>;
 
 /// Lets a request run to its end; gives it up at its deadline, which may be moved meanwhile, and cuts it off
-/// soon after. `None` when it was cut off, too.
+/// soon after, or when the process ends. `None` when it was cut off, too.
 pub(super) async fn carry<T>(
     mut request: Request<'_, T>,
     exchange: &Exchange,
@@ -36,10 +36,14 @@ pub(super) async fn carry<T>(
 ) -> Option<T> {
     let (mut lateness, mut stall, mut farewell) =
         (Lateness::default(), Stall::default(), Farewell::default());
+    let mut end_of_all = pin!(runtime.until_cut());
     poll_fn(|context| {
         loop {
             if let Poll::Ready(ended) = request.as_mut().poll(context) {
                 return Poll::Ready(ended);
+            }
+            if end_of_all.as_mut().poll(context).is_ready() {
+                return Poll::Ready(None);
             }
             if farewell.is_due(exchange, runtime, shutdown, alarm, context) {
                 // Polled once more, the tunnel says it.

@@ -33,6 +33,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, Guard};
+use tokio::sync::watch;
 
 pub use alarms::AlarmTurn;
 pub use ejections::EjectionTurn;
@@ -78,6 +79,8 @@ pub struct Runtime {
     /// Traced requests on their way to the collector.
     pub spans: SpanQueue,
     leaving: Leaving,
+    /// Turns true when no request may go on.
+    cut: watch::Sender<bool>,
 }
 
 impl Runtime {
@@ -119,6 +122,7 @@ impl Runtime {
             history: History::default(),
             spans: SpanQueue::default(),
             leaving: Leaving::default(),
+            cut: watch::Sender::new(false),
         }
     }
 
@@ -189,6 +193,22 @@ impl Runtime {
         let free = |snapshot: &mut Arc<Snapshot>| Arc::strong_count(snapshot) == 1;
         let unused = self.retired.lock().map(|mut retired| retired.extract_if(.., free).collect::<Vec<_>>());
         drop(unused);
+    }
+
+    /// Ends all requests, those that begin later, too: the process is about to end.
+    pub fn cut(&self) {
+        self.cut.send_replace(true);
+    }
+
+    /// Whether [`Runtime::cut`] was called.
+    pub fn is_cut(&self) -> bool {
+        *self.cut.borrow()
+    }
+
+    /// Returns when [`Runtime::cut`] is called.
+    pub async fn until_cut(&self) {
+        // The sender lives as long as we do.
+        let _ = self.cut.subscribe().wait_for(|is_cut| *is_cut).await;
     }
 
     /// Time since the runtime's epoch: the `now` of all floors below.

@@ -16,7 +16,7 @@ use super::wire::{Link, MESSAGE_TIME, Message};
 use crate::control::Control;
 use crate::runtime::Legacy;
 use crate::server::DRAIN_POLL;
-use crate::signals::{AllSignals, end};
+use crate::signals::{AllSignals, cut_what_is_left, end};
 
 /// How often the successor is told of what was counted here: as up to date as a scrape can tell.
 const TELL_EVERY: Duration = Duration::from_millis(200);
@@ -70,6 +70,7 @@ pub(crate) async fn leave(
             }
         }
     };
+    cut_what_is_left(control.runtime());
     last_words.say().await;
     last_words.wait().await;
     end(control.runtime(), why);

@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::rig::h2::H2Client;
 use crate::rig::{Client, Evener, Origin, reserve_port, run_to_end, wait_until};
 
 /// Well below the 30 s of a drain that waits for nothing.
@@ -71,6 +72,28 @@ fn the_drain_timeout_is_the_longest_wait() {
     assert!(evener.ends_within(SOON).is_some(), "still there");
     assert!(started.elapsed() >= Duration::from_millis(600), "{:?}", started.elapsed());
     evener.wait_for_log("requests_cut=1");
+}
+
+/// It is these requests that somebody looks for after a deploy.
+#[test]
+fn requests_that_are_cut_off_at_the_end_leave_their_lines() {
+    let origin = Origin::answering("never");
+    let settings = "drain_timeout = \"700ms\"\n[log]\naccess = \"stdout\"\nformat = \"json\"\n\
+                    [listeners.http]\nhttp2_cleartext = true";
+    let mut evener = in_front_of(&origin, settings);
+    origin.hold();
+    let mut client = evener.connect();
+    client.start("GET", "/cut/1", "", b"");
+    let shared = H2Client::connect(evener.address());
+    let _call = shared.start(shared.head("GET", "/cut/2"), true);
+    origin.wait_for_requests(2);
+
+    evener.signal("TERM");
+    assert!(evener.ends_within(SOON).is_some(), "still there");
+    for path in ["/cut/1", "/cut/2"] {
+        evener.wait_for_log(&format!("\"path\":\"{path}\""));
+    }
+    assert_eq!(evener.log().matches("\"reason\":\"draining\"").count(), 2, "{}", evener.log());
 }
 
 #[test]
