@@ -379,7 +379,6 @@ pub(super) fn observe(finished: &Finished, now: Duration, ctx: &mut RequestConte
     let listener = ctx.connection().map_or(0, |connection| connection.listener.index);
     match ctx.route() {
         Some(route) => {
-            route.metrics.end();
             route.metrics.finished(
                 listener,
                 finished.status,
@@ -410,6 +409,10 @@ pub(super) fn observe(finished: &Finished, now: Duration, ctx: &mut RequestConte
     super::record::keep(finished, duration, ctx);
     ctx.attempt = None;
     ctx.upgraded = None;
+    // Last, so that a process that waits for the end of its requests has their lines, too.
+    if let Some(route) = ctx.route() {
+        route.metrics.end();
+    }
 }
 
 impl RequestContext {
