@@ -16,10 +16,10 @@ pub(super) const LINES_MAX: u32 = 30;
 
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// `status` of a write whose client left before the answer, as in the access log.
-const CLIENT_CLOSED: u16 = 499;
+/// `status` of a write that had no answer yet when the process ended.
+const CUT_OFF: u16 = 503;
 
-/// The line of one write. It is written on drop: a client that leaves does not erase its traces.
+/// The line of one write. It is written on drop: what ends in the middle leaves its trace, too.
 pub(super) struct Line<'log> {
     /// Who writes, once that is known.
     pub who: Option<Arc<str>>,
@@ -63,7 +63,7 @@ impl Drop for Line<'_> {
             peer = %self.peer,
             method = %self.method,
             path = self.path,
-            status = self.status.unwrap_or(CLIENT_CLOSED),
+            status = self.status.unwrap_or(CUT_OFF),
             duration_ms = self.started.elapsed().as_secs_f64() * 1_000.0,
             left_out = (left_out > 0).then_some(left_out),
             "admin write"

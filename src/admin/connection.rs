@@ -1,6 +1,7 @@
 //! One connection to the side port: HTTP/1.1 by hyper, bounded in every direction.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
+use axum::response::IntoResponse;
+use futures_util::future::{Either, TryFutureExt};
 use http::{Request, Response, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -20,7 +23,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
 
-use super::auth::Peer;
+use super::auth::{Peer, is_look};
 use super::impatient::Impatient;
 use super::places::{Answer, Places, Seat};
 use super::problem::Problem;
@@ -65,7 +68,7 @@ impl AdminApp {
     async fn serve(&self, stream: Stream, seat: &Arc<Seat>, shutdown: &ShutdownWatch) {
         let _visitor = self.control.succession().visitor();
         let peer = peer_of(&stream);
-        let answer = service_fn(|request| answer(self.router.clone(), request, peer, seat.clone()));
+        let answer = service_fn(|request| answer(self.router.clone(), request, peer, seat));
         let stream = TokioIo::new(Impatient::new(stream));
         let connection = self.connection.serve_connection(stream, answer);
         let mut connection = pin!(connection);
@@ -116,18 +119,26 @@ impl ServerApp for AdminApp {
 }
 
 /// Passes one request on to the handlers; its connection is busy until the answer has been taken.
-async fn answer(
+///
+/// A write is a task of its own from here on: hyper drops what it serves, even before it has looked at it,
+/// when the client has closed its side behind the request.
+fn answer(
     router: Router,
     mut request: Request<Incoming>,
     peer: Option<Peer>,
-    seat: Arc<Seat>,
-) -> Result<Response<Body>, Infallible> {
+    seat: &Arc<Seat>,
+) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<> {
     let busy = seat.begin();
     if let Some(peer) = peer {
         request.extensions_mut().insert(peer);
     }
-    let answer = router.oneshot(request).await?;
-    Ok(answer.map(|body| Body::new(Answer { body, _busy: busy })))
+    let answer = if is_look(request.method()) {
+        Either::Left(router.oneshot(request))
+    } else {
+        let write = tokio::spawn(router.oneshot(request));
+        Either::Right(write.unwrap_or_else(|error| Ok(Problem::internal(error.to_string()).into_response())))
+    };
+    answer.map_ok(|answer| answer.map(|body| Body::new(Answer { body, _busy: busy })))
 }
 
 fn peer_of(stream: &Stream) -> Option<Peer> {

@@ -1428,6 +1428,27 @@ async fn a_body_that_comes_too_slowly_is_cut_off() {
     assert_eq!(started.elapsed().as_secs(), super::guard::BODY_TIMEOUT.as_secs());
 }
 
+/// All that a client says, and its leave, may be there before the first byte is looked at.
+#[tokio::test]
+async fn a_write_that_came_in_full_is_done_whoever_has_left() {
+    let (_stop, shutdown) = watch::channel(false);
+    let api = Api::without_file(TWO_POOLS);
+    let app = Arc::new(AdminApp::new(api.control.clone()));
+    let (mut client, other_end) = duplex(16 * 1024);
+    let body = r#"{"strategy": "round_robin"}"#;
+    let head = "PATCH /v1/pools/app HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json";
+    let request = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    client.write_all(request.as_bytes()).await.unwrap();
+    drop(client);
+    assert!(app.process_new(Box::new(other_end), &shutdown).await.is_none());
+    let applied = async {
+        while api.generation() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), applied).await.expect("it is applied");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_that_reads_nothing_loses_its_connection() {
     let (_stop, shutdown) = watch::channel(false);
