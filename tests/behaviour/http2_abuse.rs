@@ -10,6 +10,7 @@ use crate::rig::h2::H2Client;
 use crate::rig::{Evener, Origin, Reply, wait_until};
 
 /// Of a GOAWAY.
+const NO_ERROR: u32 = 0;
 const PROTOCOL_ERROR: u32 = 1;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
@@ -334,7 +335,10 @@ fn a_connection_of_malformed_requests_ends() {
         let mut frames = target.connect();
         let code =
             flood(&mut frames, 5_000, |round| frame(kind::HEADERS, flag::WHOLE, 2 * round + 1, &block));
-        assert!(matches!(code, None | Some(PROTOCOL_ERROR | ENHANCE_YOUR_CALM)), "{name}: GOAWAY {code:?}");
+        // What h2 lets through is Evener's to count, and it says goodbye politely: others may share the connection.
+        let is_ours = name == "no authority" && code == Some(NO_ERROR);
+        let is_expected = matches!(code, None | Some(PROTOCOL_ERROR | ENHANCE_YOUR_CALM));
+        assert!(is_expected || is_ours, "{name}: GOAWAY {code:?}");
         assert!(is_closed(&mut frames), "{name}");
     }
     assert_eq!(target.origin.requests_seen(), seen);

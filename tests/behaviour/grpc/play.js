@@ -66,8 +66,14 @@ class Server {
         call.emit('error', { code: grpc.status.DATA_LOSS, details: 'the rest is gone' });
       },
       Chat: (call) => {
-        call.on('data', (data) => (data.toString() === 'hang' ? this.hang(call) : call.write(data)));
-        call.on('end', () => call.end());
+        let hangs = false;
+        call.on('data', (data) => {
+          hangs ||= data.toString() === 'hang';
+          if (hangs) this.hang(call);
+          else call.write(data);
+        });
+        // Node's clients say that they have no more to ask before they say that they cancel.
+        call.on('end', () => hangs || call.end());
         call.on('error', () => {});
       },
     });
