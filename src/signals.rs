@@ -238,15 +238,14 @@ fn end_for_good(control: &Control, why: &'static str) {
 
 /// Ends what is left, so that it leaves its line and is counted as any other request; by [`CUT_PATIENCE`] at the latest.
 pub(crate) fn cut_what_is_left(runtime: &Runtime) {
-    let in_flight = || runtime.peek().routes().map(|route| route.metrics.in_flight()).sum::<u64>();
-    let requests_cut = in_flight();
+    let requests_cut = runtime.requests_in_flight();
     if requests_cut == 0 {
         return;
     }
     tracing::warn!(requests_cut, "requests cut off, the time to drain is over");
     runtime.cut();
     let begun = Instant::now();
-    while in_flight() > 0 && begun.elapsed() < CUT_PATIENCE {
+    while runtime.requests_in_flight() > 0 && begun.elapsed() < CUT_PATIENCE {
         std::thread::sleep(Duration::from_millis(1));
     }
 }

@@ -20,6 +20,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::brake::{Brake, FAILURES_MAX};
 use super::problem::Problem;
+use crate::config::limits::TOKEN_BYTES_UNGUESSABLE;
 use crate::config::{AdminConfig, Scope};
 use crate::observe::AdminRefusal;
 
@@ -103,7 +104,8 @@ impl Refusal {
     }
 }
 
-/// Who asks. Whoever often came with a wrong token is not listened to for a while.
+/// Who asks. From where wrong tokens came often, no secret is looked at for a while that somebody could guess; whoever
+/// brings a longer one is let in, or else anybody at the same address could keep operators out for ever.
 pub(super) fn identify(
     admin: &AdminConfig,
     brake: &Brake,
@@ -114,16 +116,18 @@ pub(super) fn identify(
     if admin.tokens.is_empty() {
         return Ok(Identity { name: LOOPBACK.into(), scope: Scope::Write, peer });
     }
-    if let Some(wait) = brake.wait(peer.ip(), now) {
-        // Rounded up: who comes back a moment too early is sent away once more.
-        return Err(too_many_failures(wait.as_secs() + 1));
-    }
     let Some(secret) = bearer(headers)? else { return Err(no_token()) };
-    let Some(token) = admin.token_of(secret) else {
+    let wait = brake.wait(peer.ip(), now);
+    let is_looked_at = wait.is_none() || secret.len() >= TOKEN_BYTES_UNGUESSABLE;
+    if let Some(token) = admin.token_of(secret).filter(|_| is_looked_at) {
+        return Ok(Identity { name: token.name.as_str().into(), scope: token.scope, peer });
+    }
+    let Some(wait) = wait else {
         brake.failed(peer.ip(), now);
         return Err(wrong_token("no token of the configuration has this secret"));
     };
-    Ok(Identity { name: token.name.as_str().into(), scope: token.scope, peer })
+    // Rounded up: who comes back a moment too early is sent away once more.
+    Err(too_many_failures(wait.as_secs() + 1))
 }
 
 impl Identity {
@@ -180,8 +184,10 @@ fn unknown(detail: &str) -> Problem {
 
 fn too_many_failures(wait_seconds: u64) -> Refusal {
     let problem = Problem::new(429, "too_many_failures", "too many wrong tokens came from this address")
-        .detail(format!("after {FAILURES_MAX} within a minute, none from there is looked at for a while"))
-        .help("wait as long as `Retry-After` says, and mend the token; other addresses are not affected");
+        .detail(format!(
+            "after {FAILURES_MAX} within a minute, none from there with less than {TOKEN_BYTES_UNGUESSABLE} characters is looked at for a while, and this one is short, or wrong"
+        ))
+        .help("mend the token, or wait as long as `Retry-After` says; other addresses are not affected");
     Refusal::new(AdminRefusal::TooManyFailures, problem).with(RETRY_AFTER, HeaderValue::from(wait_seconds))
 }
 

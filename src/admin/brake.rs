@@ -1,11 +1,11 @@
-//! Slows down those who guess: after a few wrong tokens, an address is not listened to for a while.
+//! Slows down those who guess: after a few wrong tokens, no short one from their address is looked at for a while.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Wrong tokens from one address within [`WINDOW`]; after them none is looked at. Enough for a person who
+/// Wrong tokens from one address within [`WINDOW`]; after them none that somebody could guess is looked at. Enough for a person who
 /// pastes the wrong line, and some 2.6 million guesses a year: of secrets as long as ours, that is nothing.
 pub(super) const FAILURES_MAX: u32 = 5;
 
@@ -26,7 +26,7 @@ struct Failures {
 }
 
 impl Brake {
-    /// How long this address has to wait before a token from it is looked at.
+    /// How long this address has to wait before a short token from it is looked at.
     pub(super) fn wait(&self, peer: IpAddr, now: Instant) -> Option<Duration> {
         let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let failures = peers.get(&household(peer)).filter(|failures| failures.count >= FAILURES_MAX)?;

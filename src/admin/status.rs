@@ -54,7 +54,7 @@ pub(super) struct StatusView {
     config: Option<String>,
     /// How many settings were changed at run time and differ from the file.
     overrides: usize,
-    /// The latest change that was refused, if none was applied since.
+    /// The latest text that was refused for what it says, if none was applied since.
     last_refusal: Option<RefusalView>,
     pid: u32,
     /// The file that the process was started from, and a successor would be.

@@ -18,6 +18,7 @@ mod bench_bare;
 mod check;
 mod client;
 mod completions;
+mod drained;
 mod explain;
 mod failure;
 mod guard;

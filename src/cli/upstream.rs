@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::EXIT_REFUSED;
 use super::applied::Applied;
 use super::client::{Admin, Ask, Client, Writing, duration, encoded};
+use super::drained::Drained;
 use super::failure::Failure;
 use super::member::Member;
 use super::output::{Paint, Progress, Tone, counted};
@@ -39,25 +40,6 @@ struct Wait {
 
 fn wait(text: &str) -> Result<Wait, String> {
     Ok(Wait { text: text.to_owned(), time: duration(text)? })
-}
-
-/// How a drain stands, and in the end how it ended.
-#[derive(Deserialize)]
-struct Drained {
-    in_flight: u64,
-    /// From other pools that have this address.
-    #[serde(default)]
-    in_flight_elsewhere: u64,
-    safe_to_stop: bool,
-    #[serde(default)]
-    also_in: Vec<String>,
-}
-
-impl Drained {
-    /// In flight, from whatever pool.
-    const fn requests(&self) -> u64 {
-        self.in_flight.saturating_add(self.in_flight_elsewhere)
-    }
 }
 
 impl Drain {

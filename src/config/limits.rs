@@ -93,6 +93,10 @@ pub const SECRET_BYTES_MAX: u64 = 8 * 1024;
 /// Characters of a token's secret at least: sixteen random hexadecimal digits outlast any guessing.
 pub const TOKEN_BYTES_MIN: usize = 16;
 
+/// Characters of a token's secret from which on it is looked at whatever else comes from its address. Secrets that long
+/// are made by machines (`openssl rand -hex 16` has 32 characters, and 128 bits); of shorter ones some are words.
+pub const TOKEN_BYTES_UNGUESSABLE: usize = 32;
+
 /// Characters of a token's secret at most: it is sent with every request, in a head of at most 16 KiB.
 pub const TOKEN_BYTES_MAX: usize = 1_024;
 

@@ -200,6 +200,24 @@ impl Rejected {
         }
     }
 
+    /// Whether it says nothing of what was asked for: somebody else was first, or decides first, or there is no
+    /// file at all. Nothing that runs, or would start, is wrong then.
+    pub(super) const fn is_no_verdict(&self) -> bool {
+        match self {
+            Self::ChangedMeanwhile { .. }
+            | Self::FileEdited(_)
+            | Self::Guarded
+            | Self::HandingOver
+            | Self::NoFile => true,
+            Self::Invalid(_)
+            | Self::RestartRequired { .. }
+            | Self::UnknownPool(_)
+            | Self::CannotEdit { .. }
+            | Self::UnknownGeneration(_)
+            | Self::CannotPersist { .. } => false,
+        }
+    }
+
     /// What to do next.
     pub fn help(&self) -> String {
         match self {

@@ -90,7 +90,7 @@ pub struct Running {
     pub files: Files,
 }
 
-/// The latest change that was refused, if none was applied since.
+/// The latest text that was refused for what it says, if none was applied since.
 #[derive(Clone, Debug)]
 pub struct Refusal {
     /// When, RFC 3339.
@@ -99,8 +99,7 @@ pub struct Refusal {
     pub who: String,
     /// What is wrong, with line and help.
     pub reason: String,
-    /// The file is wrong, by this or by a refusal before it: a restart would not come up. What was only sent to the
-    /// side port changed no file.
+    /// It is the file's: a restart would not come up. What was only sent to the side port changed no file.
     pub is_of_file: bool,
 }
 
@@ -225,7 +224,8 @@ impl Control {
         self.running.load_full()
     }
 
-    /// The latest change that was refused, if none was applied since.
+    /// The latest text that was refused for what it says, if none was applied since; what is wrong with the file comes
+    /// before what was only sent. Whoever was merely too late is not in it.
     pub fn refusal(&self) -> Option<Refusal> {
         (**self.refusal.load()).clone()
     }
@@ -501,15 +501,28 @@ impl Control {
         } else {
             tracing::error!(who = %author.who, reason = %rejected, help, "configuration refused, nothing was changed");
         }
-        if matches!(change, Change::Reload | Change::ReloadIfEdited | Change::Replace(_)) {
-            let was_of_file = self.refusal().is_some_and(|before| before.is_of_file);
-            self.refusal.store(Arc::new(Some(Refusal {
-                at: utc(SystemTime::now()),
-                who: author.who.clone(),
-                reason: rejected.to_string(),
-                is_of_file: was_of_file || !matches!(change, Change::Replace(_)),
-            })));
+        self.remember_refused(change, rejected, author);
+    }
+
+    /// For operators who ask later what is not as it should be. Who was only too late has the answer, and nobody else
+    /// need know.
+    fn remember_refused(&self, change: &Change, rejected: &Rejected, author: &Author) {
+        let is_of_file = match change {
+            Change::Reload | Change::ReloadIfEdited => true,
+            Change::Replace(_) => false,
+            Change::RollBack(_) | Change::Edit { .. } | Change::DropOverrides => return,
+        };
+        // What is wrong with the file stays so, whatever else is sent and refused.
+        let hides_worse = !is_of_file && self.refusal().is_some_and(|before| before.is_of_file);
+        if rejected.is_no_verdict() || hides_worse {
+            return;
         }
+        self.refusal.store(Arc::new(Some(Refusal {
+            at: utc(SystemTime::now()),
+            who: author.who.clone(),
+            reason: rejected.to_string(),
+            is_of_file,
+        })));
     }
 }
 

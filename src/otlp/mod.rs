@@ -42,10 +42,10 @@ const LOOK_IDLE: Duration = Duration::from_millis(200);
 /// A batch that does not fill waits this long.
 const BATCH_WAIT: Duration = Duration::from_secs(2);
 
-/// Attempts at one batch; with the pauses between them, half a minute.
+/// Attempts at one batch; with the pauses between them, half a minute on average.
 const ATTEMPTS: u32 = 6;
 
-/// Before the second attempt; doubled before each further one.
+/// On average, before the second attempt; doubled before each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Exporter {
@@ -106,7 +106,7 @@ impl Exporter {
             let (problem, wait) = match post::post(&config.endpoint, message).await {
                 Answer::Taken(rejected) => return Ok(rejected),
                 Answer::Refused(problem) => return Err(problem),
-                Answer::NotNow(problem, wait) => (problem, wait_before(wait, pause)),
+                Answer::NotNow(problem, wait) => (problem, wait_before(wait, pause, fastrand::f64())),
             };
             if attempt == ATTEMPTS || self.runtime.spans.is_urgent() {
                 return Err(problem);
@@ -126,9 +126,14 @@ impl Exporter {
     }
 }
 
-/// As long as the collector asks for, but not at once: six attempts within a moment would be one.
-fn wait_before(asked: Option<Duration>, pause: Duration) -> Duration {
-    asked.map_or(pause, |asked| asked.max(FIRST_PAUSE))
+/// Anything up to twice the pause, or else all whom a collector's end cut off at once would come back at once, too
+/// ("full jitter", Brooker, AWS 2015). If the collector asks for a time, that much later, and never earlier; nor at
+/// once, whatever it asks for: six attempts within a moment would be one. `random`: 0 to 1.
+fn wait_before(asked: Option<Duration>, pause: Duration, random: f64) -> Duration {
+    match asked {
+        None => (2 * pause).mul_f64(random),
+        Some(asked) => asked.max(FIRST_PAUSE) + pause.mul_f64(random),
+    }
 }
 
 #[async_trait]
@@ -153,10 +158,20 @@ mod tests {
     #[test]
     fn a_collector_may_ask_for_patience_and_not_for_haste() {
         let seconds = Duration::from_secs;
-        assert_eq!(wait_before(None, seconds(4)), seconds(4));
-        assert_eq!(wait_before(Some(seconds(20)), seconds(4)), seconds(20));
-        assert_eq!(wait_before(Some(seconds(2)), seconds(4)), seconds(2));
-        assert_eq!(wait_before(Some(seconds(0)), seconds(4)), FIRST_PAUSE);
+        for (asked, least) in [(0, FIRST_PAUSE), (2, seconds(2)), (20, seconds(20))] {
+            for (random, more) in [(0.0, 0), (0.5, 2), (1.0, 4)] {
+                let wait = wait_before(Some(seconds(asked)), seconds(4), random);
+                assert_eq!(wait, least + seconds(more), "{asked} s, {random}");
+            }
+        }
+    }
+
+    /// Many of us lose one collector in the same moment.
+    #[test]
+    fn attempts_after_a_failure_are_spread_over_all_of_the_pause() {
+        let seconds = Duration::from_secs;
+        let waits = [0.0, 0.25, 0.5, 1.0].map(|random| wait_before(None, seconds(4), random));
+        assert_eq!(waits, [0, 2, 4, 8].map(seconds));
     }
 
     /// Forty thousand requests per second are what one core serves.

@@ -195,6 +195,15 @@ impl Runtime {
         drop(unused);
     }
 
+    /// Requests under way, those on routes that a change removed meanwhile, too.
+    pub fn requests_in_flight(&self) -> u64 {
+        let snapshots = self.snapshots();
+        let routes = snapshots.iter().flat_map(|snapshot| snapshot.routes());
+        // A change leaves most routes as they are, and their counters with them.
+        let once: HashMap<_, _> = routes.map(|route| (Arc::as_ptr(&route.metrics), &route.metrics)).collect();
+        once.values().map(|metrics| metrics.in_flight()).sum()
+    }
+
     /// Ends all requests, those that begin later, too: the process is about to end.
     pub fn cut(&self) {
         self.cut.send_replace(true);

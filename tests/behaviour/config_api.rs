@@ -253,6 +253,48 @@ fn of_a_hundred_writers_one_wins() {
     assert_eq!(evener.admin().get("/v1/config").body(), winners[0].1);
 }
 
+/// Whoever looks at the status in the night looks for what is wrong with what runs or would start.
+#[test]
+fn who_loses_a_race_is_told_so_and_no_operator_is() {
+    let (evener, _one, _two, text) = in_front_of_one();
+    let stale = "If-Match: \"0-0\"\r\n";
+    let refusal = || evener.admin().json("/v1/status")["last_refusal"].clone();
+    let is_in_order = || {
+        assert_eq!(refusal(), Value::Null);
+        evener.admin().expect_metric("evener_config_last_change_successful", &[], 1.0);
+    };
+    put_with(&evener, "", &text).expect_status(428);
+    put_with(&evener, stale, &text).expect_status(412);
+    evener.admin().request("POST", "/v1/reload", stale, "").expect_status(412);
+    is_in_order();
+
+    let mut guarded = evener.admin().connect();
+    guarded.start("PUT", "/v1/config?guard=300s&confirm=true", "If-Match: *\r\n", text.as_bytes());
+    wait_until(Duration::from_secs(20), || !evener.admin().json("/v1/status")["guard"].is_null());
+    for (method, path) in [("PUT", "/v1/config"), ("POST", "/v1/reload")] {
+        let body = if method == "PUT" { &*text } else { "" };
+        let refused = evener.admin().request(method, path, "If-Match: *\r\n", body);
+        assert_eq!((refused.status(), &*problem(&refused)), (409, "guarded"), "{path}");
+    }
+    is_in_order();
+    evener.admin().request("POST", "/v1/config/rollback", "", "").expect_status(200);
+
+    let tag = tag(&evener);
+    fs::write(evener.path("evener.toml"), format!("{text}\n[pools.app.keepalive]\nidel = \"1s\"\n")).unwrap();
+    assert_eq!(problem(&put(&evener, &tag, &text)), "file_edited");
+    is_in_order();
+
+    // What is in the file is wrong until somebody mends it, whatever is sent and refused meanwhile.
+    evener.signal("HUP");
+    wait_until(Duration::from_secs(20), || refusal()["who"] == "SIGHUP");
+    put_with(&evener, stale, &text).expect_status(412);
+    put(&evener, "*", "[pools.app]\nupstreamz = []").expect_status(422);
+    assert_eq!(refusal()["who"], "SIGHUP");
+    evener.admin().expect_metric("evener_config_last_change_successful", &[], 0.0);
+    put(&evener, "*", &text).expect_status(200);
+    is_in_order();
+}
+
 #[test]
 fn an_edit_of_the_file_is_not_overwritten_unasked() {
     let (evener, one, two, text) = in_front_of_one();
@@ -501,6 +543,11 @@ fn without_a_file_there_is_a_text_to_read_and_none_to_replace() {
     assert_eq!((checked.status(), &*problem(&checked)), (409, "no_file"));
     let refused = put(&evener, "*", &text);
     assert_eq!((refused.status(), &*problem(&refused)), (409, "no_file"));
+    // So whoever rotates logs says, too.
+    evener.signal("HUP");
+    wait_until(Duration::from_secs(20), || evener.log().contains("who=SIGHUP"));
+    assert!(evener.admin().json("/v1/status")["last_refusal"].is_null());
+    evener.admin().expect_metric("evener_config_last_change_successful", &[], 1.0);
     let refused = roll_back(&evener, "");
     assert_eq!((refused.status(), &*problem(&refused)), (404, "unknown_generation"));
     assert_eq!(history(&evener).len(), 1);

@@ -96,6 +96,31 @@ fn requests_that_are_cut_off_at_the_end_leave_their_lines() {
     assert_eq!(evener.log().matches("\"reason\":\"draining\"").count(), 2, "{}", evener.log());
 }
 
+/// Nobody else is under way then, so that it is these alone for which the process waits a moment more.
+#[test]
+fn requests_on_a_route_that_a_reload_removed_are_cut_off_and_leave_their_lines_too() {
+    let origin = Origin::answering("never");
+    let with_route = |name: &str| {
+        format!(
+            "[server]\ndrain_timeout = \"700ms\"\n[log]\naccess = \"stdout\"\nformat = \"json\"\n\
+             [routes.{name}]\npath_prefix = \"/{name}\"\npool = \"app\"\n[pools.app]\nupstreams = [\"{}\"]",
+            origin.address()
+        )
+    };
+    let mut evener = Evener::start(&with_route("gone"));
+    origin.hold();
+    let mut client = evener.connect();
+    client.start("GET", "/gone/1", "", b"");
+    origin.wait_for_request();
+    evener.reload(&with_route("here"));
+
+    evener.signal("TERM");
+    assert!(evener.ends_within(SOON).is_some(), "still there");
+    evener.wait_for_log("\"path\":\"/gone/1\"");
+    assert_eq!(evener.log().matches("\"reason\":\"draining\"").count(), 1, "{}", evener.log());
+    assert!(evener.log().contains("\"requests_cut\":1"), "{}", evener.log());
+}
+
 #[test]
 fn a_second_term_ends_it_now() {
     let origin = Origin::answering("never");

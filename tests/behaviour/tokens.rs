@@ -214,7 +214,7 @@ fn whoever_guesses_is_slowed_down_and_nobody_else() {
     for turn in 0..5 {
         assert_eq!(house.status_for(&format!("s3cret-that-is-guessed-{turn}")), 401);
     }
-    // Nothing from there is looked at, not even what is right.
+    // Nothing that short from there is looked at, not even what is right.
     for token in ["s3cret-that-is-guessed-once-more", OWNER] {
         let answer = house.evener.admin().bearing(token).get("/v1/status").expect_status(429);
         let wait = answer.header("retry-after").and_then(|seconds| seconds.parse::<u64>().ok());
@@ -225,6 +225,29 @@ fn whoever_guesses_is_slowed_down_and_nobody_else() {
     let elsewhere = || house.evener.admin().asked_from(Ipv4Addr::new(127, 0, 0, 2));
     elsewhere().get("/v1/status").expect_status(200);
     elsewhere().expect_metric("evener_admin_refusals_total", &["reason=\"too_many_failures\""], 2.0);
+}
+
+/// Or else a scraper with an old token, or anybody on the same machine, could keep its operators out for ever.
+#[test]
+fn from_where_wrong_tokens_come_a_long_right_one_is_let_in_all_the_same() {
+    const LONG: &str = "s3cret-of-a-machine-0123456789ab";
+    let house = House::new();
+    for turn in 0..8 {
+        let guess = format!("s3cret-that-is-guessed-and-long-{turn}");
+        assert_eq!(house.status_for(&guess), if turn < 5 { 401 } else { 429 }, "{turn}");
+    }
+    assert_eq!((LONG.len(), house.status_for(OWNER)), (32, 429));
+    // Who brings none does not guess: a browser asks its user for one.
+    assert_eq!(house.evener.admin().anonymous().get("/v1/status").status(), 401);
+    write_secret(&owners_file(&house.folder), LONG);
+    house.reload(&configuration(&house.origin, &house.folder, ""));
+    house.evener.admin().bearing(LONG).get("/v1/status").expect_status(200);
+    assert_eq!(house.status_for(&LONG.replace('b', "c")), 429);
+    house.evener.admin().bearing(LONG).expect_metric(
+        "evener_admin_refusals_total",
+        &["reason=\"too_many_failures\""],
+        5.0,
+    );
 }
 
 /// Whatever is asked, said or logged, at every level: no secret is in it.

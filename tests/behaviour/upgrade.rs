@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::rig::h2::H2Client;
 use crate::rig::{Authority, Background, Client, Evener, Origin, Reply, TlsClient, reserve_port, wait_until};
 use crate::websocket;
 
@@ -358,6 +359,45 @@ fn idle_connections_keep_the_old_process_no_longer_than_the_drain_timeout() {
     assert_eq!(evener.ends_within(SOON).and_then(|status| status.code()), Some(0));
     assert!(silent.is_closed_within(SOON));
     evener.get("/").expect_status(200);
+}
+
+/// Both processes write to one file, and only the successor is still there to be scraped.
+#[test]
+fn what_the_old_process_cuts_off_leaves_its_lines_and_is_counted_by_the_new_one() {
+    let origin = Origin::answering("never");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("access.log");
+    let mut evener = Evener::start(&format!(
+        "[server]\ndrain_timeout = \"700ms\"\n[log]\naccess = \"{}\"\nformat = \"json\"\n\
+         [listeners.http]\nhttp2_cleartext = true\n[pools.app]\nupstreams = [\"{}\"]",
+        file.display(),
+        origin.address()
+    ));
+    origin.hold();
+    let mut client = evener.connect();
+    client.start("GET", "/cut/1", "", b"");
+    let shared = H2Client::connect(evener.address());
+    let _call = shared.start(shared.head("GET", "/cut/2"), true);
+    origin.wait_for_requests(2);
+
+    evener.upgrade().expect_status(200);
+    assert_eq!(evener.ends_within(SOON).and_then(|status| status.code()), Some(0));
+
+    // Its end is the end of its lines.
+    let text = fs::read_to_string(&file).expect("a file");
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|it| serde_json::from_str(it).expect("JSON")).collect();
+    let told = |path: &str| {
+        let line = lines.iter().find(|line| line["path"] == path);
+        line.map(|line| (line["reason"].clone(), line["status"].clone()))
+    };
+    for path in ["/cut/1", "/cut/2"] {
+        assert_eq!(told(path), Some(("draining".into(), 503.into())), "{text}");
+    }
+    assert_eq!(lines.len(), 2, "{text}");
+    let admin = evener.admin();
+    admin.expect_metric("evener_requests_total", &["class=\"5xx\""], 2.0);
+    admin.expect_metric("evener_refusals_total", &["reason=\"draining\""], 2.0);
 }
 
 #[test]

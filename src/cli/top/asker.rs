@@ -5,10 +5,10 @@ use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
 use serde_json::json;
 
 use super::super::client::{Ask, Client, Writing};
+use super::super::drained::Drained;
 use super::super::failure::Failure;
 use super::super::output::counted;
 use super::board::Action;
@@ -34,16 +34,6 @@ pub(super) struct Asker<T> {
     news: Sender<T>,
     /// Ends the wait for the next look.
     nudge: Sender<()>,
-}
-
-#[derive(Deserialize)]
-struct Drained {
-    in_flight: u64,
-    #[serde(default)]
-    in_flight_elsewhere: u64,
-    safe_to_stop: bool,
-    #[serde(default)]
-    also_in: Vec<String>,
 }
 
 impl<T: From<News> + Send + 'static> Asker<T> {
@@ -97,16 +87,15 @@ fn headline(failure: &Failure) -> String {
     }
 }
 
-impl Drained {
-    fn outlook(&self) -> String {
-        if self.safe_to_stop {
-            return "safe to stop".to_owned();
-        }
-        let in_flight = counted(self.in_flight.saturating_add(self.in_flight_elsewhere), "request");
-        match self.also_in.as_slice() {
-            [] => format!("{in_flight} in flight, not safe to stop yet"),
-            pools => format!("{in_flight} in flight, and pool {} still sends there", pools.join(", ")),
-        }
+/// What there is to know after a drain was asked for, in a line.
+fn outlook(drained: &Drained) -> String {
+    if drained.safe_to_stop {
+        return "safe to stop".to_owned();
+    }
+    let in_flight = counted(drained.requests(), "request");
+    match drained.also_in.as_slice() {
+        [] => format!("{in_flight} in flight, not safe to stop yet"),
+        pools => format!("{in_flight} in flight, and pool {} still sends there", pools.join(", ")),
     }
 }
 
@@ -124,7 +113,7 @@ impl Action {
             Self::Drain(member) => {
                 let ask = Ask::post(format!("{}/drain?wait=0s", member.path())).because(&why);
                 let drained: Drained = client.ask(&ask)?.view()?;
-                Ok(format!("{member} gets no new requests: {}", drained.outlook()))
+                Ok(format!("{member} gets no new requests: {}", outlook(&drained)))
             }
             Self::Ready(member) => {
                 client.ask(&Ask::patch(member.path(), &json!({"state": "ready"})).because(&why))?;

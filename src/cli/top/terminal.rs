@@ -20,7 +20,9 @@ use std::time::{Duration, Instant};
 
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::Show;
-use ratatui::crossterm::event::{self, DisableBracketedPaste, EnableBracketedPaste, Event, KeyCode};
+use ratatui::crossterm::event::{
+    self, DisableBracketedPaste, EnableBracketedPaste, Event, KeyCode, KeyEvent, KeyModifiers,
+};
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
@@ -236,7 +238,8 @@ fn next_events(resizes: &mut UnixStream) -> io::Result<Vec<Event>> {
     Ok(events)
 }
 
-/// Letters that crossterm has left unread, for a new size came together with them. Other keys are lost.
+/// Keys that crossterm has left unread, for a new size came together with them: it asks the system to be told once of
+/// what there is to read, and forgets that over the size.
 fn missed_keys() -> io::Result<Vec<Event>> {
     let stdin = stdin();
     let mut ready = [PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN)];
@@ -245,11 +248,50 @@ fn missed_keys() -> io::Result<Vec<Event>> {
     }
     let mut bytes = [0; 64];
     let count = rustix::io::read(stdin.as_fd(), &mut bytes)?;
-    let letters = bytes.get(..count).unwrap_or_default();
-    // Not those that are the rest of an arrow.
-    let are_letters = letters.iter().all(u8::is_ascii_graphic);
-    let key = |byte: &u8| Event::Key(KeyCode::Char(char::from(*byte)).into());
-    Ok(letters.iter().filter(|_| are_letters).map(key).collect())
+    let keys = keys_in(bytes.get(..count).unwrap_or_default());
+    Ok(keys.into_iter().map(Event::Key).collect())
+}
+
+/// Keys as terminals write them, beside those that are a byte each. Of two that begin alike the longer one is first.
+const SEQUENCES: [(&[u8], KeyCode); 16] = [
+    (b"\x1b[A", KeyCode::Up),
+    (b"\x1bOA", KeyCode::Up),
+    (b"\x1b[B", KeyCode::Down),
+    (b"\x1bOB", KeyCode::Down),
+    (b"\x1b[5~", KeyCode::PageUp),
+    (b"\x1b[6~", KeyCode::PageDown),
+    (b"\x1b[H", KeyCode::Home),
+    (b"\x1bOH", KeyCode::Home),
+    (b"\x1b[1~", KeyCode::Home),
+    (b"\x1b[F", KeyCode::End),
+    (b"\x1bOF", KeyCode::End),
+    (b"\x1b[4~", KeyCode::End),
+    (b"\x1bOP", KeyCode::F(1)),
+    (b"\r", KeyCode::Enter),
+    (b"\x7f", KeyCode::Backspace),
+    (b" ", KeyCode::Char(' ')),
+];
+
+/// The keys that we know, up to the first that we do not: what follows may be a part of it.
+fn keys_in(mut bytes: &[u8]) -> Vec<KeyEvent> {
+    let mut keys = Vec::new();
+    while let Some((&first, after_first)) = bytes.split_first() {
+        let known = SEQUENCES.iter().find_map(|(sequence, key)| Some((*key, bytes.strip_prefix(*sequence)?)));
+        let (key, rest) = match (known, first) {
+            (Some((key, rest)), _) => (key.into(), rest),
+            // Alone it is a key, and else the beginning of one.
+            (None, b'\x1b') if after_first.is_empty() => (KeyCode::Esc.into(), after_first),
+            (None, 0x01..=0x1a) => {
+                let letter = KeyCode::Char(char::from(first - 1 + b'a'));
+                (KeyEvent::new(letter, KeyModifiers::CONTROL), after_first)
+            }
+            (None, _) if first.is_ascii_graphic() => (KeyCode::Char(char::from(first)).into(), after_first),
+            (None, _) => break,
+        };
+        keys.push(key);
+        bytes = rest;
+    }
+    keys
 }
 
 #[cfg(test)]
@@ -257,6 +299,30 @@ mod tests {
     use std::process::{Command, Output};
 
     use super::*;
+
+    #[test]
+    fn keys_that_came_with_a_new_size_are_told_apart() {
+        let keys = |bytes: &str| keys_in(bytes.as_bytes());
+        let plain = |codes: &[KeyCode]| codes.iter().map(|&code| code.into()).collect::<Vec<KeyEvent>>();
+        for (sequence, key) in SEQUENCES {
+            assert_eq!(keys_in(sequence), plain(&[key]));
+        }
+        let [down, up] = [KeyCode::Down, KeyCode::Up];
+        assert_eq!(keys("gG"), plain(&[KeyCode::Char('g'), KeyCode::Char('G')]));
+        assert_eq!(keys("\x1b[B\x1bOB\x1b[Aq"), plain(&[down, down, up, KeyCode::Char('q')]));
+        assert_eq!(keys("/a\r"), plain(&[KeyCode::Char('/'), KeyCode::Char('a'), KeyCode::Enter]));
+        assert_eq!(keys("\x1b"), plain(&[KeyCode::Esc]));
+        let interrupt = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+        assert_eq!(keys("j\x03"), [plain(&[KeyCode::Char('j')]), vec![interrupt]].concat());
+    }
+
+    /// The letters in it would drain somebody.
+    #[test]
+    fn what_is_no_key_that_we_know_is_left_out_with_what_follows() {
+        for bytes in ["\x1b[1;5d", "\x1b[200~dy\x1b[201~", "\u{e4}dy", "\x1b[<0;1;1Mdy", "\0dy", "\x1bdy"] {
+            assert_eq!(keys_in(bytes.as_bytes()), [], "{bytes:?}");
+        }
+    }
 
     #[test]
     #[ignore = "takes the terminal: the test below runs it on one"]
