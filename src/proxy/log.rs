@@ -12,7 +12,7 @@ use super::steps::Finished;
 use super::trace::Trace;
 use crate::config::AccessFilter;
 use crate::observe::{
-    AccessLog, AccessRecord, AttemptSpan, Reason, RequestSpan, Tried, TriedOutcome, bounded_text,
+    AccessLog, AccessRecord, AttemptSpan, Facts, Reason, RequestSpan, Tried, TriedOutcome, bounded_text,
     is_grpc_failure,
 };
 use crate::retry::ATTEMPTS_MAX;
@@ -150,22 +150,15 @@ pub(super) fn protocol(ctx: &RequestContext) -> &'static str {
 }
 
 /// Writes the access-log line of a request that was refused before it had a context.
-pub(super) fn write_early(
-    reason: Reason,
-    protocol: &str,
-    request_id: &str,
-    connection: &Connection,
-    runtime: &Runtime,
-) {
+pub(super) fn write_early(facts: &Facts, request_id: &str, connection: &Connection, runtime: &Runtime) {
     let Some(log): &Option<AccessLog> = &runtime.access_log else { return };
-    let (snapshot, status) = (runtime.peek(), reason.status());
-    if !is_wanted(&snapshot.config.log.access_filter, true, Duration::ZERO) {
+    if !is_wanted(&runtime.peek().config.log.access_filter, true, facts.duration) {
         return;
     }
     log.write(&AccessRecord {
         time: SystemTime::now(),
         request_id,
-        client: Some(connection.peer_ip()),
+        client: facts.client,
         listener: &connection.listener.name,
         method: "",
         host: "",
@@ -173,17 +166,17 @@ pub(super) fn write_early(
         route: None,
         pool: None,
         upstream: None,
-        status,
-        reason: Some(reason),
+        status: facts.status,
+        reason: facts.reason,
         attempts: 0,
         tried: &[],
-        duration: Duration::ZERO,
+        duration: facts.duration,
         upstream_time: None,
-        bytes_in: 0,
-        bytes_out: 0,
-        protocol,
-        tls: connection.tls.as_ref().map(|tls| tls.version),
-        generation: snapshot.generation,
+        bytes_in: facts.bytes_in,
+        bytes_out: facts.bytes_out,
+        protocol: facts.protocol,
+        tls: facts.tls,
+        generation: facts.generation,
         referer: None,
         user_agent: None,
         trace_id: None,

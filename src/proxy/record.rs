@@ -47,24 +47,8 @@ fn first_upstream(ctx: &RequestContext) -> Option<&str> {
 }
 
 /// Keeps the record of a request that was refused before it had a context.
-pub(super) fn keep_early(
-    reason: Reason,
-    protocol: &'static str,
-    request_id: &str,
-    connection: &Connection,
-    runtime: &Runtime,
-) {
-    let facts = Facts {
-        began: runtime.now(),
-        client: Some(connection.peer_ip()),
-        protocol,
-        tls: connection.tls.as_ref().map(|tls| tls.version),
-        generation: runtime.peek().generation,
-        status: reason.status(),
-        reason: Some(reason),
-        ..Facts::default()
-    };
-    runtime.records.keep(facts.kept(SLOW), &facts, None, |names| {
+pub(super) fn keep_early(facts: &Facts, request_id: &str, connection: &Connection, runtime: &Runtime) {
+    runtime.records.keep(facts.kept(SLOW), facts, None, |names| {
         names.put(Name::RequestId, request_id);
         names.put(Name::Listener, &connection.listener.name);
     });
