@@ -72,17 +72,18 @@ pub struct Tried<'a> {
 pub enum TriedOutcome {
     /// The upstream answered with this status.
     Answered(u16),
-    /// It did not, or not in full; for this reason.
+    /// It did not, or not in full, for this reason: its own, or that of the request's end.
     Failed(&'static str),
 }
 
 impl TriedOutcome {
-    /// Of an attempt of a request that is over.
-    pub const fn of(attempt: &AttemptRecord) -> Self {
+    /// Of an attempt of a request that is over; `reason`: why the request was refused, if it was.
+    pub fn of(attempt: &AttemptRecord, reason: Option<Reason>) -> Self {
         match (attempt.outcome, attempt.status) {
             (AttemptOutcome::Answered, Some(status)) => Self::Answered(status),
-            // Who waits for an upstream that has neither answered nor failed can only be sent away by the client.
-            (AttemptOutcome::Unfinished, _) => Self::Failed(AttemptOutcome::ClientClosed.word()),
+            // An upstream that has neither answered nor failed has nothing to do with it: what ended the request,
+            // such as too large a body, ended its attempt.
+            (AttemptOutcome::Unfinished, _) => Self::Failed(reason.unwrap_or(Reason::ClientClosed).word()),
             (outcome, _) => Self::Failed(outcome.word()),
         }
     }

@@ -36,7 +36,8 @@ pub(super) fn write(finished: &Finished, duration: Duration, ctx: &RequestContex
     let mut count = 0;
     for (one, attempt) in tried.iter_mut().zip(ctx.trail.attempts()) {
         let upstream = upstreams.get(attempt.upstream as usize).map_or("", |upstream| &upstream.label);
-        *one = Tried { upstream, outcome: TriedOutcome::of(attempt), time: attempt.time(duration) };
+        *one =
+            Tried { upstream, outcome: TriedOutcome::of(attempt, ctx.refusal), time: attempt.time(duration) };
         count += 1;
     }
     let host = told.host.as_ref().and_then(|host| host.to_str().ok()).or_else(|| told.uri.host());

@@ -136,6 +136,32 @@ fn a_client_that_goes_leaves_a_line_with_its_attempt() {
     assert_eq!(entry["tried"][0]["outcome"], "client_closed", "{entry}");
 }
 
+/// Nor is what the client sends the upstream's fault, nor has this client gone.
+#[test]
+fn an_attempt_ends_for_the_reason_that_its_request_does() {
+    let origin = Origin::serving(|_| Reply::hang());
+    let keys = "\n[listeners.http]\nmax_body_size = \"1KiB\"";
+    let evener = logging(&format!("{JSON}{keys}"), "timeout = \"1s\"", &[&origin]);
+    let chunk = format!("800\r\n{}\r\n", "x".repeat(0x800));
+    for (path, body, status, reason) in [
+        ("/large", chunk.as_str(), 413, "body_too_large"),
+        ("/malformed", "no chunk\r\n", 400, "bad_request"),
+        ("/slow", "5\r\nhello\r\n", 408, "request_timeout"),
+    ] {
+        let mut client = evener.connect();
+        client.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"));
+        client.send_if_open(body);
+        client.read("POST").expect_status(status);
+        let entry = only_entry(&evener, path);
+        assert_eq!((&entry["status"], &entry["reason"]), (&json!(status), &json!(reason)), "{entry}");
+        assert_eq!(
+            (&entry["attempts"], &entry["tried"][0]["outcome"]),
+            (&json!(1), &json!(reason)),
+            "{entry}"
+        );
+    }
+}
+
 #[test]
 fn an_answer_that_breaks_off_is_no_success() {
     let broken = Origin::serving(|_| {
