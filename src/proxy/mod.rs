@@ -57,6 +57,7 @@ use pingora::{Error, Result};
 
 pub use accept::TrafficApp;
 pub use context::RequestContext;
+pub use head::check_head;
 pub use peer::for_probe;
 
 use client_stream::Answer;
