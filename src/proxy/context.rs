@@ -45,7 +45,7 @@ pub struct RequestContext {
     pub(super) needs_fresh_connection: bool,
     /// Why we answer, or gave up, instead of an upstream.
     pub(super) refusal: Option<Reason>,
-    /// Status of the response head that went to the client.
+    /// Status of the response head that went to the client; of a gRPC call that we refuse, that of the reason.
     pub(super) status: Option<u16>,
     /// Decoded bytes of the request body so far.
     pub(super) request_bytes: u64,

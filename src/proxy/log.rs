@@ -21,7 +21,7 @@ use crate::runtime::{Pool, Runtime};
 /// Writes the access-log line of a request, if it is to have one, and its spans, if it is traced.
 pub(super) fn write(finished: &Finished, duration: Duration, ctx: &RequestContext) {
     let Some(told) = &ctx.told else { return };
-    let status = if ctx.refusal == Some(Reason::ClientClosed) { 499 } else { finished.status };
+    let status = status_seen(finished, ctx);
     let grpc_status = ctx.grpc.map(|call| call.outcome(ctx.refusal));
     let has_failed = status >= 500 || ctx.refusal.is_some() || grpc_status.is_some_and(is_grpc_failure);
     let filter = &ctx.snapshot.config.log.access_filter;
@@ -113,6 +113,7 @@ fn span_of(record: &AccessRecord<'_>, trace: &Trace, ctx: &RequestContext) -> Re
         pool: record.pool.map(str::to_owned),
         status: record.status,
         reason: record.reason.map(Reason::word),
+        grpc_status: record.grpc_status,
         bytes_in: record.bytes_in,
         bytes_out: record.bytes_out,
         attempts: attempts.collect(),
@@ -140,6 +141,15 @@ fn without_secrets(url: &str) -> Cow<'_, str> {
         Some(format!("{scheme}//{}", rest.get(user + 1..)?))
     });
     bare.map_or(Cow::Borrowed(url), Cow::Owned)
+}
+
+/// What the client has seen; 499 if it did not wait. Metrics count a refused gRPC call by the status of its reason.
+pub(super) fn status_seen(finished: &Finished, ctx: &RequestContext) -> u16 {
+    match ctx.refusal {
+        Some(Reason::ClientClosed) => 499,
+        _ if ctx.grpc.is_some_and(|call| call.is_refused) => 200,
+        _ => finished.status,
+    }
 }
 
 pub(super) fn protocol(ctx: &RequestContext) -> &'static str {
