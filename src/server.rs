@@ -25,7 +25,7 @@ use crate::observe::history::STEP;
 use crate::observe::{AccessLog, SAMPLE};
 use crate::otlp::Exporter;
 use crate::probe::Prober;
-use crate::proxy::{Proxy, TrafficApp, for_probe};
+use crate::proxy::{Proxy, TrafficApp, check_head, for_probe};
 use crate::retry::ATTEMPTS_MAX;
 use crate::runtime::{Listener, Phase, Runtime};
 use crate::signals::Signals;
@@ -95,7 +95,7 @@ pub fn run(
     let entrance = server.add_service(entrance);
     for listens in [
         server.add_service(traffic(&server, &runtime, idle_end)),
-        server.add_service(SidePort::new(control.clone())),
+        server.add_service(SidePort::new(control.clone(), check_head)),
         server.add_service(background_service("listening", Greeter(runtime.clone()))),
     ] {
         listens.add_dependency(&entrance);

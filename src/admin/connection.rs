@@ -24,6 +24,7 @@ use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
 
 use super::auth::{Peer, is_look};
+use super::explain::HeadCheck;
 use super::impatient::Impatient;
 use super::places::{Answer, Places, Seat};
 use super::problem::Problem;
@@ -57,11 +58,11 @@ pub struct AdminApp {
 }
 
 impl AdminApp {
-    /// Answers for what `control` runs.
-    pub fn new(control: Arc<Control>) -> Self {
+    /// Answers for what `control` runs; `check` is what the traffic's door asks of a head.
+    pub fn new(control: Arc<Control>, check: HeadCheck) -> Self {
         let mut connection = http1::Builder::new();
         connection.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(BUFFER_BYTES_MAX);
-        let (router, places) = (routes::router(control.clone()), Places::new(CONNECTIONS_MAX));
+        let (router, places) = (routes::router(control.clone(), check), Places::new(CONNECTIONS_MAX));
         Self { control, router, connection, places }
     }
 

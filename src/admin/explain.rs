@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method};
@@ -22,14 +23,19 @@ const OTHERS_MAX: usize = 50;
 /// Upstreams of a pool that are listed one by one; the others are counted. `/v1/pools/{pool}/next` lists all.
 const CANDIDATES_MAX: usize = 50;
 
+/// What the traffic's door asks of the head of a request, of HTTP/1.1 and of this size at most: why it is refused, and
+/// what exactly is wrong. Doors do not know each other, so whoever assembles the house brings it.
+pub type HeadCheck = fn(head: &[u8], size_max: usize) -> Result<(), (Reason, &'static str)>;
+
 /// `GET /v1/explain?host=&method=&path=&header=name:value` — which route takes such a request and why,
 /// which others do not, and who would be picked.
 pub(super) async fn show(
     State(control): State<Arc<Control>>,
+    Extension(check): Extension<HeadCheck>,
     parameters: Parameters,
 ) -> Result<Json<Explanation>, Problem> {
     let question = Question::read(parameters)?;
-    Ok(Json(Explanation::of(question, &control)))
+    Ok(Json(Explanation::of(question, check, &control)))
 }
 
 /// The request that is asked about.
@@ -41,6 +47,9 @@ struct Question {
     path: String,
     #[serde(skip)]
     headers: HeaderMap,
+    /// The head that a client would send.
+    #[serde(skip)]
+    wire: Vec<u8>,
 }
 
 #[derive(Serialize)]
@@ -49,8 +58,12 @@ pub(super) struct Explanation {
     generation: u64,
     /// The route that takes it; null: none.
     route: Option<Chosen>,
-    /// The word of the refusal when no route takes it.
+    /// What it would be refused with; null: it would not.
+    status: Option<u16>,
+    /// The word of the refusal: no route takes it, or its head is not one.
     reason: Option<&'static str>,
+    /// What exactly is wrong.
+    detail: Option<&'static str>,
     help: Option<&'static str>,
     /// Where the route sends it: one pool, or each of its `split`.
     pools: Vec<Destination>,
@@ -91,12 +104,11 @@ impl Question {
         let path = parameters.take("path")?.unwrap_or_else(|| "/".to_owned());
         let headers = parameters.take_all("header");
         parameters.finish()?;
-        Ok(Self {
-            host: without_port(&host).to_ascii_lowercase(),
-            method: method.map_or(Ok(Method::GET), |method| read_method(&method))?,
-            path: read_path(&path)?,
-            headers: headers.iter().map(|line| read_header(line)).collect::<Result<_, _>>()?,
-        })
+        let method = method.map_or(Ok(Method::GET), |method| read_method(&method))?;
+        let headers: HeaderMap = headers.iter().map(|line| read_header(line)).collect::<Result<_, _>>()?;
+        let wire = wire(&host, &method, &path, &headers);
+        let (path, host) = (read_path(&path)?, without_port(&host).to_ascii_lowercase());
+        Ok(Self { host, method, path, headers, wire })
     }
 
     fn head(&self) -> RequestHead<'_> {
@@ -105,17 +117,25 @@ impl Question {
 }
 
 impl Explanation {
-    fn of(request: Question, control: &Control) -> Self {
+    fn of(request: Question, check: HeadCheck, control: &Control) -> Self {
         let snapshot = control.runtime().snapshot();
         let head = request.head();
-        let found = snapshot.find_route(&head);
+        // Nobody says by which listener it comes.
+        let size_max = snapshot.config.listeners.iter().map(|listener| listener.max_header_size).max();
+        let fault = check(&request.wire, size_max.unwrap_or(usize::MAX)).err();
+        let found = if fault.is_none() { snapshot.find_route(&head) } else { None };
         let route = found.and_then(|index| snapshot.route(index));
+        let no_route = (Reason::NoRoute, Reason::NoRoute.what());
+        let refusal = fault.or_else(|| route.is_none().then_some(no_route));
         let others = snapshot.routes().enumerate().filter(|(index, _)| Some(*index) != found);
-        let others: Vec<_> = others.map(|(_, route)| route).collect();
+        // What is no request is shown to no route.
+        let others: Vec<_> = others.filter(|_| fault.is_none()).map(|(_, route)| route).collect();
         Self {
             generation: snapshot.generation,
-            reason: route.is_none().then_some(Reason::NoRoute.word()),
-            help: route.is_none().then_some(Reason::NoRoute.next()),
+            status: refusal.map(|(reason, _)| reason.status()),
+            reason: refusal.map(|(reason, _)| reason.word()),
+            detail: refusal.map(|(_, detail)| detail),
+            help: refusal.map(|(reason, _)| reason.next()),
             pools: route.map(|route| destinations(route, &snapshot, control)).unwrap_or_default(),
             other_routes: others.iter().take(OTHERS_MAX).map(|route| Other::of(route, &head)).collect(),
             other_routes_omitted: others.len().saturating_sub(OTHERS_MAX),
@@ -199,6 +219,25 @@ fn why_not(matcher: &Matcher, head: &RequestHead<'_>) -> (&'static str, String) 
             ("less_specific", "it would take the request, but the chosen route is more specific".to_owned())
         }
     }
+}
+
+/// What a client of HTTP/1.1 would send; one that names no host, of HTTP/1.0. A line end within one of the texts must
+/// not begin another line, so it stands there as another control byte, which is as wrong.
+fn wire(host: &str, method: &Method, path: &str, headers: &HeaderMap) -> Vec<u8> {
+    let one_line = |text: &str| text.replace(['\r', '\n'], "\0");
+    let (path, host) = (one_line(path), one_line(host));
+    let mut wire = if host.is_empty() {
+        format!("{method} {path} HTTP/1.0\r\n").into_bytes()
+    } else {
+        format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n").into_bytes()
+    };
+    for (name, value) in headers {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            wire.extend_from_slice(part);
+        }
+    }
+    wire.extend_from_slice(b"\r\n");
+    wire
 }
 
 fn read_method(text: &str) -> Result<Method, Problem> {

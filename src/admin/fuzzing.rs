@@ -9,7 +9,7 @@ use crate::control::Control;
 
 /// What answers on the side port.
 pub fn router(control: Arc<Control>) -> Router {
-    routes::router(control)
+    routes::router(control, |_, _| Ok(()))
 }
 
 /// Where an upstream is found.

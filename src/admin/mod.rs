@@ -93,6 +93,7 @@ use pingora::services::listening::Service as Listening;
 use tokio::sync::watch;
 
 pub use connection::AdminApp;
+pub use explain::HeadCheck;
 
 use crate::control::Control;
 
@@ -110,10 +111,10 @@ pub struct SidePort {
 }
 
 impl SidePort {
-    /// For what `control` runs.
-    pub fn new(control: Arc<Control>) -> Self {
+    /// For what `control` runs; `check` is what the traffic's door asks of a head.
+    pub fn new(control: Arc<Control>, check: HeadCheck) -> Self {
         let address = control.runtime().peek().config.admin.address.to_string();
-        let mut listening = Listening::new("admin".to_owned(), AdminApp::new(control.clone()));
+        let mut listening = Listening::new("admin".to_owned(), AdminApp::new(control.clone(), check));
         listening.threads = Some(THREADS);
         listening.add_tcp(&address);
         Self { listening, control }

@@ -9,6 +9,7 @@ use axum::{Extension, Router};
 use http::Method;
 
 use super::auth::Access;
+use super::explain::HeadCheck;
 use super::guard::{BODY_BYTES_MAX, Door, TEXT_BYTES_MAX, guard};
 use super::problem::Problem;
 use super::{
@@ -95,7 +96,7 @@ fn takes_a_text() -> DefaultBodyLimit {
     DefaultBodyLimit::max(TEXT_BYTES_MAX)
 }
 
-pub(super) fn router(control: Arc<Control>) -> Router {
+pub(super) fn router(control: Arc<Control>, check: HeadCheck) -> Router {
     let index = index();
     let door = Door::new(control.clone(), index.iter().map(|(path, access, _)| (*path, *access)));
     let routes =
@@ -104,6 +105,7 @@ pub(super) fn router(control: Arc<Control>) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(Extension(check))
         .layer(from_fn_with_state(Arc::new(door), guard))
         .layer(from_fn_with_state(control.clone(), upgrade::last_answer))
         .with_state(control)

@@ -23,6 +23,7 @@ use tower::ServiceExt;
 
 use super::auth::{Access, Identity, Peer};
 use super::connection::AdminApp;
+use super::explain::HeadCheck;
 use super::guard::{Door, guard};
 use super::views::LiveView;
 use super::{openapi, routes};
@@ -33,6 +34,9 @@ use crate::observe::{
     AdminRefusal, AttemptRecord, Detail, Facts, HeadText, HistogramSnapshot, Kept, Moment, Name, Reason,
 };
 use crate::runtime::{LastCheck, Pool, Runtime, Tiers, Upstream};
+
+/// The check is the traffic's; plays in `tests/behaviour` have the real one.
+const ANY_HEAD: HeadCheck = |_, _| Ok(());
 
 const TWO_POOLS: &str = r#"
     [listeners.http]
@@ -109,7 +113,7 @@ impl Api {
     fn running(start: Start) -> Self {
         let runtime = Arc::new(Runtime::new(start.config.clone(), start.generation, 0, None));
         let control = Arc::new(Control::new(runtime, start));
-        Self { router: routes::router(control.clone()), control }
+        Self { router: routes::router(control.clone(), ANY_HEAD), control }
     }
 
     /// With every upstream that has a health check up.
@@ -696,6 +700,12 @@ async fn explain_says_when_no_route_takes_the_request() {
     let none = api.json("/v1/explain?host=b.example").await;
     assert_eq!((&none["route"], &none["reason"]), (&Value::Null, &"no_route".into()));
     assert_eq!(none["pools"], serde_json::json!([]));
+    assert_fits(&none, &schema("Explanation"), "explanation");
+
+    let router = routes::router(api.control.clone(), |_, _| Err((Reason::HeadTooLarge, "too long")));
+    let none = Api { router, control: api.control }.json("/v1/explain?host=a.example").await;
+    assert_eq!((&none["status"], &none["detail"]), (&431.into(), &"too long".into()));
+    assert_eq!((&none["route"], &none["other_routes"]), (&Value::Null, &serde_json::json!([])));
     assert_fits(&none, &schema("Explanation"), "explanation");
 }
 
@@ -1342,7 +1352,7 @@ async fn read_to_end(mut client: DuplexStream) -> String {
 #[tokio::test]
 async fn a_stopping_process_ends_idle_connections_after_their_answer() {
     let (stop, shutdown) = watch::channel(false);
-    let app = Arc::new(AdminApp::new(Api::up(TWO_POOLS).control));
+    let app = Arc::new(AdminApp::new(Api::up(TWO_POOLS).control, ANY_HEAD));
     let mut client = connect(&app, &shutdown);
     client.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     let mut start = [0; 15];
@@ -1355,7 +1365,7 @@ async fn a_stopping_process_ends_idle_connections_after_their_answer() {
 #[tokio::test]
 async fn idle_connections_keep_nobody_out() {
     let (_stop, shutdown) = watch::channel(false);
-    let app = Arc::new(AdminApp::new(Api::up(TWO_POOLS).control));
+    let app = Arc::new(AdminApp::new(Api::up(TWO_POOLS).control, ANY_HEAD));
     let mut open: Vec<_> =
         (0..super::connection::CONNECTIONS_MAX).map(|_| connect(&app, &shutdown)).collect();
     tokio::task::yield_now().await;
@@ -1374,7 +1384,7 @@ async fn idle_connections_keep_nobody_out() {
 #[tokio::test]
 async fn one_request_too_many_is_told_so() {
     let (_stop, shutdown) = watch::channel(false);
-    let app = Arc::new(AdminApp::new(Api::up(TWO_POOLS).control));
+    let app = Arc::new(AdminApp::new(Api::up(TWO_POOLS).control, ANY_HEAD));
     let mut open = Vec::new();
     for _ in 0..super::connection::CONNECTIONS_MAX {
         let mut client = connect(&app, &shutdown);
@@ -1390,7 +1400,7 @@ async fn one_request_too_many_is_told_so() {
 #[tokio::test]
 async fn a_body_that_is_announced_too_large_is_refused_before_it_is_sent() {
     let (_stop, shutdown) = watch::channel(false);
-    let app = Arc::new(AdminApp::new(Api::up(TWO_POOLS).control));
+    let app = Arc::new(AdminApp::new(Api::up(TWO_POOLS).control, ANY_HEAD));
     let mut client = connect(&app, &shutdown);
     let head =
         "POST /v1/pools/app/health-check HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n";
@@ -1403,7 +1413,7 @@ async fn a_body_that_is_announced_too_large_is_refused_before_it_is_sent() {
 #[tokio::test(start_paused = true)]
 async fn a_body_that_comes_too_slowly_is_cut_off() {
     let (_stop, shutdown) = watch::channel(false);
-    let app = Arc::new(AdminApp::new(Api::up(TWO_POOLS).control));
+    let app = Arc::new(AdminApp::new(Api::up(TWO_POOLS).control, ANY_HEAD));
     let mut client = connect(&app, &shutdown);
     let head =
         "POST /v1/pools/people/health-check HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n";
@@ -1433,7 +1443,7 @@ async fn a_body_that_comes_too_slowly_is_cut_off() {
 async fn a_write_that_came_in_full_is_done_whoever_has_left() {
     let (_stop, shutdown) = watch::channel(false);
     let api = Api::without_file(TWO_POOLS);
-    let app = Arc::new(AdminApp::new(api.control.clone()));
+    let app = Arc::new(AdminApp::new(api.control.clone(), ANY_HEAD));
     let (mut client, other_end) = duplex(16 * 1024);
     let body = r#"{"strategy": "round_robin"}"#;
     let head = "PATCH /v1/pools/app HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json";
@@ -1452,7 +1462,7 @@ async fn a_write_that_came_in_full_is_done_whoever_has_left() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_reads_nothing_loses_its_connection() {
     let (_stop, shutdown) = watch::channel(false);
-    let app = Arc::new(AdminApp::new(Api::up(TWO_POOLS).control));
+    let app = Arc::new(AdminApp::new(Api::up(TWO_POOLS).control, ANY_HEAD));
     let (mut client, other_end) = duplex(1024);
     let started = Instant::now();
     let served = tokio::spawn(async move { app.process_new(Box::new(other_end), &shutdown).await.is_none() });
@@ -1464,7 +1474,7 @@ async fn a_client_that_reads_nothing_loses_its_connection() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_reads_slowly_gets_its_whole_answer() {
     let (_stop, shutdown) = watch::channel(false);
-    let app = Arc::new(AdminApp::new(Api::up(TWO_POOLS).control));
+    let app = Arc::new(AdminApp::new(Api::up(TWO_POOLS).control, ANY_HEAD));
     let (mut client, server) = duplex(1024);
     tokio::spawn(async move { app.process_new(Box::new(server), &shutdown).await.is_none() });
     let request = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";

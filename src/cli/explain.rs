@@ -13,6 +13,9 @@ use super::failure::Failure;
 use super::output::{Cell, Paint, Table, Tone, listed, percent};
 use super::request;
 
+/// A request that may come, and that no route takes.
+const NO_ROUTE: &str = "no_route";
+
 #[derive(Args)]
 pub(super) struct Explain {
     /// The path of a request, from its slash; or the id of one that was made (`X-Request-Id`).
@@ -35,7 +38,9 @@ pub(super) struct Explain {
 struct View {
     request: Request,
     route: Option<Route>,
+    status: Option<u16>,
     reason: Option<String>,
+    detail: Option<String>,
     help: Option<String>,
     pools: Vec<Pool>,
     other_routes: Vec<Other>,
@@ -140,8 +145,14 @@ impl View {
         let mut text = if let Some(Route { name, .. }) = &self.route {
             format!("{method} {host}{path} takes the route {}\n", paint.paint(Tone::Heading, name))
         } else {
-            let reason = self.reason.as_deref().unwrap_or("no_route");
-            format!("{method} {host}{path} takes no route: {}\n", paint.paint(Tone::Bad, reason))
+            let reason = self.reason.as_deref().unwrap_or(NO_ROUTE);
+            let told = paint.paint(Tone::Bad, reason);
+            match (self.status, &self.detail) {
+                (Some(status), Some(detail)) if reason != NO_ROUTE => {
+                    format!("{method} {host}{path} is refused with {status} {told}: {detail}\n")
+                }
+                _ => format!("{method} {host}{path} takes no route: {told}\n"),
+            }
         };
         for why in self.route.iter().flat_map(|route| &route.why) {
             let _ = writeln!(text, "  {why}");

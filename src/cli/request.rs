@@ -28,6 +28,7 @@ struct View {
     reason: Option<String>,
     help: Option<String>,
     bytes_in: u64,
+    grpc_status: Option<u8>,
     bytes_out: u64,
     timings: Timings,
     same_id: Vec<Other>,
@@ -156,7 +157,8 @@ impl View {
     fn outcome(&self, paint: Paint) -> String {
         let tone = if self.status >= 500 || self.reason.is_some() { Tone::Bad } else { Tone::Good };
         let reason = self.reason.as_ref().map(|reason| format!(" {reason}")).unwrap_or_default();
-        let told = format!("{}{reason}", self.status);
+        let call = self.grpc_status.map(|code| format!(", grpc-status {code}")).unwrap_or_default();
+        let told = format!("{}{call}{reason}", self.status);
         let Timings { duration_ms, picked_ms, answered_ms } = &self.timings;
         let mut text = format!("\nanswered {} after {duration_ms} ms", paint.paint(tone, &told));
         if let Some(picked) = picked_ms {

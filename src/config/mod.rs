@@ -265,7 +265,7 @@ pub struct RouteConfig {
 /// Header fields in which the responses of a route tell how they came to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RouteTells {
-    /// `Server-Timing`: how long the upstream took, and how long we.
+    /// `Server-Timing`: how long the upstream took, how long the client, and how long we.
     pub server_timing: bool,
     /// `X-Response-Time`: request head to response head.
     pub response_time: bool,

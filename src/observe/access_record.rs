@@ -19,7 +19,9 @@ pub struct AccessRecord<'a> {
     /// Whom the request is from, as far as trusted proxies tell; `None`: not on a network.
     pub client: Option<IpAddr>,
     pub listener: &'a str,
+    /// Empty, like the path, when the head was refused before it was understood.
     pub method: &'a str,
+    /// Empty when the head names none, or was not understood.
     pub host: &'a str,
     pub path: &'a str,
     pub route: Option<&'a str>,
@@ -70,17 +72,18 @@ pub struct Tried<'a> {
 pub enum TriedOutcome {
     /// The upstream answered with this status.
     Answered(u16),
-    /// It did not, or not in full; for this reason.
+    /// It did not, or not in full, for this reason: its own, or that of the request's end.
     Failed(&'static str),
 }
 
 impl TriedOutcome {
-    /// Of an attempt of a request that is over.
-    pub const fn of(attempt: &AttemptRecord) -> Self {
+    /// Of an attempt of a request that is over; `reason`: why the request was refused, if it was.
+    pub fn of(attempt: &AttemptRecord, reason: Option<Reason>) -> Self {
         match (attempt.outcome, attempt.status) {
             (AttemptOutcome::Answered, Some(status)) => Self::Answered(status),
-            // Who waits for an upstream that has neither answered nor failed can only be sent away by the client.
-            (AttemptOutcome::Unfinished, _) => Self::Failed(AttemptOutcome::ClientClosed.word()),
+            // An upstream that has neither answered nor failed has nothing to do with it: what ended the request,
+            // such as too large a body, ended its attempt.
+            (AttemptOutcome::Unfinished, _) => Self::Failed(reason.unwrap_or(Reason::ClientClosed).word()),
             (outcome, _) => Self::Failed(outcome.word()),
         }
     }
@@ -118,9 +121,10 @@ impl AccessRecord<'_> {
             None => line.extend_from_slice(b"null"),
         }
         member(line, "listener", Some(self.listener));
-        member(line, "method", Some(self.method));
-        member(line, "host", Some(self.host));
-        member(line, "path", Some(self.path));
+        // Empty when the head was not understood, or names no host.
+        for (name, text) in [("method", self.method), ("host", self.host), ("path", self.path)] {
+            member(line, name, Some(text).filter(|text| !text.is_empty()));
+        }
         member(line, "route", self.route);
         member(line, "pool", self.pool);
         member(line, "upstream", self.upstream);
@@ -486,7 +490,7 @@ pub(super) mod tests {
     fn what_does_not_apply_is_null_in_json_and_a_dash_in_text() {
         let json: serde_json::Value = serde_json::from_str(&line(&refused(), Format::Json)).unwrap();
         assert_eq!(json["reason"], "no_route");
-        for name in ["client", "route", "pool", "upstream", "upstream_ms", "tls"] {
+        for name in ["client", "host", "route", "pool", "upstream", "upstream_ms", "tls"] {
             assert!(json[name].is_null(), "{name}");
         }
         assert_eq!(
@@ -502,6 +506,10 @@ pub(super) mod tests {
     #[test]
     fn a_request_that_was_not_understood_has_a_dash_for_its_line() {
         let refused = AccessRecord { method: "", path: "", ..refused() };
+        let json: serde_json::Value = serde_json::from_str(&line(&refused, Format::Json)).unwrap();
+        for name in ["method", "host", "path"] {
+            assert!(json[name].is_null(), "{name}");
+        }
         let line = line(&refused, Format::Text);
         assert!(line.contains(r#" +0000] "-" 404 512 "-" "-" host=- "#), "{line}");
     }
@@ -601,7 +609,7 @@ pub(super) mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_text_comes_back_from_json(text: String) {
+        fn any_text_comes_back_from_json(text in ".+") {
             let hostile = AccessRecord { path: &text, user_agent: Some(&text), ..record() };
             let json: serde_json::Value = serde_json::from_str(&line(&hostile, Format::Json)).unwrap();
             proptest::prop_assert_eq!(json["path"].as_str(), Some(text.as_str()));

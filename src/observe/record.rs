@@ -249,7 +249,9 @@ impl Facts {
     /// Where it is kept besides the last; `slow_after` is what is too slow for its route.
     pub fn kept(&self, slow_after: Duration) -> Kept {
         let took = if self.is_endless { self.answered.unwrap_or_default() } else { self.duration };
-        if self.status >= 500 || self.has_failed_as_a_call() && self.reason.is_none() {
+        // Its client sees 200 whatever happened.
+        let is_server_fault = self.reason.is_none_or(|reason| reason.status() >= 500);
+        if self.status >= 500 || self.has_failed_as_a_call() && is_server_fault {
             Kept::Failed
         } else if self.reason.is_some() {
             Kept::Refused
@@ -363,6 +365,9 @@ mod tests {
         assert!(call(14).has_failed() && call(14).kept(SLOW) == Kept::Failed, "UNAVAILABLE");
         assert!(!call(5).has_failed() && call(5).kept(SLOW) == Kept::Latest, "NOT_FOUND");
         assert!(!call(0).has_failed());
+        let refused = |code, reason| Facts { reason: Some(reason), ..call(code) };
+        assert_eq!(refused(14, Reason::NoEligibleUpstream).kept(SLOW), Kept::Failed);
+        assert_eq!(refused(12, Reason::NoRoute).kept(SLOW), Kept::Refused);
     }
 
     #[test]

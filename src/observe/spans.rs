@@ -43,6 +43,8 @@ pub struct RequestSpan {
     pub status: u16,
     /// Why the answer is ours.
     pub reason: Option<&'static str>,
+    /// How a gRPC call ended.
+    pub grpc_status: Option<u8>,
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub attempts: Vec<AttemptSpan>,

@@ -9,7 +9,7 @@ use super::messages::{
     AnyValue, ExportRequest, KeyValue, Resource, ResourceSpans, Scope, ScopeSpans, Span, SpanKind, Status,
     StatusCode, Value,
 };
-use crate::observe::{AttemptSpan, RequestSpan, TriedOutcome};
+use crate::observe::{AttemptSpan, RequestSpan, TriedOutcome, is_grpc_failure};
 
 /// Another one in each process.
 static INSTANCE: LazyLock<String> = LazyLock::new(|| format!("{:032x}", fastrand::u128(..)));
@@ -67,10 +67,13 @@ fn of_request(request: &RequestSpan) -> Span {
     ];
     attributes.extend(optional.into_iter().filter_map(|(name, value)| Some(text(name, value?))));
     attributes.extend(request.client.map(|client| text("client.address", &client.to_string())));
+    attributes.extend(request.grpc_status.map(|code| number("rpc.grpc.status_code", code.into())));
     // What clients do wrong is no error of a server's.
-    let is_error = request.status >= 500;
+    let is_failed_call = request.grpc_status.is_some_and(is_grpc_failure);
+    let is_error = request.status >= 500 || is_failed_call;
     if is_error || request.status == 499 {
-        let status = request.status.to_string();
+        let code = request.grpc_status.filter(|_| is_failed_call).map(u16::from);
+        let status = code.unwrap_or(request.status).to_string();
         attributes.push(text("error.type", request.reason.unwrap_or(&status)));
     }
     let verb = if method == OTHER { "HTTP" } else { method };

@@ -409,6 +409,9 @@ pub(super) async fn refuse(reason: Reason, session: &mut Session, ctx: &mut Requ
         session.set_keepalive(None);
     }
     let written = if ctx.is_grpc_stream() {
+        if let Some(call) = &mut ctx.grpc {
+            call.is_refused = true;
+        }
         write_grpc_refusal(reason, session, ctx).await
     } else {
         let answer = refusal::answer(reason, &session.req_header().headers, &ctx.request_id);

@@ -9,10 +9,10 @@ use http::{HeaderValue, Method, Uri};
 use super::client_stream::Answer;
 use super::connection::Connection;
 use super::exchange::Exchange;
-use super::grpc;
 use super::steps::{self, Finished};
 use super::trace::Trace;
 use super::trail::Trail;
+use super::{grpc, refusal};
 use crate::config::UpstreamProtocol;
 use crate::observe::{HeadText, Reason};
 use crate::runtime::{Lease, Pool, Route, Runtime, Snapshot, Tiers, UpgradedGuard, Upstream};
@@ -45,7 +45,7 @@ pub struct RequestContext {
     pub(super) needs_fresh_connection: bool,
     /// Why we answer, or gave up, instead of an upstream.
     pub(super) refusal: Option<Reason>,
-    /// Status of the response head that went to the client.
+    /// Status of the response head that went to the client; of a gRPC call that we refuse, that of the reason.
     pub(super) status: Option<u16>,
     /// Decoded bytes of the request body so far.
     pub(super) request_bytes: u64,
@@ -284,6 +284,11 @@ impl Drop for RequestContext {
         let unanswered = self.exchange.as_ref().filter(|exchange| exchange.was_cut_unanswered());
         if let Some(exchange) = unanswered {
             exchange.leave_request_id(self.request_id.clone());
+            if !exchange.is_stream {
+                // Whoever carries it says so.
+                let id = self.request_id.to_str().unwrap_or_default();
+                self.response_bytes = refusal::text_body(reason, id).len() as u64;
+            }
             // It was the upstream that took nothing more.
             steps::failed(steps::Outcome::Timeout, self.runtime.now(), self);
         }

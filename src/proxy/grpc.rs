@@ -21,6 +21,8 @@ pub(super) struct Call {
     pub deadline: Option<Duration>,
     /// How it ended, if the upstream said so.
     pub status: Option<u8>,
+    /// We have refused it in the words of gRPC, where the HTTP status is 200 in any case.
+    pub is_refused: bool,
 }
 
 impl Call {
@@ -30,7 +32,7 @@ impl Call {
             return None;
         }
         let given = request.headers.get(TIMEOUT).and_then(|value| parse_timeout(value.as_bytes()));
-        Some(Self { deadline: given.map(|given| now.saturating_add(given)), status: None })
+        Some(Self { deadline: given.map(|given| now.saturating_add(given)), ..Self::default() })
     }
 
     /// When we give it up: a moment later than the client, which then is the one to say so, and so closes

@@ -11,6 +11,8 @@ use http::uri::Authority;
 use memchr::memchr;
 use pingora::http::RequestHeader;
 
+use crate::observe::Reason;
+
 /// Header fields in a head, at most: the size of Pingora's parse table (`MAX_HEADERS`).
 const HEADER_FIELDS_MAX: usize = 256;
 
@@ -65,6 +67,21 @@ pub(super) enum Fault {
     Malformed(&'static str),
     /// More bytes or more fields than allowed.
     TooLarge,
+}
+
+/// Whether a whole head of HTTP/1.1 would pass, up to the empty line behind it; or why it is refused, and what exactly
+/// is wrong with it.
+///
+/// # Errors
+///
+/// With [`Reason::BadRequest`] or [`Reason::HeadTooLarge`].
+pub fn check_head(head: &[u8], size_max: usize) -> Result<(), (Reason, &'static str)> {
+    match HeadReader::default().read(head, size_max) {
+        Reading::Complete(_) => Ok(()),
+        Reading::Partial => Err((Reason::BadRequest, "it has no end")),
+        Reading::Refused(Fault::Malformed(detail)) => Err((Reason::BadRequest, detail)),
+        Reading::Refused(Fault::TooLarge) => Err((Reason::HeadTooLarge, Reason::HeadTooLarge.what())),
+    }
 }
 
 /// Looks for a complete head at the start of a growing buffer.

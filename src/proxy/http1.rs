@@ -81,7 +81,10 @@ impl Conversation {
                         // Boxed, so that connections of HTTP/1.1 have no room for it.
                         return Box::pin(rest).await;
                     }
-                    None => return self.refuse(stream, Early::of(Reason::RequestTimeout)).await,
+                    None => {
+                        let early = Early::of(Reason::RequestTimeout).after(limits.header_timeout);
+                        return self.refuse(stream, early).await;
+                    }
                 }
             }
             let head = match self.read_head(&mut stream, limits).await {
@@ -155,18 +158,19 @@ impl Conversation {
         stream: &mut ClientStream,
         limits: ListenerLimits,
     ) -> Result<Head, Option<Early>> {
-        // Most heads come in one piece and need no deadline.
-        let mut until = None;
+        // Most heads come in one piece, and need neither a deadline nor a look at the clock.
+        let mut began: Option<Instant> = None;
         let mut reader = HeadReader::default();
         poll_fn(|context| {
+            let took = |began: Option<Instant>| began.map_or(Duration::ZERO, |began| began.elapsed());
             loop {
                 match reader.read(stream.ahead(), limits.max_header_size) {
                     Reading::Complete(head) => return Poll::Ready(Ok(head)),
                     Reading::Refused(Fault::TooLarge) => {
-                        return Poll::Ready(Err(Some(Early::of(Reason::HeadTooLarge))));
+                        return Poll::Ready(Err(Some(Early::of(Reason::HeadTooLarge).after(took(began)))));
                     }
                     Reading::Refused(Fault::Malformed(detail)) => {
-                        return Poll::Ready(Err(Some(Early::malformed(detail))));
+                        return Poll::Ready(Err(Some(Early::malformed(detail).after(took(began)))));
                     }
                     Reading::Partial => {}
                 }
@@ -174,10 +178,10 @@ impl Conversation {
                     Poll::Ready(Ok(true)) => {}
                     Poll::Ready(_) => return Poll::Ready(Err(None)),
                     Poll::Pending => {
-                        let until = *until.get_or_insert_with(|| Instant::now() + limits.header_timeout);
+                        let until = *began.get_or_insert_with(Instant::now) + limits.header_timeout;
                         let is_late = self.alarm.poll_until(context, until).is_ready();
-                        let timeout = || Err(Some(Early::of(Reason::RequestTimeout)));
-                        return if is_late { Poll::Ready(timeout()) } else { Poll::Pending };
+                        let early = Early::of(Reason::RequestTimeout).after(limits.header_timeout);
+                        return if is_late { Poll::Ready(Err(Some(early))) } else { Poll::Pending };
                     }
                 }
             }
@@ -212,9 +216,10 @@ impl Conversation {
 
     /// Answers a request that was cut off, and is counted and logged already.
     async fn tell_of_cut(&self) {
+        const REASON: Reason = Reason::UpstreamTimeout;
         let Left { socket: Some(socket), request_id } = self.exchange.take_left() else { return };
         let id = request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default();
-        let answer = refusal::raw_answer(Reason::UpstreamTimeout, id, "");
+        let answer = refusal::raw_answer(REASON, id, &refusal::text_body(REASON, id));
         self.part(Box::new(ClientStream::new(socket, self.exchange.clone())), &answer).await;
     }
 

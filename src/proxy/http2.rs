@@ -86,7 +86,10 @@ pub(super) async fn serve(
         Ok(Ok(frames)) => frames,
         // Not HTTP/2 after all, or gone.
         Ok(Err(_)) => return,
-        Err(_) => return note(&Early::of(Reason::RequestTimeout), &connection, &app.runtime),
+        Err(_) => {
+            let early = Early::of(Reason::RequestTimeout).after(limits.header_timeout);
+            return note(&early, &connection, &app.runtime);
+        }
     };
     let Some(pings) = frames.ping_pong() else { return };
     let silence = Silence::begin(limits.http2_ping_interval);
@@ -110,7 +113,7 @@ pub(super) async fn serve(
 /// Counts and logs what is refused without an answer of ours.
 fn note(early: &Early, connection: &Arc<Connection>, runtime: &Runtime) {
     let id = headers::new_request_id();
-    refusal::note_early(&early.on_http2(), id.to_str().unwrap_or_default(), connection, runtime);
+    refusal::note_early(&early.on_http2(), 0, id.to_str().unwrap_or_default(), connection, runtime);
 }
 
 /// The exchange of the stream that this digest was made for.

@@ -12,7 +12,7 @@ use super::steps::Finished;
 use super::trace::Trace;
 use crate::config::AccessFilter;
 use crate::observe::{
-    AccessLog, AccessRecord, AttemptSpan, Reason, RequestSpan, Tried, TriedOutcome, bounded_text,
+    AccessLog, AccessRecord, AttemptSpan, Facts, Reason, RequestSpan, Tried, TriedOutcome, bounded_text,
     is_grpc_failure,
 };
 use crate::retry::ATTEMPTS_MAX;
@@ -21,7 +21,7 @@ use crate::runtime::{Pool, Runtime};
 /// Writes the access-log line of a request, if it is to have one, and its spans, if it is traced.
 pub(super) fn write(finished: &Finished, duration: Duration, ctx: &RequestContext) {
     let Some(told) = &ctx.told else { return };
-    let status = if ctx.refusal == Some(Reason::ClientClosed) { 499 } else { finished.status };
+    let status = status_seen(finished, ctx);
     let grpc_status = ctx.grpc.map(|call| call.outcome(ctx.refusal));
     let has_failed = status >= 500 || ctx.refusal.is_some() || grpc_status.is_some_and(is_grpc_failure);
     let filter = &ctx.snapshot.config.log.access_filter;
@@ -36,7 +36,8 @@ pub(super) fn write(finished: &Finished, duration: Duration, ctx: &RequestContex
     let mut count = 0;
     for (one, attempt) in tried.iter_mut().zip(ctx.trail.attempts()) {
         let upstream = upstreams.get(attempt.upstream as usize).map_or("", |upstream| &upstream.label);
-        *one = Tried { upstream, outcome: TriedOutcome::of(attempt), time: attempt.time(duration) };
+        *one =
+            Tried { upstream, outcome: TriedOutcome::of(attempt, ctx.refusal), time: attempt.time(duration) };
         count += 1;
     }
     let host = told.host.as_ref().and_then(|host| host.to_str().ok()).or_else(|| told.uri.host());
@@ -112,6 +113,7 @@ fn span_of(record: &AccessRecord<'_>, trace: &Trace, ctx: &RequestContext) -> Re
         pool: record.pool.map(str::to_owned),
         status: record.status,
         reason: record.reason.map(Reason::word),
+        grpc_status: record.grpc_status,
         bytes_in: record.bytes_in,
         bytes_out: record.bytes_out,
         attempts: attempts.collect(),
@@ -141,6 +143,15 @@ fn without_secrets(url: &str) -> Cow<'_, str> {
     bare.map_or(Cow::Borrowed(url), Cow::Owned)
 }
 
+/// What the client has seen; 499 if it did not wait. Metrics count a refused gRPC call by the status of its reason.
+pub(super) fn status_seen(finished: &Finished, ctx: &RequestContext) -> u16 {
+    match ctx.refusal {
+        Some(Reason::ClientClosed) => 499,
+        _ if ctx.grpc.is_some_and(|call| call.is_refused) => 200,
+        _ => finished.status,
+    }
+}
+
 pub(super) fn protocol(ctx: &RequestContext) -> &'static str {
     match &ctx.exchange {
         Some(exchange) if exchange.is_stream => "HTTP/2",
@@ -150,22 +161,15 @@ pub(super) fn protocol(ctx: &RequestContext) -> &'static str {
 }
 
 /// Writes the access-log line of a request that was refused before it had a context.
-pub(super) fn write_early(
-    reason: Reason,
-    protocol: &str,
-    request_id: &str,
-    connection: &Connection,
-    runtime: &Runtime,
-) {
+pub(super) fn write_early(facts: &Facts, request_id: &str, connection: &Connection, runtime: &Runtime) {
     let Some(log): &Option<AccessLog> = &runtime.access_log else { return };
-    let (snapshot, status) = (runtime.peek(), reason.status());
-    if !is_wanted(&snapshot.config.log.access_filter, true, Duration::ZERO) {
+    if !is_wanted(&runtime.peek().config.log.access_filter, true, facts.duration) {
         return;
     }
     log.write(&AccessRecord {
         time: SystemTime::now(),
         request_id,
-        client: Some(connection.peer_ip()),
+        client: facts.client,
         listener: &connection.listener.name,
         method: "",
         host: "",
@@ -173,17 +177,17 @@ pub(super) fn write_early(
         route: None,
         pool: None,
         upstream: None,
-        status,
-        reason: Some(reason),
+        status: facts.status,
+        reason: facts.reason,
         attempts: 0,
         tried: &[],
-        duration: Duration::ZERO,
+        duration: facts.duration,
         upstream_time: None,
-        bytes_in: 0,
-        bytes_out: 0,
-        protocol,
-        tls: connection.tls.as_ref().map(|tls| tls.version),
-        generation: snapshot.generation,
+        bytes_in: facts.bytes_in,
+        bytes_out: facts.bytes_out,
+        protocol: facts.protocol,
+        tls: facts.tls,
+        generation: facts.generation,
         referer: None,
         user_agent: None,
         trace_id: None,

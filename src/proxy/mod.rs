@@ -57,6 +57,7 @@ use pingora::{Error, Result};
 
 pub use accept::TrafficApp;
 pub use context::RequestContext;
+pub use head::check_head;
 pub use peer::for_probe;
 
 use client_stream::Answer;
@@ -273,7 +274,9 @@ impl ProxyHttp for Proxy {
         // Of the client's making: with any other blame Pingora would wait on for an answer of an HTTP/2 upstream.
         steps::admit_body(bytes, now, ctx).map_err(|reason| adapt::error(reason).into_down())?;
         // The end of a chunked body comes without bytes.
-        if let Some(attempt) = ctx.attempt.as_mut().filter(|_| is_end) {
+        let unanswered = ctx.attempt.as_mut().filter(|attempt| is_end && attempt.response_time.is_none());
+        if let Some(attempt) = unanswered {
+            ctx.trail.uploads += now.saturating_sub(attempt.sent_at);
             attempt.sent_at = now;
         }
         Ok(())

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::connection::Connection;
 use super::context::RequestContext;
-use super::log::protocol;
+use super::log::{protocol, status_seen};
 use super::steps::Finished;
-use crate::observe::{Facts, Name, Reason, SLOW};
+use crate::observe::{Facts, Name, SLOW};
 use crate::runtime::Runtime;
 
 /// Keeps the record of a request that is over.
@@ -18,7 +18,7 @@ pub(super) fn keep(finished: &Finished, duration: Duration, ctx: &mut RequestCon
         protocol: protocol(ctx),
         tls: ctx.connection().and_then(|connection| connection.tls.as_ref()).map(|tls| tls.version),
         generation: ctx.snapshot.generation,
-        status: if ctx.refusal == Some(Reason::ClientClosed) { 499 } else { finished.status },
+        status: status_seen(finished, ctx),
         reason: ctx.refusal,
         grpc_status: ctx.grpc.map(|call| call.outcome(ctx.refusal)),
         bytes_in: finished.request_bytes,
@@ -47,24 +47,8 @@ fn first_upstream(ctx: &RequestContext) -> Option<&str> {
 }
 
 /// Keeps the record of a request that was refused before it had a context.
-pub(super) fn keep_early(
-    reason: Reason,
-    protocol: &'static str,
-    request_id: &str,
-    connection: &Connection,
-    runtime: &Runtime,
-) {
-    let facts = Facts {
-        began: runtime.now(),
-        client: Some(connection.peer_ip()),
-        protocol,
-        tls: connection.tls.as_ref().map(|tls| tls.version),
-        generation: runtime.peek().generation,
-        status: reason.status(),
-        reason: Some(reason),
-        ..Facts::default()
-    };
-    runtime.records.keep(facts.kept(SLOW), &facts, None, |names| {
+pub(super) fn keep_early(facts: &Facts, request_id: &str, connection: &Connection, runtime: &Runtime) {
+    runtime.records.keep(facts.kept(SLOW), facts, None, |names| {
         names.put(Name::RequestId, request_id);
         names.put(Name::Listener, &connection.listener.name);
     });

@@ -4,6 +4,7 @@
 //! the log and the admin API.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -12,7 +13,7 @@ use pingora::http::ResponseHeader;
 
 use super::connection::Connection;
 use super::headers;
-use crate::observe::Reason;
+use crate::observe::{Facts, Reason};
 use crate::runtime::Runtime;
 
 /// Seconds after which trying again makes sense when nobody can answer now: health checks of a sick
@@ -29,11 +30,13 @@ pub(super) struct Early {
     protocol: &'static str,
     /// What the client is told beyond the reason's own words.
     hint: &'static str,
+    /// How long it was on its way, as far as anybody measured: a head that comes in one piece is not timed.
+    took: Duration,
 }
 
 impl Early {
     pub(super) const fn of(reason: Reason) -> Self {
-        Self { reason, detail: "", hint: "", protocol: "HTTP/1.1" }
+        Self { reason, detail: "", hint: "", protocol: "HTTP/1.1", took: Duration::ZERO }
     }
 
     pub(super) const fn malformed(detail: &'static str) -> Self {
@@ -45,6 +48,11 @@ impl Early {
         Self { protocol: "HTTP/2", ..self }
     }
 
+    /// The same, after the client has taken so long.
+    pub(super) const fn after(self, took: Duration) -> Self {
+        Self { took, ..self }
+    }
+
     /// HTTP in clear where TLS is spoken.
     pub(super) const fn in_clear() -> Self {
         let hint = "this port speaks TLS; ask with https:// instead of http://\n";
@@ -52,32 +60,50 @@ impl Early {
     }
 }
 
-/// Counts and logs an early refusal that is answered by others, or not at all.
-pub(super) fn note_early(early: &Early, id_text: &str, connection: &Arc<Connection>, runtime: &Runtime) {
+/// Counts and logs an early refusal whose answer has a body of so many bytes: none, if others answer it, or nobody.
+pub(super) fn note_early(
+    early: &Early,
+    body_bytes: usize,
+    request_id: &str,
+    connection: &Arc<Connection>,
+    runtime: &Runtime,
+) {
     runtime.metrics.refused(early.reason);
     tracing::debug!(
         listener = %connection.listener.name,
         client = %connection.peer_ip(),
         reason = early.reason.word(),
         detail = early.detail,
-        request_id = id_text,
+        request_id,
         "request refused"
     );
-    super::log::write_early(early.reason, early.protocol, id_text, connection, runtime);
-    super::record::keep_early(early.reason, early.protocol, id_text, connection, runtime);
+    let facts = Facts {
+        began: runtime.now().saturating_sub(early.took),
+        duration: early.took,
+        client: Some(connection.peer_ip()),
+        protocol: early.protocol,
+        tls: connection.tls.as_ref().map(|tls| tls.version),
+        generation: runtime.peek().generation,
+        status: early.reason.status(),
+        reason: Some(early.reason),
+        bytes_out: body_bytes as u64,
+        ..Facts::default()
+    };
+    super::log::write_early(&facts, request_id, connection, runtime);
+    super::record::keep_early(&facts, request_id, connection, runtime);
 }
 
 /// Counts an early refusal, and renders its answer as raw bytes.
 pub(super) fn refuse_early(early: &Early, connection: &Arc<Connection>, runtime: &Runtime) -> Vec<u8> {
     let id = headers::new_request_id();
     let id_text = id.to_str().unwrap_or_default();
-    note_early(early, id_text, connection, runtime);
-    raw_answer(early.reason, id_text, early.hint)
+    let body = text_body(early.reason, id_text) + early.hint;
+    note_early(early, body.len(), id_text, connection, runtime);
+    raw_answer(early.reason, id_text, &body)
 }
 
-/// The answer to a request that Pingora does not answer, as raw bytes.
-pub(super) fn raw_answer(reason: Reason, request_id: &str, hint: &str) -> Vec<u8> {
-    let body = text_body(reason, request_id) + hint;
+/// The answer to a request that Pingora does not answer, as raw bytes; its body is [`text_body`], and perhaps more.
+pub(super) fn raw_answer(reason: Reason, request_id: &str, body: &str) -> Vec<u8> {
     let status = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::BAD_REQUEST);
     let retry_after =
         if wants_retry_after(reason) { format!("Retry-After: {RETRY_AFTER}\r\n") } else { String::new() };
@@ -149,6 +175,7 @@ fn json_body(reason: Reason, id: &str) -> String {
     format!("{body}\n")
 }
 
-fn text_body(reason: Reason, id: &str) -> String {
+/// What happened, in a line of text, and under which id.
+pub(super) fn text_body(reason: Reason, id: &str) -> String {
     format!("{} {}: {}\nrequest id: {id}\n", reason.status(), reason.word(), reason.what())
 }

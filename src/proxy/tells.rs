@@ -38,23 +38,60 @@ fn response_time(total: Duration) -> String {
 
 /// The times add up to what the client waited for the head of the response, the network left out.
 fn server_timing(total: Duration, ctx: &RequestContext) -> String {
-    let upstream = ctx.attempt.as_ref().and_then(|attempt| attempt.response_time);
-    // Of a request that failed for good, the latest attempt is a failed one, too.
-    let latest = ctx.attempts as usize;
-    let failed =
-        ctx.trail.attempts().take(if upstream.is_some() { latest.saturating_sub(1) } else { latest });
-    let failed: Duration = failed.map(|attempt| attempt.time(total)).sum();
-    let ours = total.saturating_sub(upstream.unwrap_or_default()).saturating_sub(failed);
-    let mut text = String::with_capacity(64);
-    // Memory takes all writes.
-    if let Some(upstream) = upstream {
-        let _ = write!(text, "upstream;dur={:.1}, ", milliseconds(upstream));
+    let times = Times::of(total, ctx);
+    let parts = [
+        ("upstream", times.upstream),
+        ("client", times.client),
+        ("connect", times.connect),
+        ("failed", times.failed),
+        ("evener", Some(times.evener)),
+    ];
+    let mut text = String::with_capacity(96);
+    for (name, time) in parts {
+        let Some(time) = time else { continue };
+        let separator = if text.is_empty() { "" } else { ", " };
+        // Memory takes all writes.
+        let _ = write!(text, "{separator}{name};dur={:.1}", milliseconds(time));
     }
-    if !failed.is_zero() {
-        let _ = write!(text, "failed;dur={:.1}, ", milliseconds(failed));
-    }
-    let _ = write!(text, "evener;dur={:.1}", milliseconds(ours));
     text
+}
+
+/// Where the time to the head of a response went; `None`: nowhere near.
+#[derive(Debug, PartialEq, Eq)]
+struct Times {
+    /// From the request sent to the first byte of the answer.
+    upstream: Option<Duration>,
+    /// While the request's body was on its way. Whoever is slow, it is hardly us.
+    client: Option<Duration>,
+    /// For a new connection to the upstream that answered.
+    connect: Option<Duration>,
+    /// The rest of attempts that failed.
+    failed: Option<Duration>,
+    /// Outside of attempts: the decisions, and the wait for a place in the pool.
+    evener: Duration,
+}
+
+impl Times {
+    fn of(total: Duration, ctx: &RequestContext) -> Self {
+        let upstream = ctx.attempt.as_ref().and_then(|attempt| attempt.response_time);
+        let attempts: Duration = ctx.trail.attempts().map(|attempt| attempt.time(total)).sum();
+        let latest = ctx.trail.attempts().last();
+        // Neither answered nor failed: what the client sends is refused while it sends it.
+        let unfinished = latest.filter(|latest| latest.outcome == AttemptOutcome::Unfinished);
+        let latest = latest.filter(|_| upstream.is_some() || unfinished.is_some());
+        let connect = latest
+            .and_then(|latest| latest.connected.map(|connected| connected.saturating_sub(latest.picked)));
+        let sending = unfinished.map_or(Duration::ZERO, |attempt| attempt.time(total));
+        let client = ctx.trail.uploads + sending.saturating_sub(connect.unwrap_or_default());
+        let known = upstream.unwrap_or_default() + connect.unwrap_or_default() + client;
+        Self {
+            upstream,
+            client: Some(client).filter(|client| !client.is_zero()),
+            connect,
+            failed: Some(attempts.saturating_sub(known)).filter(|failed| !failed.is_zero()),
+            evener: total.saturating_sub(attempts),
+        }
+    }
 }
 
 fn milliseconds(time: Duration) -> f64 {

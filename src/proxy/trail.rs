@@ -15,6 +15,8 @@ use crate::runtime::{Chosen, Pool, Tiers};
 pub(super) struct Trail {
     pub first: Option<AttemptRecord>,
     pub detail: Option<Box<Detail>>,
+    /// How long attempts that were ready to send it have waited for the end of the request's body.
+    pub uploads: Duration,
     /// The answer lasts as long as somebody wants it to.
     pub is_endless: bool,
 }

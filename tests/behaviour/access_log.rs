@@ -32,16 +32,18 @@ fn text(log: &str, route: &str, origins: &[&Origin]) -> String {
 
 const JSON: &str = "access = \"stdout\"\nformat = \"json\"";
 
-/// The lines so far whose path is this.
-fn entries(evener: &Evener, path: &str) -> Vec<Value> {
+/// The lines so far whose path is this; none: of what was not understood.
+fn entries<'a>(evener: &Evener, path: impl Into<Option<&'a str>>) -> Vec<Value> {
+    let path = path.into();
     let output = evener.standard_output();
     let whole = output.rsplit_once('\n').map_or("", |(whole, _)| whole);
     let entries = whole.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    entries.filter(|entry| entry["path"] == path).collect()
+    entries.filter(|entry| entry["path"].as_str() == path).collect()
 }
 
 #[track_caller]
-fn only_entry(evener: &Evener, path: &str) -> Value {
+fn only_entry<'a>(evener: &Evener, path: impl Into<Option<&'a str>>) -> Value {
+    let path = path.into();
     wait_until(SOON, || !entries(evener, path).is_empty());
     entries(evener, path).remove(0)
 }
@@ -54,11 +56,35 @@ fn a_client_has_one_address_whether_its_head_was_understood_or_not() {
     let evener = logging(&format!("{JSON}{listener}"), "", &[&origin]);
     let over_ipv4 = SocketAddr::from((Ipv4Addr::LOCALHOST, evener.address().port()));
     for (request, path) in
-        [("GET /well HTTP/1.1\r\nHost: a\r\n\r\n", "/well"), ("GET / HTTP/1.1\r\n\r\n", "")]
+        [("GET /well HTTP/1.1\r\nHost: a\r\n\r\n", Some("/well")), ("GET / HTTP/1.1\r\n\r\n", None)]
     {
         let mut client = Client::connect(over_ipv4);
         client.send(request);
         assert_eq!(only_entry(&evener, path)["client"], "127.0.0.1", "{request}");
+    }
+}
+
+#[test]
+fn what_was_refused_before_it_was_understood_is_told_with_its_bytes_and_its_time() {
+    let large = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(5_000));
+    for (request, status, took_min) in [
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400, 0.0),
+        ("GET / HT", 408, 400.0),
+        (large.as_str(), 431, 0.0),
+    ] {
+        let origin = Origin::answering("ok");
+        let listener = "\n[listeners.http]\nheader_timeout = \"400ms\"\nmax_header_size = \"4KiB\"";
+        let evener = logging(&format!("{JSON}{listener}"), "", &[&origin]);
+        let answer = evener.request(request).expect_status(status);
+        let entry = only_entry(&evener, None);
+        assert_eq!((&entry["status"], &entry["bytes_out"]), (&json!(status), &json!(answer.body().len())));
+        assert!(entry["duration_ms"].as_f64().unwrap() >= took_min, "{entry}");
+        assert_eq!([&entry["method"], &entry["host"], &entry["path"]], [&Value::Null; 3], "{entry}");
+
+        let explained =
+            evener.admin().json(&format!("/v1/explain/{}", entry["request_id"].as_str().unwrap()));
+        assert_eq!(explained["bytes_out"], entry["bytes_out"], "{explained}");
+        assert!(explained["timings"]["duration_ms"].as_f64().unwrap() >= took_min, "{explained}");
     }
 }
 
@@ -83,7 +109,7 @@ fn each_attempt_is_listed_with_its_upstream_what_came_of_it_and_how_long_it_took
     };
     let mut longest = 0;
     for index in 0..4 {
-        let entry = only_entry(&evener, &format!("/{index}"));
+        let entry = only_entry(&evener, format!("/{index}").as_str());
         let tried = entry["tried"].as_array().unwrap();
         longest = longest.max(tried.len());
         assert_eq!(entry["attempts"], tried.len(), "{entry}");
@@ -108,6 +134,32 @@ fn a_client_that_goes_leaves_a_line_with_its_attempt() {
     assert_eq!((&entry["status"], &entry["reason"]), (&json!(499), &json!("client_closed")), "{entry}");
     assert_eq!(entry["tried"][0]["upstream"], origin.address(), "{entry}");
     assert_eq!(entry["tried"][0]["outcome"], "client_closed", "{entry}");
+}
+
+/// Nor is what the client sends the upstream's fault, nor has this client gone.
+#[test]
+fn an_attempt_ends_for_the_reason_that_its_request_does() {
+    let origin = Origin::serving(|_| Reply::hang());
+    let keys = "\n[listeners.http]\nmax_body_size = \"1KiB\"";
+    let evener = logging(&format!("{JSON}{keys}"), "timeout = \"1s\"", &[&origin]);
+    let chunk = format!("800\r\n{}\r\n", "x".repeat(0x800));
+    for (path, body, status, reason) in [
+        ("/large", chunk.as_str(), 413, "body_too_large"),
+        ("/malformed", "no chunk\r\n", 400, "bad_request"),
+        ("/slow", "5\r\nhello\r\n", 408, "request_timeout"),
+    ] {
+        let mut client = evener.connect();
+        client.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"));
+        client.send_if_open(body);
+        client.read("POST").expect_status(status);
+        let entry = only_entry(&evener, path);
+        assert_eq!((&entry["status"], &entry["reason"]), (&json!(status), &json!(reason)), "{entry}");
+        assert_eq!(
+            (&entry["attempts"], &entry["tried"][0]["outcome"]),
+            (&json!(1), &json!(reason)),
+            "{entry}"
+        );
+    }
 }
 
 #[test]

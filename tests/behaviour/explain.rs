@@ -430,3 +430,53 @@ fn the_command_line_tells_it_for_people() {
     let unknown = said(&["explain", "nobody", "--admin", &admin]);
     assert!(unknown.contains("no record of a request `nobody`") && unknown.contains("help"), "{unknown}");
 }
+
+/// Real ones are sent, too: what is said of a request that was not made holds for one that is.
+#[test]
+fn a_head_that_would_be_refused_is_explained_as_refused() {
+    let origin = Origin::answering("ok");
+    let evener = unchecked(&[&origin], "");
+    let admin = format!("http://{}", evener.admin_address());
+    for (host, path, headers, status, reason, part) in [
+        ("a.example:80", "/a%20b?c=d", &["X-A: b"][..], 200, None, ""),
+        ("a.example, b.example", "/", &[], 400, Some("bad_request"), "Host is not a host and port"),
+        ("u@a.example", "/", &[], 400, Some("bad_request"), "Host is not a host and port"),
+        ("a.example", "/a b", &[], 400, Some("bad_request"), "request line"),
+        ("a.example", "/a\u{1}", &[], 400, Some("bad_request"), "control byte"),
+        ("a.example", "/a#b", &[], 400, Some("bad_request"), "fragment"),
+        ("a.example", "/a?b#c", &[], 400, Some("bad_request"), "fragment"),
+        ("a.example", "/", &["Host: a.example"], 400, Some("bad_request"), "more than one Host"),
+        (
+            "a.example",
+            "/",
+            &["Content-Length: 1", "Content-Length: 1"],
+            400,
+            Some("bad_request"),
+            "more than one Content-Length",
+        ),
+    ] {
+        let lines = [format!("Host: {host}")].into_iter().chain(headers.iter().map(ToString::to_string));
+        let lines: Vec<String> = lines.map(|line| line + "\r\n").collect();
+        let sent = format!("GET {path} HTTP/1.1\r\n{}Connection: close\r\n\r\n", lines.concat());
+        evener.request(sent).expect_status(status);
+
+        let mut arguments = vec!["explain", path, "--host", host, "--admin", &admin];
+        arguments.extend(headers.iter().flat_map(|header| ["--header", header]));
+        let told = run_to_end(&arguments, &[]).stdout;
+        assert!(told.contains(part), "{told}");
+        assert_eq!(told.contains("takes the route app"), status == 200, "{told}");
+        let json = run_to_end(&[&arguments[..], &["--json"]].concat(), &[]).stdout;
+        let json: Value = serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error}: {json}"));
+        assert_eq!(json["reason"].as_str(), reason, "{json}");
+        assert_eq!(json["status"].as_u64(), reason.map(|_| status.into()), "{json}");
+    }
+    // A line end within a path begins no further line.
+    for query in ["host=a&path=/%20HTTP/1.1%0d%0aX:%20y", "host=a%0d%0aX:%20y", "host=a&path=/%0a"] {
+        let told = evener.admin().json(&format!("/v1/explain?{query}"));
+        assert_eq!(
+            (&told["reason"], &told["pools"]),
+            (&"bad_request".into(), &serde_json::json!([])),
+            "{told}"
+        );
+    }
+}

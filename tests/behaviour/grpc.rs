@@ -307,18 +307,34 @@ fn refusals_are_told_in_the_words_of_grpc() {
     // The call that it ends with.
     evener.wait_for_log("grpc_status=0");
     let log = evener.log();
-    for (status, reason, code) in [
-        (404, "no_route", 12),
-        (503, "no_eligible_upstream", 14),
-        (502, "connect_failure", 14),
-        (501, "grpc_needs_http2", 12),
-        (413, "body_too_large", 8),
+    for (reason, code, kept) in [
+        ("no_route", 12, "refused"),
+        ("no_eligible_upstream", 14, "failed"),
+        ("connect_failure", 14, "failed"),
+        ("grpc_needs_http2", 12, "failed"),
+        ("body_too_large", 8, "refused"),
     ] {
         let line = log.lines().find(|line| line.contains(&format!("reason={reason}")));
         let line = line.unwrap_or_else(|| panic!("no {reason} in {log}"));
-        assert!(line.contains(&format!("HTTP/2\" {status} ")), "{line}");
+        // What the client saw, and what it was told.
+        assert!(line.contains("HTTP/2\" 200 "), "{line}");
         assert!(line.ends_with(&format!("grpc_status={code}")), "{line}");
+
+        let requests = evener.admin().json("/v1/requests?failed=true&limit=1000");
+        let told = requests["requests"].as_array().into_iter().flatten();
+        let told: Vec<_> = told.filter(|request| request["reason"] == reason).collect();
+        assert!(!told.is_empty(), "{requests}");
+        for request in told {
+            assert_eq!(
+                (&request["status"], &request["grpc_status"]),
+                (&200.into(), &code.into()),
+                "{request}"
+            );
+            assert_eq!(request["kept"], kept, "{request}");
+        }
     }
+    let classes = ["class=\"5xx\"", "route=\"empty\""];
+    assert!(evener.admin().metric("evener_requests_total", &classes) > 0.0);
     assert!(log.contains("gRPC call refused") && log.contains("protocol = \\\"http2\\\""), "{log}");
     evener.admin().expect_metric("evener_refusals_total", &["reason=\"body_too_large\""], 1.0);
 }

@@ -275,7 +275,8 @@ fn cpu_time(process_id: u32) -> Duration {
 fn an_upload_that_the_upstream_does_not_take_is_a_504_in_time() {
     let deaf = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
     let evener = Evener::start(&format!(
-        "[routes.all]\npool = \"app\"\ntimeout = \"2s\"\n[pools.app]\nupstreams = [\"{}\"]",
+        "[log]\naccess = \"stdout\"\nformat = \"json\"\n[routes.all]\npool = \"app\"\ntimeout = \"2s\"\n\
+         [pools.app]\nupstreams = [\"{}\"]",
         deaf.local_addr().expect("an address")
     ));
     let mut client = evener.connect();
@@ -286,6 +287,8 @@ fn an_upload_that_the_upstream_does_not_take_is_a_504_in_time() {
     let answer = client.read("POST").expect_status(504);
     assert!(answer.body().contains("upstream_timeout"), "{answer}");
     assert!(answer.header("x-request-id").is_some_and(|id| id.len() == 32), "{answer}");
+    let told = format!(r#""bytes_out":{},"#, answer.body().len());
+    wait_until(Duration::from_secs(20), || evener.standard_output().contains(&told));
     drop(client);
     sending.join().expect("the sender ends");
     let admin = evener.admin();

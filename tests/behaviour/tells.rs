@@ -1,9 +1,18 @@
 //! What responses say of how they came to be: `server_timing`, `response_time`, `proxy_status`.
 
-use crate::rig::{Evener, Origin, Reply, Response};
+use std::time::Duration;
+
+use crate::rig::{Evener, Origin, Reply, Response, wait_until};
+
+const SOON: Duration = Duration::from_secs(60);
 
 /// One pool of these origins behind a route with these keys, and another without any upstream.
 fn telling(keys: &str, origins: &[&Origin]) -> Evener {
+    telling_in(keys, "timeouts = { connect = \"1s\", read = \"300ms\" }", origins)
+}
+
+/// The same with these settings of the first pool.
+fn telling_in(keys: &str, settings: &str, origins: &[&Origin]) -> Evener {
     let addresses: Vec<String> = origins.iter().map(|origin| format!("\"{}\"", origin.address())).collect();
     Evener::start(&format!(
         r#"
@@ -18,7 +27,7 @@ fn telling(keys: &str, origins: &[&Origin]) -> Evener {
         upstreams = [{}]
         health_check = {{ enabled = false }}
         ejection = {{ enabled = false }}
-        timeouts = {{ connect = "1s", read = "300ms" }}
+        {settings}
         [pools.empty]
         upstreams = []
         "#,
@@ -37,7 +46,7 @@ fn duration_of(name: &str, answer: &Response) -> Option<f64> {
 #[test]
 fn server_timing_tells_upstream_and_evener_apart_and_keeps_what_the_upstream_says() {
     let origin = Origin::serving(|_| {
-        Reply::default().then_sleep(std::time::Duration::from_millis(60)).then(Reply::with_headers(
+        Reply::default().then_sleep(Duration::from_millis(60)).then(Reply::with_headers(
             200,
             "Server-Timing: db;dur=53\r\n",
             "ok",
@@ -60,7 +69,7 @@ fn server_timing_tells_upstream_and_evener_apart_and_keeps_what_the_upstream_say
 #[test]
 fn server_timing_tells_what_failed_attempts_took() {
     let slow = Origin::serving(|_| {
-        Reply::default().then_sleep(std::time::Duration::from_millis(60)).then(Reply::status(503, "no"))
+        Reply::default().then_sleep(Duration::from_millis(60)).then(Reply::status(503, "no"))
     });
     let other = Origin::answering("ok");
     let retry = "server_timing = true\nretry = { on = [\"503\"], budget = 1.0 }";
@@ -68,6 +77,41 @@ fn server_timing_tells_what_failed_attempts_took() {
     let answers: Vec<Response> = (0..4).map(|_| evener.get("/").expect_status(200)).collect();
     let failed: Vec<f64> = answers.iter().filter_map(|answer| duration_of("failed", answer)).collect();
     assert!(!failed.is_empty() && failed.iter().all(|&failed| failed >= 59.0), "{failed:?}");
+}
+
+/// What a slow client takes for its body is not ours, whoever answers.
+#[test]
+fn server_timing_tells_what_the_client_took_for_its_body() {
+    let failing = Origin::serving(|request| match request.target.as_str() {
+        target if target.starts_with("/failing") => Reply::status(503, "no"),
+        _ => Reply::ok("ok"),
+    });
+    let other = Origin::answering("ok");
+    let keys = "server_timing = true\nretry = { on = [\"503\"], budget = 1.0 }";
+    let evener = telling_in(keys, "[listeners.http]\nmax_body_size = \"9B\"\n", &[&failing, &other]);
+    // Of two in turn, one goes to the failing one first.
+    for (path, rest, status) in [
+        ("/one", "4\r\nwell\r\n0\r\n\r\n", 200),
+        ("/failing/1", "4\r\nwell\r\n0\r\n\r\n", 200),
+        ("/failing/2", "4\r\nwell\r\n0\r\n\r\n", 200),
+        ("/large", "5\r\nworld\r\n", 413),
+    ] {
+        let mut client = evener.connect();
+        client.send(format!(
+            "PUT {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+        ));
+        let begun = format!("PUT {path} ");
+        wait_until(SOON, || {
+            [&failing, &other].iter().any(|origin| {
+                let bytes = origin.bytes_received();
+                bytes.windows(begun.len()).any(|window| window == begun.as_bytes())
+            })
+        });
+        std::thread::sleep(Duration::from_millis(100));
+        client.send(rest);
+        let answer = client.read("PUT").expect_status(status);
+        assert!(duration_of("client", &answer).is_some_and(|client| client >= 99.0), "{path}: {answer}");
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::rig::h2::H2Client;
 use crate::rig::{Evener, Origin, Reply, reserve_port, wait_until};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -262,10 +263,17 @@ fn traces_that_begin_here_are_sampled_and_those_of_others_as_they_say() {
 fn refusals_are_spans_with_their_reason() {
     let Some(collector) = Collector::start() else { return };
     let origin = Origin::absent();
-    let evener = Evener::start(&text(&[&origin], &tracing_to(collector.port, "1")));
+    let listener = "[listeners.http]\nhttp2_cleartext = true";
+    let rest = format!("{}\n{listener}", tracing_to(collector.port, "1"));
+    let evener = Evener::start(&text(&[&origin], &rest));
     evener.get("/v1").expect_status(502);
     evener.get("/elsewhere").expect_status(404);
-    let spans = collector.wait_for_spans(3);
+    let client = H2Client::connect(evener.address());
+    let mut call = client.head("POST", "/v1/Call");
+    call.headers_mut().insert("content-type", http::HeaderValue::from_static("application/grpc"));
+    client.start(call, true).read().expect("an answer").expect_status(200);
+    // Of the first an attempt, too; the pool is not one for calls.
+    let spans = collector.wait_for_spans(4);
     let server = |status: &str| {
         let is_it = |span: &&Value| {
             span["kind"] == "SPAN_KIND_SERVER"
@@ -278,6 +286,11 @@ fn refusals_are_spans_with_their_reason() {
     assert_eq!(failed["status"]["code"], "STATUS_CODE_ERROR", "{failed}");
     assert_eq!(attribute(unknown, "evener.reason").as_deref(), Some("no_route"), "{unknown}");
     assert!(unknown["status"]["code"].is_null() && unknown["name"] == "GET", "{unknown}");
+    // Its client saw 200, and `grpc-status: 12`.
+    let refused = server("200");
+    assert_eq!(attribute(refused, "rpc.grpc.status_code").as_deref(), Some("12"), "{refused}");
+    assert_eq!(attribute(refused, "error.type").as_deref(), Some("grpc_needs_http2"), "{refused}");
+    assert_eq!(refused["status"]["code"], "STATUS_CODE_ERROR", "{refused}");
 }
 
 /// Down, busy, silent, refusing: requests are answered all the while, and what is lost is counted.

@@ -20,11 +20,11 @@ byId('ask-failed').addEventListener('click', async () => {
 });
 
 function item(request) {
-  const { request_id: id, time, method, host, path, status, reason, upstream } = request;
-  const what = `${status}${reason ? ` ${reason}` : ''}`;
+  const { request_id: id, time, method, host, path, kept, upstream } = request;
+  const what = outcomeOf(request);
   const button = make('button', { type: 'button', 'aria-label': `Why did ${method} ${path} fail?`, onclick: () => explain(id) }, 'Why?');
   const text = make('span', {}, make('b', {}, what), ` ${method} ${host}${path}`, make('span', { class: 'muted' }, upstream ? ` by ${upstream}` : ' by no upstream'));
-  return make('li', { class: status >= 500 ? 'bad' : 'warn' }, make('time', { datetime: time }, clock(time)), text, button);
+  return make('li', { class: kept === 'failed' ? 'bad' : 'warn' }, make('time', { datetime: time }, clock(time)), text, button);
 }
 
 async function explain(id) {
@@ -37,12 +37,15 @@ async function explain(id) {
   }
 }
 
+/** A gRPC call has a status of its own: its client saw 200 in any case. */
+const outcomeOf = ({ status, reason, grpc_status: code }) => `${status}${code == null ? '' : `, grpc-status ${code}`}${reason ? ` ${reason}` : ''}`;
+
 const wordsOf = (error) => (error instanceof Refused ? error.sentences : 'The server did not answer.');
 
 /** As elements: outcome, route, each attempt, and who could not be asked. */
 function explanation(request) {
   const { route, pool, attempts, attempts_omitted: omitted, nobody, timings } = request;
-  const outcome = `${request.status}${request.reason ? ` ${request.reason}` : ''} after ${milliseconds(timings.duration_ms)}, at ${clock(request.time)}`;
+  const outcome = `${outcomeOf(request)} after ${milliseconds(timings.duration_ms)}, at ${clock(request.time)}`;
   const taken = route ? `${route.name}${route.why ? `: ${route.why.join('; ')}` : ''}` : 'none took it';
   const facts = [
     ['Outcome', outcome],

@@ -42,6 +42,8 @@ pub(in crate::admin) struct RequestLine {
     upstream: Option<String>,
     status: u16,
     reason: Option<&'static str>,
+    /// How a gRPC call ended.
+    grpc_status: Option<u8>,
     attempts: u32,
     duration_ms: f64,
     kept: &'static str,
@@ -63,6 +65,7 @@ impl RequestLine {
             upstream: record.attempts().last().map(|(upstream, _)| upstream.to_owned()),
             status: facts.status,
             reason: facts.reason.map(Reason::word),
+            grpc_status: facts.grpc_status,
             attempts: facts.attempts,
             duration_ms: milliseconds(facts.duration),
             kept: record.kept.word(),
