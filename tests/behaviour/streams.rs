@@ -174,13 +174,13 @@ fn a_client_that_reads_slowly_is_not_taken_for_a_silent_upstream() {
     let origin = Origin::serving(|_| {
         Reply::raw(format!("HTTP/1.1 200 OK\r\nContent-Length: {BYTES}\r\n\r\n")).then_send(vec![b'x'; BYTES])
     });
-    let evener = in_front_of(&origin, "timeout = \"0s\"", "read = \"1s\"");
+    let evener = in_front_of(&origin, "timeout = \"0s\"", "read = \"2s\"");
     let mut client = evener.connect();
     client.start("GET", "/", "", b"");
     read_head(&mut client);
-    std::thread::sleep(Duration::from_secs(4));
+    std::thread::sleep(Duration::from_secs(5));
     assert_eq!(client.read_bytes(BYTES / 2).len(), BYTES / 2);
-    std::thread::sleep(Duration::from_secs(4));
+    std::thread::sleep(Duration::from_secs(5));
     assert_eq!(client.read_bytes(BYTES / 2).len(), BYTES / 2);
     evener.admin().wait_for_rest();
 }

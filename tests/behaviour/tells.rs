@@ -8,7 +8,7 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// One pool of these origins behind a route with these keys, and another without any upstream.
 fn telling(keys: &str, origins: &[&Origin]) -> Evener {
-    telling_in(keys, "timeouts = { connect = \"1s\", read = \"300ms\" }", origins)
+    telling_in(keys, "timeouts = { connect = \"1s\", read = \"2s\" }", origins)
 }
 
 /// The same with these settings of the first pool.
