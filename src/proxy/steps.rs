@@ -193,6 +193,16 @@ fn hash_of(key: &HashKey, head: &RequestHead<'_>, ctx: &RequestContext) -> u64 {
     }
 }
 
+/// Random numbers of one pick. Two, since a strategy uses every bit of its own: scores that are kept by the same bits
+/// would be those of some choices rather than others.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Draw {
+    /// What the strategy goes by.
+    pub strategy: u64,
+    /// What decides whether the scores are kept.
+    pub sample: u64,
+}
+
 /// Why there is no pick yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NotYet {
@@ -205,15 +215,15 @@ pub(super) enum NotYet {
 }
 
 /// PICK: takes an eligible upstream that this request has not tried, and counts it in flight.
-pub(super) fn pick(now: Duration, random: u64, ctx: &mut RequestContext) -> Result<(), NotYet> {
+pub(super) fn pick(now: Duration, draw: Draw, ctx: &mut RequestContext) -> Result<(), NotYet> {
     // The count of the attempt before goes back before the next one is taken; its body is sent anew.
     ctx.attempt = None;
     ctx.request_bytes = 0;
     let mut tried = std::mem::take(&mut ctx.tried);
     let pool = ctx.pool().ok_or(NotYet::Refused(Reason::NoRoute))?;
     // Before the choice, so that it is what the choice goes by.
-    let standing = ctx.standing_at_pick(pool, now, random, &tried);
-    let picked = pool.pick(now, ctx.hash, random, &mut tried);
+    let standing = ctx.standing_at_pick(pool, now, draw.sample, &tried);
+    let picked = pool.pick(now, ctx.hash, draw.strategy, &mut tried);
     ctx.tried = tried;
     let chosen = picked.map_err(|why| not_yet(why, ctx))?;
     ctx.attempts += 1;

@@ -75,11 +75,11 @@ impl RequestContext {
         &self,
         pool: &Pool,
         now: Duration,
-        random: u64,
+        sample: u64,
         tried: &Tiers,
     ) -> Option<PickRecord> {
         let is_wanted =
-            self.attempts > 0 || random.is_multiple_of(SAMPLED_ONE_IN) || self.runtime.records.is_asked(now);
+            self.attempts > 0 || sample.is_multiple_of(SAMPLED_ONE_IN) || self.runtime.records.is_asked(now);
         is_wanted.then(|| pool.candidates(self.attempts + 1, Moment::Pick, None, now, tried))
     }
 
@@ -160,5 +160,51 @@ impl RequestContext {
         let Some(pool) = self.pool() else { return };
         let standing = pool.candidates(attempt, moment, chosen, now, &self.tried);
         self.trail.detail().pick(PickRecord { at, ..standing });
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::super::steps::{self, Draw};
+    use super::*;
+    use crate::config::{Source, parse};
+    use crate::runtime::Runtime;
+
+    const TEXT: &str = "[listeners.http]\naddress = \"127.0.0.1:8080\"\n[pools.app]\nstrategy = \"random_two\"\nhealth_check = { enabled = false }\nupstreams = [\"127.0.0.1:9001\", \"127.0.0.1:9002\", \"127.0.0.1:9003\", \"127.0.0.1:9004\"]\n";
+
+    fn runtime() -> Arc<Runtime> {
+        let source = Source { name: String::new(), text: TEXT.to_owned(), folder: ".".into() };
+        Arc::new(Runtime::new(parse(&source, &|_| None).unwrap(), 1, 0, None))
+    }
+
+    /// Who was picked, and whether the scores were kept.
+    fn picked(strategy: u64, sample: u64, runtime: &Arc<Runtime>) -> (usize, bool) {
+        let mut ctx = RequestContext::new(runtime);
+        (ctx.route, ctx.pool) = (Some(0), Some(0));
+        steps::pick(Duration::ZERO, Draw { strategy, sample }, &mut ctx).unwrap();
+        (ctx.attempt.as_ref().unwrap().upstream, ctx.trail.detail.is_some())
+    }
+
+    #[test]
+    fn whether_scores_are_kept_does_not_depend_on_what_the_strategy_goes_by() {
+        let runtime = runtime();
+        for strategy in [0, 1, 31, SAMPLED_ONE_IN, u64::MAX] {
+            assert!(picked(strategy, SAMPLED_ONE_IN, &runtime).1);
+            assert!(!picked(strategy, SAMPLED_ONE_IN + 1, &runtime).1);
+        }
+    }
+
+    /// A third off is more than five deviations.
+    #[test]
+    fn scores_are_kept_of_every_upstream_alike() {
+        const PICKS: usize = 4 * 32 * 250;
+        let (runtime, mut randoms) = (runtime(), fastrand::Rng::with_seed(7));
+        let mut kept = [0; 4];
+        for _ in 0..PICKS {
+            let (upstream, is_kept) = picked(randoms.u64(..), randoms.u64(..), &runtime);
+            kept[upstream] += usize::from(is_kept);
+        }
+        assert!(kept.iter().all(|kept| (167..=333).contains(kept)), "{kept:?}");
     }
 }

@@ -5,7 +5,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::context::RequestContext;
-use super::steps::{self, NotYet};
+use super::steps::{self, Draw, NotYet};
 use crate::observe::Reason;
 use crate::runtime::Runtime;
 
@@ -13,7 +13,7 @@ use crate::runtime::Runtime;
 pub(super) async fn pick(runtime: &Runtime, ctx: &mut RequestContext) -> Result<(), Reason> {
     // Nothing waits between the head and the first pick, so the clock need not be read again.
     let now = if ctx.attempts == 0 { ctx.started } else { runtime.now() };
-    match steps::pick(now, fastrand::u64(..), ctx) {
+    match steps::pick(now, draw(), ctx) {
         Ok(()) => Ok(()),
         Err(NotYet::Refused(reason)) => Err(reason),
         Err(NotYet::Unchecked) => pick_after_first_check(runtime, ctx).await,
@@ -28,7 +28,7 @@ async fn pick_after_first_check(runtime: &Runtime, ctx: &mut RequestContext) -> 
     while runtime.now() < until {
         tokio::time::sleep(FIRST_CHECK_POLL).await;
         ctx.move_on();
-        match steps::pick(runtime.now(), fastrand::u64(..), ctx) {
+        match steps::pick(runtime.now(), draw(), ctx) {
             Ok(()) => return Ok(()),
             Err(NotYet::Unchecked) => {}
             Err(NotYet::Full) => return pick_from_queue(runtime, ctx).await,
@@ -47,7 +47,7 @@ async fn pick_from_queue(runtime: &Runtime, ctx: &mut RequestContext) -> Result<
     let wait = settings.timeout.min(left(runtime, ctx));
     let turn = poll_fn(|task| {
         place.sleep(task.waker());
-        match steps::pick(runtime.now(), fastrand::u64(..), ctx) {
+        match steps::pick(runtime.now(), draw(), ctx) {
             Ok(()) => Poll::Ready(Ok(())),
             Err(NotYet::Full) => Poll::Pending,
             Err(NotYet::Unchecked) => Poll::Ready(Err(Reason::NoEligibleUpstream)),
@@ -55,6 +55,10 @@ async fn pick_from_queue(runtime: &Runtime, ctx: &mut RequestContext) -> Result<
         }
     });
     tokio::time::timeout(wait, turn).await.unwrap_or(Err(Reason::QueueFull))
+}
+
+fn draw() -> Draw {
+    Draw { strategy: fastrand::u64(..), sample: fastrand::u64(..) }
 }
 
 /// What is left of the route's timeout.

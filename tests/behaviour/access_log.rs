@@ -141,13 +141,13 @@ fn a_client_that_goes_leaves_a_line_with_its_attempt() {
 fn an_attempt_ends_for_the_reason_that_its_request_does() {
     let origin = Origin::serving(|_| Reply::hang());
     let keys = "\n[listeners.http]\nmax_body_size = \"1KiB\"";
-    let evener = logging(&format!("{JSON}{keys}"), "timeout = \"1s\"", &[&origin]);
     let chunk = format!("800\r\n{}\r\n", "x".repeat(0x800));
-    for (path, body, status, reason) in [
-        ("/large", chunk.as_str(), 413, "body_too_large"),
-        ("/malformed", "no chunk\r\n", 400, "bad_request"),
-        ("/slow", "5\r\nhello\r\n", 408, "request_timeout"),
+    for (path, body, timeout, status, reason) in [
+        ("/large", chunk.as_str(), "60s", 413, "body_too_large"),
+        ("/malformed", "no chunk\r\n", "60s", 400, "bad_request"),
+        ("/slow", "5\r\nhello\r\n", "2s", 408, "request_timeout"),
     ] {
+        let evener = logging(&format!("{JSON}{keys}"), &format!("timeout = \"{timeout}\""), &[&origin]);
         let mut client = evener.connect();
         client.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"));
         client.send_if_open(body);
