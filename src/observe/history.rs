@@ -108,8 +108,8 @@ impl Window {
         let step_s = step.as_secs().max(FINE_S);
         let window_s = u64::try_from(window.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX);
         let first = end_s.saturating_sub(window_s) / step_s;
-        let steps = end_s.div_ceil(step_s).saturating_sub(first).max(1);
-        Self { from_s: first * step_s, step_s, steps: usize::try_from(steps).unwrap_or(usize::MAX) }
+        let count = end_s.div_ceil(step_s).saturating_sub(first).max(1);
+        Self { from_s: first * step_s, step_s, steps: usize::try_from(count).unwrap_or(usize::MAX) }
     }
 
     /// Seconds since 1970 of the end of the last step.
