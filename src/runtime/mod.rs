@@ -109,7 +109,7 @@ impl Runtime {
         for upstream in first.pools().flat_map(Pool::upstreams) {
             upstream.state.note_presence("the process began with it", epoch.elapsed());
         }
-        Self {
+        let runtime = Self {
             current: ArcSwap::from_pointee(first),
             retired: Mutex::default(),
             listeners,
@@ -123,7 +123,14 @@ impl Runtime {
             spans: SpanQueue::default(),
             leaving: Leaving::default(),
             cut: watch::Sender::new(false),
-        }
+        };
+        runtime.read_clocks();
+        runtime
+    }
+
+    /// Looks what the wall clock says, for those who write down the time of a request; every tick.
+    pub fn read_clocks(&self) {
+        self.records.note_clocks(SystemTime::now(), self.now());
     }
 
     /// Opens the access log's file again, after it was rotated.
