@@ -255,6 +255,33 @@ fn a_reload_forgets_nothing_and_who_was_removed_is_remembered() {
 }
 
 #[test]
+fn requests_that_end_at_somebody_who_was_removed_are_in_the_history() {
+    let (stays, goes) = (Origin::answering("ok"), Origin::answering("ok"));
+    let route = |name: &str| format!("[routes.{name}]\npool = \"app\"");
+    let evener = Evener::start(&in_front_of(&[&goes], &route("before")));
+    goes.hold();
+    let held: Vec<_> = (0..4).map(|_| evener.get_in_background("/")).collect();
+    goes.wait_for_requests(4);
+    // Its route goes with it, which was known of by the one before.
+    evener.reload(&in_front_of(&[&stays], &route("before")));
+    evener.reload(&in_front_of(&[&stays], &route("after")));
+    get(&evener, 3);
+    wait_for_requests(&evener, "total", 3);
+    goes.release();
+    held.into_iter().for_each(|request| drop(request.join().expect_status(200)));
+    wait_for_requests(&evener, "total", 7);
+    let expected = [
+        ("pool:app".to_owned(), 7),
+        ("listener:http".to_owned(), 7),
+        ("route:before".to_owned(), 4),
+        (of_upstream(&goes), 4),
+    ];
+    for (of, count) in expected {
+        wait_for_requests(&evener, &of, count);
+    }
+}
+
+#[test]
 fn a_state_file_that_is_broken_is_put_aside_and_a_foreign_one_left_alone() {
     let origin = Origin::answering("ok");
     let foreign = "the only copy of something dear\n";
