@@ -162,7 +162,8 @@ impl Entry {
     /// As it may be kept, whoever wrote it.
     fn bounded(self) -> Self {
         let share = self.share.filter(|share| (0.0..=1.0).contains(share));
-        Self { from: cut(self.from), to: cut(self.to), cause: cut(self.cause), share, ..self }
+        let again = self.again.filter(|again| again.times > 1);
+        Self { from: cut(self.from), to: cut(self.to), cause: cut(self.cause), share, again, ..self }
     }
 
     /// Bytes that it takes as JSON, at most.
@@ -491,12 +492,14 @@ mod tests {
         let at = Moment { at_ms: u64::MAX, since_epoch_ms: None };
         let entry = Entry {
             share: Some(7.0),
+            again: Some(Box::new(Again { times: 0, last: at, earlier_ms: u64::MAX })),
             cause: long.clone().into(),
             ..Entry::new(at, Track::State, long.clone(), long, "")
         };
         timeline.go_on(vec![entry], false);
         let kept = timeline.entries().remove(0);
         assert!(kept.at.wall() <= SystemTime::now() && kept.share.is_none(), "{kept:?}");
+        assert_eq!((kept.times(), kept.last()), (1, kept.at));
         assert!([&kept.from, &kept.to, &kept.cause].iter().all(|text| text.len() <= CAUSE_BYTES_MAX));
     }
 

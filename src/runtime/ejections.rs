@@ -6,7 +6,7 @@
 //! In a pool of which nobody is well, an upstream is ejected and taken back many times a second. Its time line counts
 //! that; listeners are told of the first turns, and then of what lasts.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +23,9 @@ pub(super) struct Telling {
     /// The phase that was told last; written by the tick, and when another process's memory is taken over.
     told: AtomicU8,
     /// A turn like one that was told a moment ago: told when it has lasted.
-    held_back: Mutex<Option<HeldBack>>,
+    held_back: Mutex<Option<Box<HeldBack>>>,
+    /// Whether there is one, for a look without the lock.
+    is_holding_back: AtomicBool,
     /// Of the process log.
     pub(super) ejecting: Seldom,
 }
@@ -89,11 +91,6 @@ impl Telling {
         Phase::ALL.into_iter().find(|phase| *phase as u8 == told).unwrap_or(Phase::Admitted)
     }
 
-    /// Whether a turn waits to be told.
-    fn is_holding_back(&self) -> bool {
-        self.held_back().is_some()
-    }
-
     /// What listeners are told now that this turn has come; `again_after` the last like it.
     fn tell(&self, turn: EjectionTurn, again_after: Option<Duration>, at: Duration) -> Vec<EjectionTurn> {
         let mut held_back = self.held_back();
@@ -105,7 +102,7 @@ impl Telling {
         }
         let mut turns: Vec<_> = before.map(|before| before.turn).into_iter().collect();
         if comes_again {
-            *held_back = Some(HeldBack { since: at, turn });
+            *held_back = Some(Box::new(HeldBack { since: at, turn }));
         } else {
             turns.push(turn);
         }
@@ -114,12 +111,15 @@ impl Telling {
 
     /// What was held back and has lasted.
     fn tell_what_lasted(&self, now: Duration) -> Option<EjectionTurn> {
-        let has_lasted = |held_back: &mut HeldBack| now.saturating_sub(held_back.since) >= LASTED;
-        self.held_back().take_if(has_lasted).map(|held_back| held_back.turn)
+        let has_lasted = |held_back: &mut Box<HeldBack>| now.saturating_sub(held_back.since) >= LASTED;
+        let mut held_back = self.held_back();
+        let lasted = held_back.take_if(has_lasted).map(|held_back| held_back.turn);
+        self.is_holding_back.store(held_back.is_some(), Ordering::Relaxed);
+        lasted
     }
 
     /// Only the tick holds it.
-    fn held_back(&self) -> MutexGuard<'_, Option<HeldBack>> {
+    fn held_back(&self) -> MutexGuard<'_, Option<Box<HeldBack>>> {
         self.held_back.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -148,7 +148,7 @@ impl Pool {
             state.telling.noted.is_any()
                 || state.ejection.is_out()
                 || state.telling.told() != Phase::Admitted
-                || state.telling.is_holding_back()
+                || state.telling.is_holding_back.load(Ordering::Relaxed)
         };
         let upstreams = self.upstreams().iter().filter(worth_a_look);
         upstreams.flat_map(|upstream| self.turns_of(&upstream.state, now)).collect()
