@@ -213,6 +213,7 @@ impl BackgroundService for Learner {
                         pool.tick(self.0.now());
                     }
                     self.1.tell_of_ejections();
+                    self.0.read_clocks();
                     self.0.look();
                     self.0.free_retired();
                 }

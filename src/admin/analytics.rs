@@ -163,7 +163,7 @@ impl Analytics {
                 days,
                 from: time(window.from_s),
                 to: time(window.to_s()),
-                recorded_seconds: history.recorded_s(&window),
+                recorded_seconds: history.recorded_s(&Subject::Total, &window),
             },
             growth: Growth::of(history, &total, &window, &before),
             totals: Totals::of(&total),
@@ -201,7 +201,8 @@ impl Totals {
 impl Growth {
     fn of(history: &History, total: &Happened, window: &Window, before: &Window) -> Self {
         let previous = history.total(&Subject::Total, before);
-        let (recorded_s, recorded_before_s) = (history.recorded_s(window), history.recorded_s(before));
+        let recorded = |window| history.recorded_s(&Subject::Total, window);
+        let (recorded_s, recorded_before_s) = (recorded(window), recorded(before));
         let is_comparable = recorded_before_s * COMPARABLE >= recorded_s && previous.requests > 0;
         let per_second = |requests: u64, seconds: u64| requests as f64 / seconds.max(1) as f64;
         let mean = |happened: &Happened| happened.times.map(|times| times.mean.as_secs_f64());

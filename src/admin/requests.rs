@@ -11,7 +11,7 @@ use super::answer::Json;
 use super::explain::why;
 use super::extract::{Parameters, Path};
 use super::problem::Problem;
-use super::views::{Epoch, RequestLine, RequestView, RouteTaken};
+use super::views::{RequestLine, RequestView, RouteTaken};
 use crate::control::Control;
 use crate::observe::{Kept, LATEST, Name, Record};
 use crate::route::RequestHead;
@@ -59,9 +59,8 @@ pub(super) async fn list(
             && kept.is_none_or(|kept| kept == record.kept)
             && record.facts.duration >= slower_than
     });
-    let epoch = Epoch::of(runtime.now());
     Ok(Json(Requests {
-        requests: found.iter().take(limit).map(|record| RequestLine::of(record, epoch)).collect(),
+        requests: found.iter().take(limit).map(RequestLine::of).collect(),
         matched: found.len(),
         seen: runtime.records.seen(),
         left_out: runtime.records.left_out(),
@@ -81,7 +80,7 @@ pub(super) async fn show(
     let Some((record, others)) = found.split_first() else { return Err(unknown(&request_id)) };
     let others = others.get(..others.len().min(SAME_ID_MAX)).unwrap_or_default();
     let route = route_taken(record, &runtime.snapshot());
-    Ok(Json(RequestView::of(record, route, others, Epoch::of(runtime.now()))))
+    Ok(Json(RequestView::of(record, route, others)))
 }
 
 /// The route by its name, and its conditions if it is still what it was.

@@ -93,15 +93,6 @@ fn checked_step(window: Duration, step: Option<Duration>) -> Result<Duration, Pr
             "ask for a longer window, or leave `step` out",
         ));
     }
-    // The first step begins before the window where steps do not go into it evenly.
-    let kept = if step.as_millis().is_multiple_of(LONG_STEP.as_millis()) { MONTH } else { HOUR };
-    let steps = u32::try_from(window.as_millis().div_ceil(step.as_millis())).unwrap_or(u32::MAX);
-    if step.saturating_mul(steps) > kept {
-        return Err(Problem::bad_parameter(
-            "steps of this length reach further back than is kept",
-            "write a `step` that goes into `window` without a rest, or leave it out",
-        ));
-    }
     Ok(step)
 }
 
@@ -189,7 +180,7 @@ struct PeriodView {
     from: String,
     to: String,
     step_seconds: u64,
-    /// Seconds in which somebody took things down.
+    /// Seconds in which somebody took things down that are not forgotten.
     recorded_seconds: u64,
 }
 
@@ -229,7 +220,7 @@ struct BytesView {
 
 impl HistoryView {
     fn of(history: &History, subject: &Subject, window: &Window) -> Self {
-        let recorded_s = history.recorded_s(window);
+        let recorded_s = history.recorded_s(subject, window);
         let series = history.series(subject, window);
         let total = history.total(subject, window);
         Self {

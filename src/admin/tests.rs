@@ -409,6 +409,24 @@ async fn what_is_told_of_a_request_is_as_the_document_says() {
 }
 
 #[tokio::test]
+async fn a_request_keeps_its_time_when_the_clock_is_put_right() {
+    let api = Api::up(TWO_POOLS);
+    let records = &api.runtime().records;
+    let year_later = Duration::from_secs(365 * 86_400);
+    for (at, id) in [(SystemTime::UNIX_EPOCH, "before"), (SystemTime::UNIX_EPOCH + year_later, "after")] {
+        records.note_clocks(at, Duration::ZERO);
+        records.keep(Kept::Latest, &Facts::default(), None, |names| names.put(Name::RequestId, id));
+    }
+    let listed = api.get("/v1/requests").await.expect(200).json();
+    for (place, id, time) in
+        [(1, "before", "1970-01-01T00:00:00.000Z"), (0, "after", "1971-01-01T00:00:00.000Z")]
+    {
+        assert_eq!(listed["requests"][place]["time"], time, "{listed}");
+        assert_eq!(api.get(&format!("/v1/explain/{id}")).await.expect(200).json()["time"], time);
+    }
+}
+
+#[tokio::test]
 async fn every_operation_and_response_of_the_document_refers_to_something() {
     let document = document();
     assert_eq!(document["openapi"], "3.1.0");

@@ -42,7 +42,10 @@ struct EntryView {
     from: String,
     to: String,
     cause: String,
-    /// Until the next of the same kind, or until now.
+    /// How often it came, in turns with its opposite.
+    times: u32,
+    last_at: String,
+    /// Until the next of the same kind, or until now; all times together.
     duration_ms: f64,
     /// It still holds.
     is_current: bool,
@@ -66,6 +69,8 @@ impl From<Lasted> for EntryView {
         Self {
             at: utc(entry.at.wall()),
             kind: entry.track.word(),
+            times: entry.times(),
+            last_at: utc(entry.last().wall()),
             from: entry.from.into_owned(),
             to: entry.to.into_owned(),
             cause: entry.cause.into_owned(),

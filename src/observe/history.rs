@@ -102,12 +102,14 @@ pub struct Window {
 }
 
 impl Window {
-    /// The last steps that cover `window` and end at `end_s`, or a little later, where a step ends.
+    /// The steps that cover at least `window` before `end_s`: from the one that holds the moment so long ago to the
+    /// one that holds the end, which may be under way.
     pub fn ending(end_s: u64, window: Duration, step: Duration) -> Self {
         let step_s = step.as_secs().max(FINE_S);
-        let count = window.as_secs().div_ceil(step_s).max(1);
-        let from_s = end_s.next_multiple_of(step_s).saturating_sub(count.saturating_mul(step_s));
-        Self { from_s, step_s, steps: usize::try_from(count).unwrap_or(usize::MAX) }
+        let window_s = u64::try_from(window.as_millis().div_ceil(1_000)).unwrap_or(u64::MAX);
+        let first = end_s.saturating_sub(window_s) / step_s;
+        let count = end_s.div_ceil(step_s).saturating_sub(first).max(1);
+        Self { from_s: first * step_s, step_s, steps: usize::try_from(count).unwrap_or(usize::MAX) }
     }
 
     /// Seconds since 1970 of the end of the last step.
@@ -132,7 +134,7 @@ impl Window {
 pub struct Step {
     /// Seconds since 1970.
     pub from_s: u64,
-    /// Seconds of it in which somebody took things down.
+    /// Seconds of it in which somebody took things down that are not forgotten.
     pub recorded_s: u64,
     /// What happened; `None`: it is not known, because nobody took it down (the process did not run), or it was
     /// given up for want of room.
@@ -187,9 +189,9 @@ impl History {
         self.book().total(subject, window)
     }
 
-    /// Seconds of the window in which somebody took things down.
-    pub fn recorded_s(&self, window: &Window) -> u64 {
-        self.book().recorded_s(window)
+    /// Seconds of the window in which somebody took things down that are not forgotten.
+    pub fn recorded_s(&self, subject: &Subject, window: &Window) -> u64 {
+        self.book().recorded_s(subject, window)
     }
 
     /// Those who had most requests in the window, first of all that who had most.

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Every request is copied into a place that is there already: no allocation once a ring has gone round, no
-//! formatting, no clock. A place is locked for the time of the copy; who finds it locked, by a reader or by
+//! formatting, no clock: what the wall says is looked at by somebody else from time to time, and taken along, so that
+//! a record's time stays what it was when that clock is put right. A place is locked for the time of the copy; who finds it locked, by a reader or by
 //! a request that is a whole round ahead, takes the next place or leaves the record out, and counts that.
 //! Nobody ever waits.
 //!
@@ -24,7 +25,7 @@ mod text;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use detail::{
     AttemptOutcome, AttemptRecord, CANDIDATES_MAX, CandidateRecord, Detail, Moment, PickRecord, Then,
@@ -81,6 +82,8 @@ pub struct Record {
     pub kept: Kept,
     /// What is of fixed size.
     pub facts: Facts,
+    /// What the wall clock said of the process's epoch, in microseconds since 1970.
+    epoch_at_us: u64,
     /// Names, id and path.
     text: Text,
     /// Scores, and attempts after the first.
@@ -113,6 +116,8 @@ pub struct Records {
     left_out: AtomicU64,
     /// In microseconds since the epoch; see [`ASKED_FOR`].
     asked_until_us: AtomicU64,
+    /// See [`Records::note_clocks`].
+    epoch_at_us: AtomicU64,
 }
 
 impl Default for Records {
@@ -121,6 +126,7 @@ impl Default for Records {
             rings: Kept::ALL.map(|kept| Ring::new(kept.places())),
             left_out: AtomicU64::new(0),
             asked_until_us: AtomicU64::new(0),
+            epoch_at_us: AtomicU64::new(0),
         }
     }
 }
@@ -138,6 +144,7 @@ impl Records {
         let number = latest.next();
         let write = |record: &mut Record, detail: Option<Arc<Detail>>| {
             (record.number, record.kept, record.facts, record.detail) = (number, kept, *facts, detail);
+            record.epoch_at_us = self.epoch_at_us.load(Relaxed);
             names(&mut Names(record.text.clear()));
         };
         if kept != Kept::Latest {
@@ -149,6 +156,12 @@ impl Records {
         if !latest.write(number, |record| write(record, detail)) && kept == Kept::Latest {
             self.left_out.fetch_add(1, Relaxed);
         }
+    }
+
+    /// What the wall clock says `now`, which is since the epoch of the process: for requests that end from here on.
+    pub fn note_clocks(&self, wall: SystemTime, now: Duration) {
+        let since_1970 = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.epoch_at_us.store(micros(since_1970.saturating_sub(now)), Relaxed);
     }
 
     /// The requests of this id, newest first.
@@ -212,6 +225,12 @@ impl Names<'_> {
 }
 
 impl Record {
+    /// When its head had been read, by the wall clock as it went when the request ended.
+    pub fn began_at(&self) -> SystemTime {
+        let since_1970 = Duration::from_micros(self.epoch_at_us).saturating_add(self.facts.began);
+        UNIX_EPOCH.checked_add(since_1970).unwrap_or(UNIX_EPOCH)
+    }
+
     /// One of its names; empty when it has none.
     pub fn name(&self, name: Name) -> &str {
         self.text.get(name)
@@ -368,6 +387,19 @@ mod tests {
         let refused = |code, reason| Facts { reason: Some(reason), ..call(code) };
         assert_eq!(refused(14, Reason::NoEligibleUpstream).kept(SLOW), Kept::Failed);
         assert_eq!(refused(12, Reason::NoRoute).kept(SLOW), Kept::Refused);
+    }
+
+    #[test]
+    fn a_clock_that_is_put_right_moves_nothing_that_was_before() {
+        let (records, second) = (Records::default(), Duration::from_secs);
+        let wall = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        records.note_clocks(wall(1_000_000), second(100));
+        keep(&records, "before", &Facts { began: second(99), ..status(502) });
+        // It was an hour late.
+        records.note_clocks(wall(1_003_605), second(105));
+        keep(&records, "after", &Facts { began: second(104), ..status(200) });
+        let began = ["before", "after"].map(|id| records.find(id)[0].began_at());
+        assert_eq!(began, [wall(999_999), wall(1_003_604)]);
     }
 
     #[test]

@@ -2,8 +2,12 @@
 //!
 //! An ejection ends by itself when its time is over, and no request need come by; so the tick looks. It also
 //! notices an ejection that another process began.
+//!
+//! In a pool of which nobody is well, an upstream is ejected and taken back many times a second. Its time line counts
+//! that; listeners are told of the first turns, and then of what lasts.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::noted::{EjectionNote, Noted, Readmission};
@@ -18,9 +22,25 @@ pub(super) struct Telling {
     noted: Noted,
     /// The phase that was told last; written by the tick, and when another process's memory is taken over.
     told: AtomicU8,
+    /// A turn like one that was told a moment ago: told when it has lasted.
+    held_back: Mutex<Option<Box<HeldBack>>>,
+    /// Whether there is one, for a look without the lock.
+    is_holding_back: AtomicBool,
     /// Of the process log.
     pub(super) ejecting: Seldom,
 }
+
+#[derive(Debug)]
+struct HeldBack {
+    since: Duration,
+    turn: EjectionTurn,
+}
+
+/// A turn that comes again within this time of the last such is held back. Minutes apart, each is news.
+const SOON: Duration = Duration::from_secs(60);
+
+/// A turn that is held back is told when it has lasted for so long: as seldom as the process log tells of it.
+const LASTED: Duration = Duration::from_secs(10);
 
 /// Where an upstream stands, as it is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +91,38 @@ impl Telling {
         Phase::ALL.into_iter().find(|phase| *phase as u8 == told).unwrap_or(Phase::Admitted)
     }
 
+    /// What listeners are told now that this turn has come; `again_after` the last like it.
+    fn tell(&self, turn: EjectionTurn, again_after: Option<Duration>, at: Duration) -> Vec<EjectionTurn> {
+        let mut held_back = self.held_back();
+        let comes_again = again_after.is_some_and(|after| after <= SOON);
+        let before = held_back.take();
+        if comes_again && before.as_ref().is_some_and(|before| before.turn.entry.from == turn.entry.to) {
+            // One takes the other back, and all is as it was told.
+            return Vec::new();
+        }
+        let mut turns: Vec<_> = before.map(|before| before.turn).into_iter().collect();
+        if comes_again {
+            *held_back = Some(Box::new(HeldBack { since: at, turn }));
+        } else {
+            turns.push(turn);
+        }
+        turns
+    }
+
+    /// What was held back and has lasted.
+    fn tell_what_lasted(&self, now: Duration) -> Option<EjectionTurn> {
+        let has_lasted = |held_back: &mut Box<HeldBack>| now.saturating_sub(held_back.since) >= LASTED;
+        let mut held_back = self.held_back();
+        let lasted = held_back.take_if(has_lasted).map(|held_back| held_back.turn);
+        self.is_holding_back.store(held_back.is_some(), Ordering::Relaxed);
+        lasted
+    }
+
+    /// Only the tick holds it.
+    fn held_back(&self) -> MutexGuard<'_, Option<Box<HeldBack>>> {
+        self.held_back.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// It was told of this by somebody else.
     pub(super) fn go_on(&self, state: EjectionState) {
         self.told.store(Phase::of(state) as u8, Ordering::Relaxed);
@@ -87,12 +139,16 @@ impl UpstreamState {
 }
 
 impl Pool {
-    /// Enters into the time lines what became of ejections since the last time, and answers what that was.
-    /// Called by one thread at a time, every tick; looks at two words per upstream when nothing happened.
+    /// Enters into the time lines what became of ejections since the last time, and answers what listeners should
+    /// know of it. Called by one thread at a time, every tick; looks at three words per upstream when nothing
+    /// happened.
     pub fn tell_of_ejections(&self, now: Duration) -> Vec<EjectionTurn> {
         let worth_a_look = |upstream: &&Upstream| {
             let state = &upstream.state;
-            state.telling.noted.is_any() || state.ejection.is_out() || state.telling.told() != Phase::Admitted
+            state.telling.noted.is_any()
+                || state.ejection.is_out()
+                || state.telling.told() != Phase::Admitted
+                || state.telling.is_holding_back.load(Ordering::Relaxed)
         };
         let upstreams = self.upstreams().iter().filter(worth_a_look);
         upstreams.flat_map(|upstream| self.turns_of(&upstream.state, now)).collect()
@@ -102,11 +158,13 @@ impl Pool {
         let (telling, moment) = (&state.telling, Moment::now(now));
         let mut turns = Vec::new();
         let mut enter = |at: Duration, from: Phase, to: Phase, cause: String, ejected_for| {
-            let at = moment.earlier_by(now.saturating_sub(at));
-            let entry = Entry::new(at, Track::Ejection, from.word(), to.word(), cause);
+            let then = moment.earlier_by(now.saturating_sub(at));
+            let entry = Entry::new(then, Track::Ejection, from.word(), to.word(), cause);
             let entry = entry.with_share(self.share_of(state, now));
+            let again_after = state.timeline.again_after(&entry);
             state.timeline.push(entry.clone());
-            turns.push(EjectionTurn { address: state.address.to_string(), entry, ejected_for });
+            let turn = EjectionTurn { address: state.address.to_string(), entry, ejected_for };
+            turns.extend(telling.tell(turn, again_after, at));
             to
         };
         let mut phase = telling.told();
@@ -134,6 +192,7 @@ impl Pool {
             phase = enter(now, phase, is, "seen by the clock; nobody noted why".to_owned(), None);
         }
         telling.told.store(phase as u8, Ordering::Relaxed);
+        turns.extend(telling.tell_what_lasted(now));
         turns
     }
 }
@@ -215,6 +274,36 @@ mod tests {
             .collect();
         // From 3 to 13 (its end, not when it was seen), 21, 52, 60.
         assert_eq!(lasted, [10, 8, 31, 8]);
+    }
+
+    #[test]
+    fn what_comes_and_goes_is_told_at_first_and_when_it_lasts() {
+        let source = Source { name: String::new(), text: TEXT.to_owned(), folder: ".".into() };
+        let runtime = Runtime::new(parse(&source, &|_| None).unwrap(), 1, 0, None);
+        let snapshot = runtime.snapshot();
+        let pool = snapshot.pool_named("app").unwrap();
+        for upstream in pool.upstreams() {
+            upstream.state.verdict.observe(true, 1, 1);
+        }
+        // The other answers, but to few: a request that has tried it finds nobody else.
+        let mut told = Vec::new();
+        for round in 0..1_000 {
+            let now = Duration::from_millis(1_000 + 70 * round);
+            attempts(pool, false, now);
+            told.extend(pool.tell_of_ejections(now));
+        }
+        assert_eq!(words(&told), [("admitted", "ejected"), ("ejected", "admitted")]);
+        let entries = pool.upstreams()[0].state.timeline.entries();
+        let of_traffic: Vec<_> = entries.iter().filter(|entry| entry.track == Track::Ejection).collect();
+        assert!(of_traffic.len() <= 3 && of_traffic[0].times() > 400, "{of_traffic:?}");
+
+        // It was ejected by the last, and now it stays so.
+        assert!(pool.tell_of_ejections(seconds(75)).is_empty());
+        assert_eq!(
+            words(&pool.tell_of_ejections(seconds(81))),
+            [("admitted", "ejected"), ("ejected", "probation")]
+        );
+        assert!(pool.tell_of_ejections(seconds(95)).is_empty(), "once");
     }
 
     #[test]

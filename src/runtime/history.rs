@@ -3,6 +3,7 @@
 //! A pool's figures are those of its upstreams together, the total is that of all routes and of what found none;
 //! as in `GET /v1/stats`.
 
+use std::collections::HashSet;
 use std::time::SystemTime;
 
 use super::{Listener, Pool, Route, Runtime, Upstream};
@@ -43,11 +44,13 @@ impl Runtime {
         self.read_counters(&mut self.history.blank_round(at, self.now()));
     }
 
+    /// Requests that began before a change of the configuration count for what they went to, though it may be gone.
     fn read_counters(&self, round: &mut Round<'_>) {
-        let snapshot = self.snapshot();
+        let (snapshots, mut seen) = (self.snapshots(), HashSet::new());
         let mut total = unrouted(round, &self.metrics);
         let mut by_listener = vec![Growth::default(); self.listeners.len()];
-        for route in snapshot.routes() {
+        for route in snapshots.iter().flat_map(|it| it.routes()).filter(|it| seen.insert(place(&*it.metrics)))
+        {
             total.merge(&read_route(round, route));
             for (listener, growth) in self.listeners.iter().zip(&mut by_listener) {
                 growth.merge(&part_of(round, route, listener));
@@ -57,8 +60,23 @@ impl Runtime {
             round.take_down(|| Subject::Listener(listener.name.clone()), growth, 0);
         }
         round.take_down(|| Subject::Total, &total, self.metrics.peak.take());
-        snapshot.pools().for_each(|pool| read_pool(round, pool));
+        for pool in snapshots.iter().flat_map(|it| it.pools()) {
+            if !seen.insert(place(pool)) {
+                continue;
+            }
+            let mut all = Growth::default();
+            for upstream in pool.upstreams().iter().filter(|it| seen.insert(place(&*it.state))) {
+                all.merge(&read_upstream(round, pool, upstream));
+            }
+            let peak = pool.state.metrics.peak.take();
+            round.take_down(|| Subject::Pool(pool.config.name.clone()), &all, peak);
+        }
     }
+}
+
+/// Where it is, so that what several snapshots have is read once.
+fn place<T>(of: &T) -> usize {
+    std::ptr::from_ref(of).addr()
 }
 
 /// Requests that found no route.
@@ -91,14 +109,6 @@ fn part_of(round: &mut Round<'_>, route: &Route, listener: &Listener) -> Growth 
     let requests = Class::ALL.into_iter().map(count).sum();
     let reading = Reading { requests, errors, ..Reading::default() };
     round.grown(Counting::of(metrics).part(listener.index), reading, || None)
-}
-
-fn read_pool(round: &mut Round<'_>, pool: &Pool) {
-    let mut all = Growth::default();
-    for upstream in pool.upstreams() {
-        all.merge(&read_upstream(round, pool, upstream));
-    }
-    round.take_down(|| Subject::Pool(pool.config.name.clone()), &all, pool.state.metrics.peak.take());
 }
 
 fn read_upstream(round: &mut Round<'_>, pool: &Pool, upstream: &Upstream) -> Growth {
@@ -184,6 +194,35 @@ mod tests {
         assert_eq!(total(&runtime, &Subject::Pool("app".to_owned())), (20, 2));
         let gone = Subject::Upstream { pool: "app".to_owned(), address: "10.0.0.2:80".to_owned() };
         assert_eq!(total(&runtime, &gone), (10, 1));
+    }
+
+    #[test]
+    fn what_ends_after_the_change_is_taken_down_when_the_last_request_is_over() {
+        let runtime = runtime(2);
+        let held = runtime.snapshot();
+        serve(&runtime, 10);
+        runtime.publish(Snapshot::build(config(1), 2, Some(&held), runtime.now(), 0));
+        // A request on what was before, that is over at last; and one that goes on for longer.
+        let upstreams = |snapshot: &Snapshot| snapshot.pools().flat_map(Pool::upstreams).count();
+        assert_eq!((upstreams(&held), upstreams(&runtime.snapshot())), (2, 1));
+        let end = || {
+            held.pools()
+                .flat_map(Pool::upstreams)
+                .for_each(|it| it.state.metrics.attempt_finished(Some(200)));
+        };
+        end();
+        runtime.take_down_history(SystemTime::now());
+        runtime.free_retired();
+        assert_eq!(total(&runtime, &Subject::Pool("app".to_owned())), (22, 2));
+        end();
+        drop(held);
+        runtime.free_retired();
+        assert_eq!(runtime.snapshots().len(), 1, "it is free");
+        assert_eq!(total(&runtime, &Subject::Pool("app".to_owned())), (24, 2));
+        let gone = Subject::Upstream { pool: "app".to_owned(), address: "10.0.0.2:80".to_owned() };
+        assert_eq!(total(&runtime, &gone), (12, 1));
+        runtime.take_down_history(SystemTime::now());
+        assert_eq!(total(&runtime, &Subject::Pool("app".to_owned())), (24, 2), "and not again");
     }
 
     #[test]

@@ -109,7 +109,7 @@ impl Runtime {
         for upstream in first.pools().flat_map(Pool::upstreams) {
             upstream.state.note_presence("the process began with it", epoch.elapsed());
         }
-        Self {
+        let runtime = Self {
             current: ArcSwap::from_pointee(first),
             retired: Mutex::default(),
             listeners,
@@ -123,7 +123,14 @@ impl Runtime {
             spans: SpanQueue::default(),
             leaving: Leaving::default(),
             cut: watch::Sender::new(false),
-        }
+        };
+        runtime.read_clocks();
+        runtime
+    }
+
+    /// Looks what the wall clock says, for those who write down the time of a request; every tick.
+    pub fn read_clocks(&self) {
+        self.records.note_clocks(SystemTime::now(), self.now());
     }
 
     /// Opens the access log's file again, after it was rotated.
@@ -159,13 +166,14 @@ impl Runtime {
     pub(crate) fn publish(&self, next: Snapshot) {
         // Who leaves takes its counters along; what they say until now is history.
         self.take_down_history(SystemTime::now());
-        let next = Arc::new(next);
-        let before = self.current.swap(next.clone());
+        let (before, next) = (self.snapshot(), Arc::new(next));
+        // Before the swap: whoever reads all snapshots in between misses none.
+        if let Ok(mut retired) = self.retired.lock() {
+            retired.push(before.clone());
+        }
+        self.current.store(next.clone());
         set_modes(next.pools_changed_since(&before).map(|(_, pool)| pool));
         self.leaving.note(&before, &next);
-        if let Ok(mut retired) = self.retired.lock() {
-            retired.push(before);
-        }
     }
 
     /// Upstreams of this address that were removed, from any pool, and to which a request may still be
@@ -187,11 +195,19 @@ impl Runtime {
         self.leaving.all()
     }
 
-    /// Frees the snapshots that no request holds any more; from time to time, and on no thread of the
+    /// Frees the snapshots that no request holds any more; from time to time, by one thread, and on none of the
     /// traffic's.
     pub fn free_retired(&self) {
-        let free = |snapshot: &mut Arc<Snapshot>| Arc::strong_count(snapshot) == 1;
-        let unused = self.retired.lock().map(|mut retired| retired.extract_if(.., free).collect::<Vec<_>>());
+        let Ok(mut retired) = self.retired.lock().map(|it| it.clone()) else { return };
+        // Ours, and that of the list.
+        retired.retain(|snapshot| Arc::strong_count(snapshot) == 2);
+        if retired.is_empty() {
+            return;
+        }
+        // What requests on them counted last is history.
+        self.take_down_history(SystemTime::now());
+        let is_free = |snapshot: &mut Arc<Snapshot>| retired.iter().any(|free| Arc::ptr_eq(free, snapshot));
+        let unused = self.retired.lock().map(|mut all| all.extract_if(.., is_free).collect::<Vec<_>>());
         drop(unused);
     }
 

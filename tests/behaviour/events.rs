@@ -243,6 +243,38 @@ fn a_stream_outlives_the_timeout_of_requests() {
     assert_eq!(listener.hear().data["why"], "still there");
 }
 
+/// Ejections are then taken back at once and begin anew with every few requests. Whoever listens is told once.
+#[test]
+fn a_pool_of_which_nobody_is_well_does_not_flood_those_who_listen() {
+    let origins = [Origin::absent(), Origin::absent()];
+    let ejection = "ejection = { consecutive_failures = 1, base_duration = \"60s\", max_ejected = 0.5 }";
+    let addresses = origins.each_ref().map(Origin::address);
+    let evener = Evener::start(&format!(
+        "[pools.app]\nupstreams = [\"{}\", \"{}\"]\n{UNCHECKED}\n{ejection}",
+        addresses[0], addresses[1]
+    ));
+    let (mut listener, began) = (Listener::to(&evener), Instant::now());
+    let ejections = || evener.admin().metric("evener_upstream_ejections_total", &["pool=\"app\""]);
+    wait_until(Duration::from_secs(120), || {
+        (0..5).for_each(|_| drop(evener.get("/").expect_status(502)));
+        ejections() > 200.0
+    });
+    let path = format!("/v1/pools/app/upstreams/{}", origins[0].address_in_a_path());
+    evener.admin().write("PATCH", &path, "", r#"{"weight": 2}"#).expect_status(200);
+    let spells = 1 + usize::try_from(began.elapsed().as_secs() / 10).unwrap();
+    let mut told = Vec::new();
+    loop {
+        let heard = listener.hear();
+        match heard.kind.as_str() {
+            "ejection" => told.push(heard.data),
+            "state" => break,
+            _ => {}
+        }
+    }
+    assert_eq!((&told[0]["from"], &told[0]["to"]), (&json!("admitted"), &json!("ejected")));
+    assert!(told.len() <= 2 * origins.len() * spells, "{}: {told:?}", told.len());
+}
+
 #[test]
 fn ejections_and_what_operators_want_are_told_as_they_happen() {
     let (sick, other) = (Origin::serving(|_| Reply::status(500, "sick")), Origin::answering("ok"));

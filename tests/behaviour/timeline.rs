@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -130,6 +130,43 @@ fn an_ejection_is_in_the_timeline_from_its_cause_to_the_return() {
     assert_eq!(last["cause"], "enough requests in a row did well on probation");
     let first_turns = &turns(&all)[..2];
     assert_eq!(first_turns, [("admitted", "ejected"), ("ejected", "probation")]);
+}
+
+/// Then ejections are taken back at once and begin anew with every few requests: the beginning is what matters.
+#[test]
+fn a_pool_of_which_nobody_is_well_keeps_the_beginning_in_its_time_lines() {
+    let origins = [Origin::answering("ok"), Origin::answering("ok"), Origin::answering("ok")];
+    let ejection = "ejection = { consecutive_failures = 1, base_duration = \"60s\", max_ejected = 0.5 }";
+    let evener = Evener::start(&pool(&origins.each_ref(), &format!("{UNCHECKED}\n{ejection}")));
+    origins.iter().for_each(Origin::die);
+    let ejections = |origin| entries(&evener, origin, "ejection");
+    let ejected = || origins.iter().find(|origin| !ejections(origin).is_empty());
+    wait_until(SOON, || {
+        evener.get("/").expect_status(502);
+        ejected().is_some()
+    });
+    let one = ejected().expect("one of them");
+    let first = ejections(one).remove(0);
+
+    let times = |entry: &Value| entry["times"].as_u64().expect("a number");
+    wait_until(Duration::from_secs(120), || {
+        (0..5).for_each(|_| drop(evener.get("/").expect_status(502)));
+        ejections(one).iter().map(times).sum::<u64>() > 200
+    });
+    for origin in &origins {
+        let all = ejections(origin);
+        assert!(all.len() <= 6, "{all:?}");
+        assert!(all.windows(2).all(|two| two[0]["to"] == two[1]["from"]), "{all:?}");
+        assert_eq!(entries(&evener, origin, "presence").len(), 1, "what was before is there still");
+    }
+    let all = ejections(one);
+    for member in ["at", "from", "to", "cause", "share_before"] {
+        assert_eq!(all[0][member], first[member], "{all:?}");
+    }
+    let often = all.iter().find(|entry| times(entry) > 10).expect("it came again and again");
+    assert!(often["last_at"].as_str() > often["at"].as_str(), "{often}");
+    let presence = entries(&evener, one, "presence").remove(0);
+    assert_eq!((&presence["times"], &presence["last_at"]), (&json!(1), &presence["at"]));
 }
 
 #[test]
@@ -271,13 +308,16 @@ fn a_restart_goes_on_with_the_time_lines_and_shows_the_time_in_which_nobody_was_
     evener.rewrite(&text(&weighed));
     evener.start_again();
     assert_eq!(turns(&entries(&evener, &origin, "weight")), [("1", "2"), ("2", "3")]);
-    assert_eq!(entries(&evener, &origin, "presence").len(), 5);
+    let restarts = |evener: &Evener| -> Vec<Value> {
+        entries(evener, &origin, "presence").iter().map(|entry| entry["times"].clone()).collect()
+    };
+    assert_eq!(restarts(&evener), [2, 2, 1], "present, absent, and present now");
 
     stop(&mut evener);
     evener.rewrite(&kept(&[&origin, &other], QUICK));
     evener.start_again();
     assert_eq!(entries(&evener, &other, "presence").len(), 1, "it was not configured, and is forgotten");
-    assert_eq!(entries(&evener, &origin, "presence").len(), 7);
+    assert_eq!(restarts(&evener), [3, 3, 1]);
 }
 
 #[test]
@@ -309,6 +349,37 @@ fn after_a_crash_it_is_said_that_nobody_knows_when_it_was() {
     assert_eq!(turns(&health)[..4], [SPELL[0], SPELL[1], SPELL[2], ("up", "unknown")]);
     let cause = health[3]["cause"].as_str().unwrap();
     assert!(cause.contains("without a word, then or later"), "{cause}");
+}
+
+#[test]
+fn crashes_one_after_the_other_are_counted_and_leave_what_was_before() {
+    let (origin, other) = (Origin::answering("ok"), Origin::answering("ok"));
+    let mut evener = Evener::start(&kept(&[&origin, &other], QUICK));
+    fall_sick_and_get_well(&evener, &origin);
+    let state = evener.path(STATE);
+    let crashes = 4;
+    for crash in 0..=crashes {
+        if crash > 0 {
+            evener.kill();
+            evener.start_again();
+            wait_until(SOON, || is_up(&evener, &origin));
+        }
+        // Twice: the first may have been under way.
+        for _ in 0..2 {
+            let since = SystemTime::now();
+            let written = || fs::metadata(&state).and_then(|it| it.modified()).is_ok_and(|at| at > since);
+            wait_until(Duration::from_secs(180), written);
+        }
+    }
+    let health = entries(&evener, &origin, "health");
+    assert_eq!(turns(&health)[..3], SPELL, "{health:?}");
+    assert_eq!(turns(&health)[3..], [("up", "unknown"), ("unknown", "up")], "{health:?}");
+    let presence = entries(&evener, &origin, "presence");
+    assert_eq!(turns(&presence), [("absent", "present"), ("present", "absent"), ("absent", "present")]);
+    for of_crashes in [&health[3], &health[4], &presence[0], &presence[1]] {
+        assert_eq!(of_crashes["times"], crashes, "{of_crashes}");
+        assert!(of_crashes["last_at"].as_str() > of_crashes["at"].as_str(), "{of_crashes}");
+    }
 }
 
 #[test]

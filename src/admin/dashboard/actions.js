@@ -225,7 +225,8 @@ async function showTimeline(pool, address) {
     const { entries } = await ask(`${pathOf(pool, address)}/timeline`);
     const items = entries.reverse().map((entry) => {
       const { level, text } = entryOf(entry);
-      return make('li', { class: level }, make('time', { datetime: entry.at }, clock(entry.at)), make('span', {}, text));
+      const last = entry.times > 1 ? ` It came last at ${clock(entry.last_at)}.` : '';
+      return make('li', { class: level }, make('time', { datetime: entry.at }, clock(entry.at)), make('span', {}, text + last));
     });
     place.append(make('h3', { id: 'timeline-title' }, 'What became of it'), make('ol', { id: 'timeline', class: 'events', tabindex: 0, 'aria-labelledby': 'timeline-title' }, ...items));
   } catch (error) {

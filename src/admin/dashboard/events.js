@@ -60,9 +60,10 @@ const TRAFFIC = { admitted: 'readmitted', ejected: 'ejected', probation: 'on tri
 const TRACKS = { presence: 'configuration', health: 'health', ejection: 'traffic', state: 'state', weight: 'weight' };
 
 /** An entry of an upstream's time line: level and sentence. */
-export function entryOf({ kind, from, to, cause, duration_ms: lasted, is_current: isCurrent, share_before: had }) {
+export function entryOf({ kind, from, to, cause, times, duration_ms: lasted, is_current: isCurrent, share_before: had }) {
   const level = { up: 'ok', down: 'bad', admitted: 'ok', ejected: 'bad', probation: 'warn' }[to] ?? 'off';
-  const time = isCurrent ? 'since then' : `for ${duration(lasted / 1000)}`;
+  const once = isCurrent ? 'since then' : `for ${duration(lasted / 1000)}`;
+  const time = times > 1 ? `${times} times, ${duration(lasted / 1000)} in all` : once;
   const before = had ? ` It had ${Math.round(had * 100)} % of the pool's requests before.` : '';
   return { level, text: `${capital(TRACKS[kind] ?? kind)}: ${from} → ${to}, ${time}: ${cause}.${before}` };
 }

@@ -20,7 +20,7 @@ pub(super) use health::{Condition, HealthView};
 pub(super) use live::LiveView;
 pub(super) use pick::{PickView, preview};
 pub(super) use pool::{PoolView, upstreams};
-pub(super) use request::{Epoch, RequestLine, RequestView, RouteTaken};
+pub(super) use request::{RequestLine, RequestView, RouteTaken};
 pub(super) use upstream::{CandidateView, Sources, Standing, UpstreamView, standing_of, standings};
 
 pub(super) use crate::observe::utc;

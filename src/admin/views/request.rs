@@ -1,7 +1,6 @@
 //! One request that was made: in short, and in full.
 
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
@@ -11,21 +10,6 @@ use crate::health::WhyNot;
 use crate::observe::{
     ASKED_FOR, AttemptOutcome, AttemptRecord, Moment, Name, PickRecord, Reason, Record, SAMPLED_ONE_IN, Then,
 };
-
-/// When the process's time began.
-#[derive(Clone, Copy)]
-pub(in crate::admin) struct Epoch(SystemTime);
-
-impl Epoch {
-    /// `now`: since the epoch.
-    pub(in crate::admin) fn of(now: Duration) -> Self {
-        Self(SystemTime::now().checked_sub(now).unwrap_or(SystemTime::UNIX_EPOCH))
-    }
-
-    fn utc(self, at: Duration) -> String {
-        utc(self.0 + at)
-    }
-}
 
 /// A request in a list.
 #[derive(Debug, Serialize)]
@@ -52,11 +36,11 @@ pub(in crate::admin) struct RequestLine {
 }
 
 impl RequestLine {
-    pub(in crate::admin) fn of(record: &Record, epoch: Epoch) -> Self {
+    pub(in crate::admin) fn of(record: &Record) -> Self {
         let facts = &record.facts;
         Self {
             request_id: record.name(Name::RequestId).to_owned(),
-            time: epoch.utc(facts.began),
+            time: utc(record.began_at()),
             method: record.name(Name::Method).to_owned(),
             host: record.name(Name::Host).to_owned(),
             path: record.name(Name::Path).to_owned(),
@@ -195,18 +179,13 @@ struct StoodView {
 
 impl RequestView {
     /// `route` is what is still known of the route that was taken; `others` have the same id.
-    pub(in crate::admin) fn of(
-        record: &Record,
-        route: Option<RouteTaken>,
-        others: &[Record],
-        epoch: Epoch,
-    ) -> Self {
+    pub(in crate::admin) fn of(record: &Record, route: Option<RouteTaken>, others: &[Record]) -> Self {
         let facts = &record.facts;
         let attempts: Vec<AttemptView> = attempts(record);
         let listed = u32::try_from(attempts.len()).unwrap_or(u32::MAX);
         Self {
             request_id: record.name(Name::RequestId).to_owned(),
-            time: epoch.utc(facts.began),
+            time: utc(record.began_at()),
             kept: record.kept.word(),
             listener: record.name(Name::Listener).to_owned(),
             client: facts.client,
@@ -237,7 +216,7 @@ impl RequestView {
                 picked_ms: facts.first.map(|first| milliseconds(first.picked)),
                 answered_ms: facts.answered.map(milliseconds),
             },
-            same_id: others.iter().map(|other| RequestLine::of(other, epoch)).collect(),
+            same_id: others.iter().map(RequestLine::of).collect(),
         }
     }
 }

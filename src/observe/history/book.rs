@@ -217,12 +217,13 @@ impl Book {
             }
         }
         let given_up_before = line.map_or(0, |line| track(line, window).0.given_up_before);
+        let kept_from_s = self.kept_from_s(subject, window);
         (window.from_s..)
             .step_by(usize::try_from(window.step_s).unwrap_or(usize::MAX))
             .zip(sums)
             .map(|(from_s, sum)| {
                 let to_s = from_s + window.step_s;
-                let recorded_s = self.recorded_between(from_s, to_s);
+                let recorded_s = self.recorded_between(from_s.max(kept_from_s), to_s);
                 let is_known = from_s >= given_up_before && recorded_s > 0;
                 Step { from_s, recorded_s, happened: is_known.then(|| sum.happened()) }
             })
@@ -233,8 +234,14 @@ impl Book {
         sum(self.lines.get(subject), window).happened()
     }
 
-    pub(super) fn recorded_s(&self, window: &Window) -> u64 {
-        self.recorded_between(window.from_s, window.to_s())
+    pub(super) fn recorded_s(&self, subject: &Subject, window: &Window) -> u64 {
+        self.recorded_between(window.from_s.max(self.kept_from_s(subject, window)), window.to_s())
+    }
+
+    /// From where on points are kept, in seconds since 1970: a window may begin before.
+    fn kept_from_s(&self, subject: &Subject, window: &Window) -> u64 {
+        let level = if window.is_fine() { FINE } else { coarse_of(subject) };
+        level.kept_from_s(self.last.map_or(0, |(wall, _)| wall.as_secs()))
     }
 
     fn recorded_between(&self, from_s: u64, to_s: u64) -> u64 {

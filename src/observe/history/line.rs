@@ -22,6 +22,14 @@ pub(super) struct Level {
     pub(super) kept_s: u64,
 }
 
+impl Level {
+    /// From where on points are kept at `now_s`: where a block begins.
+    pub(super) const fn kept_from_s(self, now_s: u64) -> u64 {
+        let block_s = self.step_s * self.steps;
+        now_s.saturating_sub(self.kept_s) / block_s * block_s
+    }
+}
+
 /// An hour in blocks of ten minutes.
 pub(super) const FINE: Level = Level { step_s: FINE_S, steps: 60, kept_s: 3_600 };
 

@@ -108,7 +108,7 @@ fn steps_tell_what_happened_in_each() {
     assert_eq!(slow.mean, Duration::from_millis(500));
     let total = world.history.total(&app(), &window);
     assert_eq!((total.requests, total.response_bytes, total.in_flight_max), (7, 700, 3));
-    assert_eq!(world.history.recorded_s(&window), 30);
+    assert_eq!(world.history.recorded_s(&app(), &window), 30);
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn a_sleep_of_the_machine_is_a_gap() {
     assert_eq!((world.hour(), world.month()), (2, 3));
     let window = world.last(Duration::from_secs(10 * 3_600), Duration::from_secs(3_600));
     let steps = world.history.series(&app(), &window);
-    assert_eq!(steps.iter().filter(|it| it.happened.is_none()).count(), 8, "{steps:?}");
+    assert_eq!(steps.iter().filter(|it| it.happened.is_none()).count(), 9, "{steps:?}");
 }
 
 #[test]
@@ -348,6 +348,22 @@ fn many_restarts_are_remembered_up_to_a_limit() {
     assert_eq!(world.month(), 3_000);
 }
 
+/// The first step of a long one begins before all that is kept.
+#[test]
+fn what_is_forgotten_is_not_said_to_be_recorded() {
+    let mut world = World::new();
+    // Two hours, of which one is kept, in blocks of ten minutes.
+    (0..720).for_each(|_| world.step(1, 5));
+    let window = world.last(HOUR, Duration::from_secs(3_590));
+    let (recorded, requests) =
+        (world.history.recorded_s(&app(), &window), world.requests(HOUR, Duration::from_secs(3_590)));
+    assert!((3_600..=4_200).contains(&recorded), "{recorded}");
+    assert!(requests.abs_diff(recorded / 10) <= 1, "{requests} in {recorded} s");
+    let first = world.history.series(&app(), &window).remove(0);
+    let requests = first.happened.unwrap().requests;
+    assert!(requests.abs_diff(first.recorded_s / 10) <= 1, "{requests} in {} s", first.recorded_s);
+}
+
 #[test]
 fn the_busiest_come_first() {
     let history = History::default();
@@ -377,6 +393,17 @@ proptest! {
         let _ = history.go_on(&[&[1], &*bytes].concat(), UNIX_EPOCH + Duration::from_secs(NOON));
         let window = Window::ending(NOON, MONTH, LONG_STEP);
         prop_assert_eq!(history.series(&Subject::Total, &window).len(), 4_320);
+    }
+
+    #[test]
+    fn a_window_covers_what_was_asked_for_and_less_than_a_step_more(
+        end_s in NOON..NOON + 100_000, window_s in 10_u64..30 * 86_400, steps in 1_u64..300,
+    ) {
+        let step_s = 10 * steps;
+        let window = Window::ending(end_s, Duration::from_secs(window_s), Duration::from_secs(step_s));
+        prop_assert_eq!((window.from_s % step_s, window.step_s), (0, step_s));
+        prop_assert!((end_s - window_s + 1 - step_s..=end_s - window_s).contains(&window.from_s));
+        prop_assert!((end_s..end_s + step_s).contains(&window.to_s()));
     }
 
     /// Against a list of all that happened, whatever the clock does within reason.
