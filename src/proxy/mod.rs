@@ -115,7 +115,9 @@ impl ProxyHttp for Proxy {
         match verdict {
             Ok(Way::ToPool) => {
                 let timeout = ctx.route().and_then(|route| route.config.timeout).unwrap_or(CLIENT_STALL);
-                session.set_read_timeout(Some(CLIENT_STALL.min(timeout)));
+                // Behind a handshake the client owes nothing: it waits for the upstream, which has its own time.
+                let owes_body = !ctx.is_handshake();
+                session.set_read_timeout(owes_body.then(|| CLIENT_STALL.min(timeout)));
                 Ok(false)
             }
             Ok(Way::ToHttps(port)) => {
