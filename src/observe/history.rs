@@ -195,6 +195,10 @@ impl History {
     }
 
     /// Those who had most requests in the window, first of all that who had most.
+    ///
+    /// Reads every point of the window, and whoever takes down waits meanwhile: for a thousand upstreams that fill
+    /// the memory, a tenth of a second in a build for tests. No request ever waits for it; the ticks of the
+    /// strategies and changes of the configuration may, now and then.
     pub fn busiest(
         &self,
         window: &Window,
