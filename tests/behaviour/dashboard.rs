@@ -132,12 +132,12 @@ fn each_sick_state_is_told_in_words() {
         "sick",
         &evener,
         &json!({ "states": {
-            down.address(): { "word": "Down", "why": "Health check failed .*status 503" },
-            failing.address(): { "word": "Ejected", "why": "requests in a row failed.*Tried again in" },
-            full.address(): { "word": "Overloaded", "why": "1 of at most 1 request in flight" },
-            slow.address(): { "word": "Slow", "why": "Takes .*the others take" },
-            drained.address(): { "word": "Draining", "why": "safe to stop" },
-            kept.address(): { "word": "Maintenance", "why": "no requests" },
+            down.address(): { "word": "Down", "why": r"Since \d\d:\d\d:\d\d \(.+\)\. Health check \(GET /healthz\) failed, last .*: status 503.*see its log.*after 2 passes in a row" },
+            failing.address(): { "word": "Ejected", "why": r"Since \d\d:\d\d:\d\d .*requests in a row failed.*Next try at \d\d:\d\d:\d\d \(in " },
+            full.address(): { "word": "Overloaded", "why": "1 of at most 1 request in flight.*the others take them" },
+            slow.address(): { "word": "Slow", "why": "Takes .* on average; the others take" },
+            drained.address(): { "word": "Draining", "why": r"Since \d\d:\d\d:\d\d .*safe to stop", "isByHand": true },
+            kept.address(): { "word": "Maintenance", "why": "No requests, no health checks", "isByHand": true },
         }}),
     );
     full.release();
@@ -327,7 +327,7 @@ fn an_alarm_is_told_in_words_at_its_upstream_and_in_its_pool() {
         let admin = evener.admin_address().to_string();
         let table = run_to_end(&["top", "--once", "--every", "200ms", "--admin", &admin], &[]).stdout;
         let line = |kind: &str| table.lines().find(|line| line.contains(kind)).unwrap_or_default().to_owned();
-        assert!(line("starved: it is eligible and got 0 of").contains(" alarm "), "{table}");
+        assert!(line("starved: it is eligible and got 0 requests").contains(" alarm "), "{table}");
         assert!(line("imbalance: it got 100 %").contains(" alarm "), "{table}");
     });
 }
