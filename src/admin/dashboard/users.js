@@ -23,6 +23,9 @@ export function harmOf(figures) {
     const level = recent.errorRate >= MANY ? 'bad' : 'warn';
     return { level, text: `Users: ${share(recent.errorRate)} of requests failed ${window}, ${how(recent, figures.now)}.` };
   }
+  const broken = recent.failures.reduce((sum, [word, count]) => sum + (isError(word) ? count : 0), 0);
+  // Their status was sent before, and was fine.
+  if (broken > 0) return { level: broken >= MANY * recent.requests ? 'bad' : 'warn', text: `Users: ${share(broken / recent.requests)} of answers broke off half-way ${window}.` };
   const slow = slowest(recent, figures.now.latency_ms);
   return { level: slow.isNoticed ? 'warn' : 'ok', text: `Users: no errors ${window}${rescued(figures)}${slow.text}.` };
 }

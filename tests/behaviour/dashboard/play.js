@@ -165,8 +165,12 @@ const scenes = {
   },
 
   /** Why those are ejected that nobody asks how they are. */
-  async causes({ causes }) {
+  async causes({ causes, left }) {
     const page = await openBoard();
+    // One step from an outage: who is left, in red and first of all.
+    await page.locator('#status .bad', { hasText: 'Critical: 3 sick · 1 healthy' }).waitFor();
+    const critical = page.locator('#troubles li').first();
+    await critical.filter({ hasText: 'Critical' }).filter({ hasText: `1 of ${left.count} upstreams left: ${left.address}` }).waitFor();
     for (const [address, cause] of Object.entries(causes)) {
       const trouble = page.locator('#troubles li', { hasText: address }).filter({ hasText: 'Ejected' });
       await trouble.filter({ hasText: new RegExp(cause) }).waitFor();
@@ -179,6 +183,13 @@ const scenes = {
     const phone = await openBoard({ width: 390, height: 844 });
     await row(phone, Object.keys(causes)[0]).waitFor();
     await picture(phone, 'causes-phone');
+  },
+
+  /** What users notice, in one sentence, and beside the pool. */
+  async users({ users, pool }) {
+    const page = await openBoard();
+    await page.locator('#users', { hasText: new RegExp(users) }).waitFor();
+    await page.locator('.pool .about', { hasText: new RegExp(pool) }).waitFor();
   },
 
   /** Nothing happens before it is confirmed; then it does, and the page says so. */
