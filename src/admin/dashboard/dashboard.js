@@ -182,7 +182,7 @@ function draw() {
   drawTop(live, judged, troubles);
   drawUsers();
   drawTroubles(live, judged, troubles);
-  drawTiles(live, judged);
+  drawTiles(live);
   drawCharts();
   drawPools(judged, now(), acts);
   drawConfiguration(live.status);
@@ -426,10 +426,9 @@ function brief(reason) {
   return isLong(reason) ? (/^\d+ mistakes?/.exec(lines.at(-1))?.[0] ?? lines.at(-1)) : reason;
 }
 
-function drawTiles({ status, latency_ms: latency }, judged) {
+function drawTiles({ status, latency_ms: latency }) {
   const recent = figures.total.recent();
-  const isAnswered = judged.some(({ verdicts }) => verdicts.some((verdict) => verdict.recent?.requests > 0));
-  const isRefusing = recent?.requests > 0 && !isAnswered;
+  const { isRefusing } = figures;
   const said = (value) => (isRefusing ? ['– only refusals', 'note'] : [milliseconds(value)]);
   say(byId('window'), recent ? `of the last ${windowOf(recent)}, as clients see it` : '');
   const connections = status.listeners.reduce((sum, listener) => sum + listener.connections, 0);

@@ -48,7 +48,6 @@ export class Figures {
     const seconds = Date.parse(live.at) / 1000;
     this.now = live;
     this.total.take(seconds, { ...live.status.totals, failures: reasonsOf(live) });
-    this.#point(seconds, live);
     const known = new Map();
     const take = (key, counts) => {
       const counters = this.#members.get(key) ?? new Counters();
@@ -60,6 +59,13 @@ export class Figures {
       for (const upstream of pool.upstreams) take(`${pool.name}\n${upstream.address}`, upstream);
     }
     this.#members = known;
+    this.#point(seconds, live);
+  }
+
+  /** Whether requests came, and no upstream answered one of them: what they took is the time of a refusal. */
+  get isRefusing() {
+    const isUsed = (pool) => pool.upstreams.some((upstream) => this.recentOf(pool.name, upstream.address)?.requests > 0);
+    return this.total.recent()?.requests > 0 && !this.now.pools.some(isUsed);
   }
 
   /** Of an upstream its attempts; without an address, of the pool its requests as clients saw them. */
@@ -74,7 +80,7 @@ export class Figures {
     if (!recent || seconds <= then) return;
     // Whoever comes back after a while draws a gap, not a line.
     if (seconds - then > WINDOW_S) this.points.push({ seconds: then + 1 });
-    const latency = live.latency_ms ?? {};
+    const latency = (this.isRefusing ? null : live.latency_ms) ?? {};
     const grown = recent.failures.filter(([, count]) => count > 0).map(([word, count]) => [word, count / recent.seconds]);
     this.points.push({
       seconds,
@@ -91,7 +97,9 @@ export class Figures {
   /** Puts what the server remembers where nothing was seen here. */
   remember(points) {
     const seen = new Set(this.points.map((point) => Math.round(point.seconds / WINDOW_S)));
-    const unseen = points.filter((point) => !seen.has(Math.round(point.seconds / WINDOW_S)));
+    // A step that is under way ends later than what was seen last.
+    const latest = Date.parse(this.now.at) / 1000;
+    const unseen = points.filter((point) => point.seconds <= latest && !seen.has(Math.round(point.seconds / WINDOW_S)));
     const gaps = this.points.filter((point) => point.rate !== undefined || unseen.length === 0);
     this.points = [...unseen.map((point) => ({ reasons: {}, ...point })), ...gaps].sort((one, other) => one.seconds - other.seconds);
   }

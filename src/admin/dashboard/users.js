@@ -16,7 +16,7 @@ const REASONS = { no_eligible_upstream: 'no upstream left', queue_full: 'all ups
 /** Level and sentence. */
 export function harmOf(figures) {
   const recent = figures.total.recent();
-  if (!recent) return { level: 'off', text: 'Users: counting …' };
+  if (!recent) return { level: 'off', text: `Users: counting …${before(figures.now)}` };
   const window = `in the last ${windowOf(recent)}`;
   if (recent.requests === 0) return { level: 'off', text: `Users: no requests ${window}${flying(figures.now)}.${before(figures.now)}` };
   if (recent.errors > 0) {

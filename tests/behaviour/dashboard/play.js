@@ -176,6 +176,7 @@ const scenes = {
       await trouble.filter({ hasText: new RegExp(cause) }).waitFor();
       await row(page, address).filter({ hasText: new RegExp(cause) }).waitFor();
     }
+    await page.locator('#users', { hasText: /no requests in the last \d+ s\. Since the start: \d+ requests, \d+ failed; \d+ failed attempts? (was|were) made again\./ }).waitFor();
     await picture(page, 'causes');
     const dark = await openBoard({ scheme: 'dark' });
     await row(dark, Object.keys(causes)[0]).waitFor();
@@ -400,6 +401,7 @@ const scenes = {
     await page.locator('#users.bad', { hasText: /^Users: 100 % of requests failed in the last \d+ s, with 503 \(no upstream left\)\.$/ }).waitFor();
     await page.locator('.pool .about', { hasText: /[1-9].* requests\/s, 100 % failed/ }).waitFor();
     await page.locator('#tiles', { hasText: '– only refusals' }).waitFor();
+    await page.getByRole('img', { name: 'Latency, now: 50 % unknown, 90 % unknown, 99 % unknown' }).waitFor();
     await troubles.filter({ hasText: 'Down' }).filter({ hasText: /connection refused\. Nothing listens there: start it\./ }).waitFor();
     await troubles.filter({ hasText: 'Expires soon' }).filter({ hasText: certificate }).filter({ hasText: /expires \d{4}-\d\d-\d\d \(in / }).waitFor();
     const refused = troubles.filter({ hasText: 'Refused' }).filter({ hasText: /What runs is unchanged \(generation 1\)\. A change by loopback, tried at .* was refused: 3 mistakes\./ });
