@@ -458,9 +458,10 @@ function drawCharts() {
   const series = reasons.map((reason, index) => ({
     name: reason,
     look: `line ${isError(reason) ? 'bad' : 'a'} dash${index}`,
-    of: (point) => (point.rate === undefined ? undefined : (point.reasons?.[reason] ?? 0)),
+    of: (point) => (point.reasons ? (point.reasons[reason] ?? 0) : undefined),
   }));
-  const none = [{ name: 'no failures', look: 'line a', isBare: true, of: (point) => (point.rate === undefined ? undefined : 0) }];
+  const name = figures.points.at(-1)?.reasons ? 'no failures' : 'counting …';
+  const none = [{ name, look: 'line a', isBare: true, of: (point) => (point.reasons ? 0 : undefined) }];
   reasonChart.update(figures.points, marks, start, series.length > 0 ? series : none);
 }
 

@@ -101,7 +101,8 @@ export class Figures {
     const latest = Date.parse(this.now.at) / 1000;
     const unseen = points.filter((point) => point.seconds <= latest && !seen.has(Math.round(point.seconds / WINDOW_S)));
     const gaps = this.points.filter((point) => point.rate !== undefined || unseen.length === 0);
-    this.points = [...unseen.map((point) => ({ reasons: {}, ...point })), ...gaps].sort((one, other) => one.seconds - other.seconds);
+    // By what reasons is not remembered.
+    this.points = [...unseen, ...gaps].sort((one, other) => one.seconds - other.seconds);
   }
 
   /** Reasons by how often they were lately, the most frequent first. */

@@ -180,9 +180,14 @@ const scenes = {
     await picture(page, 'causes');
     const dark = await openBoard({ scheme: 'dark' });
     await row(dark, Object.keys(causes)[0]).waitFor();
+    // Before anything was counted here, nobody says that nothing failed.
+    const early = await dark.locator('#users').textContent();
+    if (early.includes('counting')) assert.match(early, /Since the start: \d+ requests, [1-9]\d* failed/);
+    await dark.locator('#window', { hasText: 'of the last' }).waitFor();
     await picture(dark, 'causes-dark');
     const phone = await openBoard({ width: 390, height: 844 });
     await row(phone, Object.keys(causes)[0]).waitFor();
+    await phone.locator('#window', { hasText: 'of the last' }).waitFor();
     await picture(phone, 'causes-phone');
   },
 
