@@ -26,7 +26,7 @@ const PAGE: &str = include_str!("dashboard/index.html");
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Name below `/assets/`, media type, text.
-const ASSETS: [(&str, &str, &str); 11] = [
+const ASSETS: [(&str, &str, &str); 12] = [
     ("dashboard.css", "text/css; charset=utf-8", include_str!("dashboard/dashboard.css")),
     ("dashboard.js", JAVASCRIPT, include_str!("dashboard/dashboard.js")),
     ("actions.js", JAVASCRIPT, include_str!("dashboard/actions.js")),
@@ -37,6 +37,7 @@ const ASSETS: [(&str, &str, &str); 11] = [
     ("pools.js", JAVASCRIPT, include_str!("dashboard/pools.js")),
     ("requests.js", JAVASCRIPT, include_str!("dashboard/requests.js")),
     ("server.js", JAVASCRIPT, include_str!("dashboard/server.js")),
+    ("users.js", JAVASCRIPT, include_str!("dashboard/users.js")),
     ("verdicts.js", JAVASCRIPT, include_str!("dashboard/verdicts.js")),
 ];
 

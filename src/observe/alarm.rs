@@ -102,7 +102,11 @@ fn starved(sight: &Sight, is_raised: bool) -> Option<String> {
     let has_reason = sight.goes_by_load && (sight.is_busier || sight.is_dearer);
     let is_starved = expected >= least && (sight.attempts as f64) < part * expected && !has_reason;
     is_starved.then(|| {
-        format!("it is eligible and got {} of about {expected:.0} requests in a minute", sight.attempts)
+        let requests = if sight.attempts == 1 { "request" } else { "requests" };
+        format!(
+            "it is eligible and got {} {requests} in a minute, {expected:.0} would be fair",
+            sight.attempts
+        )
     })
 }
 

@@ -284,6 +284,13 @@ impl Timeline {
         self.lock().iter().cloned().collect()
     }
 
+    /// Since when it is what this word of the track says; `None`: it is something else, or nobody remembers.
+    pub fn since(&self, track: Track, word: &str) -> Option<SystemTime> {
+        let entries = self.lock();
+        let latest = entries.iter().rev().find(|entry| entry.track == track)?;
+        (latest.to == word).then(|| latest.at.wall())
+    }
+
     /// All of them, oldest first, with how long each held as of `now`.
     pub fn lasted(&self, now: Moment) -> Vec<Lasted> {
         let entries = self.entries();
@@ -442,6 +449,17 @@ mod tests {
             .collect();
         let expected = [("up", 6, false), ("drain", 17, true), ("down", 13, true)];
         assert_eq!(lasted, expected.map(|(to, seconds, current)| (to.to_owned(), seconds, current)));
+    }
+
+    #[test]
+    fn since_when_is_known_of_what_is() {
+        let timeline = Timeline::default();
+        timeline.push(health(1, "down"));
+        timeline.push(Entry::new(at(3), Track::State, "ready", "drain", "edit by loopback"));
+        assert_eq!(timeline.since(Track::Health, "down"), Some(at(1).wall()));
+        timeline.push(health(7, "up"));
+        assert_eq!(timeline.since(Track::Health, "down"), None, "it was");
+        assert_eq!(timeline.since(Track::Ejection, "ejected"), None, "nobody remembers");
     }
 
     #[test]

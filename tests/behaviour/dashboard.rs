@@ -132,12 +132,12 @@ fn each_sick_state_is_told_in_words() {
         "sick",
         &evener,
         &json!({ "states": {
-            down.address(): { "word": "Down", "why": "Health check failed .*status 503" },
-            failing.address(): { "word": "Ejected", "why": "requests in a row failed.*Tried again in" },
-            full.address(): { "word": "Overloaded", "why": "1 of at most 1 request in flight" },
-            slow.address(): { "word": "Slow", "why": "Takes .*the others take" },
-            drained.address(): { "word": "Draining", "why": "safe to stop" },
-            kept.address(): { "word": "Maintenance", "why": "no requests" },
+            down.address(): { "word": "Down", "why": r"Since \d\d:\d\d:\d\d \(.+\)\. Health check \(GET /healthz\) failed, last .*: status 503.*see its log.*after 2 passes in a row" },
+            failing.address(): { "word": "Ejected", "why": r"Since \d\d:\d\d:\d\d .*requests in a row failed.*Next try at \d\d:\d\d:\d\d \(in " },
+            full.address(): { "word": "Overloaded", "why": "1 of at most 1 request in flight.*the others take them" },
+            slow.address(): { "word": "Slow", "why": "Takes .* on average; the others take" },
+            drained.address(): { "word": "Draining", "why": r"Since \d\d:\d\d:\d\d .*safe to stop", "isByHand": true },
+            kept.address(): { "word": "Maintenance", "why": "No requests, no health checks", "isByHand": true },
         }}),
     );
     full.release();
@@ -161,12 +161,13 @@ fn how_requests_failed_is_told_of_those_that_are_ejected() {
         evener.get("/");
         [&refusing, &failing, &late].into_iter().all(is_ejected)
     });
+    let left = json!({ "address": well.address(), "count": 4 });
     let causes = json!({
         refusing.address(): r"\d+ without a connection \(refused",
         failing.address(): r"\d+ with status 5xx",
         late.address(): r"\d+ without an answer \(",
     });
-    play("causes", &evener, &json!({ "causes": causes }));
+    play("causes", &evener, &json!({ "causes": causes, "left": left }));
     let admin = evener.admin_address().to_string();
     let table = run_to_end(&["top", "--once", "--every", "200ms", "--admin", &admin], &[]).stdout;
     for (origin, cause) in
@@ -175,6 +176,41 @@ fn how_requests_failed_is_told_of_those_that_are_ejected() {
         let line = table.lines().find(|line| line.contains(&origin.address())).unwrap_or_default();
         assert!(line.contains(" ejected ") && line.contains(cause), "{table}");
     }
+}
+
+/// Under a load that ends with the play.
+fn play_under_load(evener: &Evener, scene: &str, given: &Value) {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                let _ = evener.connect().try_get("/");
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let _end = OnDrop(&is_over);
+        play(scene, evener, given);
+    });
+}
+
+/// Attempts fail, and requests do not: users see nothing, and that is told.
+#[test]
+fn what_was_made_again_is_told_apart_from_what_users_saw() {
+    let (well, refusing) = (Origin::answering("a"), Origin::absent());
+    let evener = in_front_of(&[&well, &refusing], &format!("{UNCHECKED}\nejection = {{ enabled = false }}"));
+    let users =
+        r"^Users: no errors in the last \d+ s; \d+ failed attempts? made again, no user saw (it|them)";
+    play_under_load(&evener, "users", &json!({ "users": users, "pool": r"\d+ failed attempts? made again" }));
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_told_though_its_status_was_fine() {
+    let broken = Origin::serving(|_| {
+        Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nten bytes.").then_reset()
+    });
+    let evener = in_front_of(&[&broken], &format!("{UNCHECKED}\nejection = {{ enabled = false }}"));
+    let users = r"^Users: \d+ % of answers broke off half-way in the last \d+ s\.$";
+    play_under_load(&evener, "users", &json!({ "users": users, "pool": "requests/s" }));
 }
 
 #[test]
@@ -327,7 +363,7 @@ fn an_alarm_is_told_in_words_at_its_upstream_and_in_its_pool() {
         let admin = evener.admin_address().to_string();
         let table = run_to_end(&["top", "--once", "--every", "200ms", "--admin", &admin], &[]).stdout;
         let line = |kind: &str| table.lines().find(|line| line.contains(kind)).unwrap_or_default().to_owned();
-        assert!(line("starved: it is eligible and got 0 of").contains(" alarm "), "{table}");
+        assert!(line("starved: it is eligible and got 0 requests").contains(" alarm "), "{table}");
         assert!(line("imbalance: it got 100 %").contains(" alarm "), "{table}");
     });
 }

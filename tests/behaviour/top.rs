@@ -27,7 +27,7 @@ fn top_shows_figures_as_they_change() {
     let (first, second) = (Origin::answering("a"), Origin::answering("b"));
     let evener = Evener::start(&two(&first, &second));
     let screen = top(&evener, &[]);
-    screen.wait_for(&["Evener ", "generation 1", "2 serving", &format!("app/{}", first.address())]);
+    screen.wait_for(&["Evener ", "generation 1", "2 not tested", &format!("app/{}", first.address())]);
     let load = Load::on(evener.address(), 2);
     screen.wait_until("both get requests", |text| {
         let rate_of = |origin: &Origin| {
@@ -48,7 +48,7 @@ fn a_drain_happens_after_a_yes_and_no_sooner() {
     let evener = Evener::start(&two(&first, &second));
     let state = |origin: &Origin| evener.admin().upstream("app", origin)["state"].as_str().map(str::to_owned);
     let screen = top(&evener, &["--sort", "name"]);
-    screen.wait_for(&["2 serving"]);
+    screen.wait_for(&["2 not tested"]);
     let chosen = chosen(&screen);
     let (mine, other) = if chosen.contains(&first.address()) { (&first, &second) } else { (&second, &first) };
     screen.keys(&["d"]);
@@ -69,7 +69,7 @@ fn a_drain_happens_after_a_yes_and_no_sooner() {
     screen.wait_for(&[&format!("Make app/{} ready?", mine.address())]);
     screen.keys(&["y"]);
     wait_until(PATIENCE, || state(mine).as_deref() == Some("ready"));
-    screen.wait_for(&["2 serving"]);
+    screen.wait_for(&["2 not tested"]);
     let history = evener.admin().get("/v1/config/history").body();
     assert!(history.contains("evener top"), "the history says who: {history}");
 }
@@ -106,7 +106,7 @@ fn the_terminal_is_given_back_on_every_way_out() {
     let evener = Evener::start(&two(&first, &second));
     for (way, code) in [("q", 0), ("C-c", 0), ("Escape", 0), ("TERM", 143), ("HUP", 129), ("INT", 130)] {
         let screen = top(&evener, &[]);
-        screen.wait_for(&["2 serving"]);
+        screen.wait_for(&["2 not tested"]);
         assert_eq!(screen.value("alternate_on"), "1");
         match way {
             "TERM" | "HUP" | "INT" => screen.signal(way),
@@ -133,7 +133,7 @@ fn a_lost_server_is_told_and_found_again() {
     drop(evener);
     screen.wait_for(&["server lost: ", "connection refused", "trying again"]);
     let evener = Evener::start(&text);
-    screen.wait_for(&["2 serving", "0 req/s"]);
+    screen.wait_for(&["2 not tested", "0 req/s"]);
     screen.wait_until("no rate is negative", |text| !text.contains(" -1") && !text.contains("lost"));
     evener.get("/").expect_status(200);
 }
@@ -147,7 +147,7 @@ fn any_size_will_do_and_a_thousand_upstreams_scroll() {
         upstreams.join(", ")
     ));
     let screen = top(&evener, &["--sort", "name"]);
-    screen.wait_for(&["1000 serving", ">  app/127.1.0.1:9 ", "of 1000"]);
+    screen.wait_for(&["1000 not tested", ">  app/127.1.0.1:9 ", "of 1000"]);
     screen.keys(&["G"]);
     screen.wait_for(&[">  app/127.4.249.1:9 ", "-1000 of 1000"]);
     screen.keys(&["PPage", "k"]);
@@ -176,14 +176,14 @@ fn a_token_that_may_only_look_is_told_so_and_nothing_happens() {
     let evener = Evener::start_guarded(&(two(&first, &second) + tokens), &[("LOOKER", token)], token);
     let admin = evener.admin_address().to_string();
     let screen = Screen::open(80, 24, &["top", "--admin", &admin], &[("EVENER_ADMIN_TOKEN", token)]);
-    screen.wait_for(&["2 serving"]);
+    screen.wait_for(&["2 not tested"]);
     screen.keys(&["d"]);
     screen.wait_for(&["y yes"]);
     screen.keys(&["y"]);
     screen.wait_for(&["It was not done", "any key goes on"]);
     screen.keys(&["x"]);
     screen.wait_until("the figures are back", |text| !text.contains("It was not done"));
-    screen.wait_for(&["2 serving"]);
+    screen.wait_for(&["2 not tested"]);
     let refused = Screen::open(80, 24, &["top", "--admin", &admin], &[]);
     refused.wait_for(&["after 1", "EVENER_ADMIN_TOKEN"]);
 }

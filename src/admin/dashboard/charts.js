@@ -4,8 +4,13 @@ import { clock, draw, dress, list, make, say } from './page.js';
 import { MEMORY_S } from './figures.js';
 
 const [WIDTH, HEIGHT] = [600, 130];
-/** At least so much time is shown. */
+/** So much time is shown at least, or all since the start; and never less than that. */
 const SPAN_MIN_S = 120;
+const SPAN_S = 20;
+/** Points that are further apart have nothing between them: history has steps of 10 s. */
+const GAP_S = 12;
+/** Marks that are nearer, in parts of the axis, are one. */
+const NEAR = 0.02;
 /** So many points are drawn at most, about one per pixel of a phone. */
 const POINTS_MAX = 300;
 
@@ -18,6 +23,7 @@ export class Chart {
     this.legend = make('ul', { class: 'legend' });
     this.grid = draw('g');
     this.marks = draw('g');
+    this.told = make('span', { class: 'told' });
     this.lines = draw('g');
     this.svg = draw('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: 'none', role: 'img' }, this.grid, this.marks, this.lines);
     for (const y of [0.5, HEIGHT / 2, HEIGHT - 0.5]) {
@@ -25,25 +31,28 @@ export class Chart {
     }
     this.cursor = draw('line', { y1: 0, y2: HEIGHT, class: 'cursor', visibility: 'hidden' });
     this.svg.append(this.cursor);
-    const at = make('p', { class: 'axis times', 'aria-hidden': 'true' }, ...this.ends);
+    const at = make('p', { class: 'axis times', 'aria-hidden': 'true' }, this.ends[0], this.told, this.ends[1]);
     this.element = make('figure', { class: 'card chart' }, make('figcaption', {}, make('h3', {}, title), this.legend), make('div', { class: 'plot' }, this.top, this.svg), at);
     this.svg.addEventListener('pointermove', (event) => this.#point(event));
     this.svg.addEventListener('pointerleave', () => this.#point(null));
   }
 
-  update(points, marks, series = this.series) {
+  /** `start` is when the process began: nothing was before it. */
+  update(points, marks, start, series = this.series) {
     this.series = series;
     const last = points.at(-1)?.seconds ?? Date.now() / 1000;
-    const first = Math.min(points[0]?.seconds ?? last, last - SPAN_MIN_S);
-    this.from = Math.max(first, last - MEMORY_S);
+    const least = Math.min(Math.max(start, last - SPAN_MIN_S), last - SPAN_S);
+    this.from = Math.max(Math.min(points[0]?.seconds ?? last, least), last - MEMORY_S);
     this.to = last;
-    this.points = thin(points.filter((point) => point.seconds >= this.from));
+    this.points = thin(parted(points.filter((point) => point.seconds >= this.from)));
     const values = this.points.flatMap((point) => series.map((one) => one.of(point) ?? 0));
     this.most = nice(Math.max(0, ...values));
     say(this.top, this.unit(this.most));
     say(this.ends[0], clock(this.from * 1000));
     say(this.ends[1], clock(this.to * 1000));
-    this.#draw(marks.filter((mark) => mark.seconds >= this.from && mark.seconds <= this.to));
+    const groups = grouped(marks.filter((mark) => mark.seconds >= this.from && mark.seconds <= this.to), (this.to - this.from) * NEAR);
+    this.#draw(groups);
+    this.#label(groups);
     this.#tell();
   }
 
@@ -67,13 +76,22 @@ export class Chart {
       this.marks,
       marks,
       (mark) => mark.key,
-      (mark) => draw('line', { y1: 0, y2: HEIGHT, class: `mark ${mark.level}`, 'vector-effect': 'non-scaling-stroke' }, draw('title', {}, mark.text)),
+      () => draw('line', { y1: 0, y2: HEIGHT, 'vector-effect': 'non-scaling-stroke' }, draw('title')),
       (line, mark) => {
+        dress(line, `mark ${mark.level}`);
+        say(line.firstChild, mark.text);
         const x = this.#x(mark.seconds).toFixed(1);
         line.setAttribute('x1', x);
         line.setAttribute('x2', x);
       },
     );
+  }
+
+  /** What the latest mark stands for, below the lines. */
+  #label(marks) {
+    const last = marks.at(-1);
+    say(this.told, last ? `┊ ${marks.length > 1 ? 'last: ' : ''}${last.brief}` : '');
+    dress(this.told, `told ${last?.level ?? ''}`);
   }
 
   #path(of) {
@@ -116,16 +134,38 @@ export class Chart {
       ([series]) => make('li', {}, draw('svg', { viewBox: '0 0 18 8', class: 'key', 'aria-hidden': 'true' }, draw('path', { d: 'M0 4H18', class: series.look })), make('span', { class: 'name' }, `${series.name} `), make('b')),
       (item, [series, value]) => {
         dress(item.firstChild.firstChild, series.look);
-        say(item.lastChild, value === null || value === undefined ? '–' : this.unit(value));
+        say(item.lastChild, series.isBare ? '' : value === null || value === undefined ? '–' : this.unit(value));
       },
     );
-    const words = values.map(([series, value]) => `${series.name} ${value === null || value === undefined ? 'unknown' : this.unit(value)}`);
+    const words = values.map(([series, value]) => series.isBare ? series.name : `${series.name} ${value === null || value === undefined ? 'unknown' : this.unit(value)}`);
     this.svg.setAttribute('aria-label', `${this.title}, now: ${words.join(', ') || 'none'}`);
   }
 }
 
 function nearest(points, seconds) {
   return points.reduce((best, point) => (Math.abs(point.seconds - seconds) < Math.abs(best.seconds - seconds) ? point : best), points[0]);
+}
+
+/** With a point that has no value in every gap. */
+function parted(points) {
+  return points.flatMap((point, index) => (index > 0 && point.seconds - points[index - 1].seconds > GAP_S ? [{ seconds: point.seconds - 1 }, point] : [point]));
+}
+
+const WORST = ['bad', 'warn', 'off', 'ok'];
+
+/** Marks, the oldest first, and those that are too near to be told apart as one, as bad as the worst of them. */
+function grouped(marks, near) {
+  const groups = [];
+  for (const mark of [...marks].sort((one, other) => one.seconds - other.seconds)) {
+    const last = groups.at(-1);
+    if (last && mark.seconds - last.seconds <= near) last.marks.push(mark);
+    else groups.push({ key: mark.key, seconds: mark.seconds, marks: [mark] });
+  }
+  return groups.map(({ key, seconds, marks: all }) => {
+    const worst = all.reduce((worst, mark) => (WORST.indexOf(mark.level) < WORST.indexOf(worst.level) ? mark : worst));
+    const more = all.length > 1 ? ` and ${all.length - 1} more` : '';
+    return { key, seconds, level: worst.level, brief: worst.brief + more, text: all.map((mark) => mark.text).join('\n') };
+  });
 }
 
 /** Fewer points, of several the one with the highest rate of errors, or else latency: what matters is not hidden. */

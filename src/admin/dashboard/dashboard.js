@@ -4,11 +4,12 @@ import { Chart } from './charts.js';
 import { Figures, isError } from './figures.js';
 import { Refused, STALE_AFTER_MS, Stream, ask, token } from './server.js';
 import { actions, speak } from './actions.js';
-import { ago, isSick, judge, usersOf } from './verdicts.js';
+import { SYMBOLS, ago, countsOf, isAtRest, isByHand, isSick, judge, perilOf, usersOf } from './verdicts.js';
+import { harmOf, windowOf } from './users.js';
 import { drawPools } from './pools.js';
-import { levelOf, sentence } from './events.js';
+import { briefly, levelOf, sentence, tellOnce } from './events.js';
 import './requests.js';
-import { byId, bytes, capital, clock, dress, duration, facts, list, make, milliseconds, number, plural, say, share, show } from './page.js';
+import { byId, bytes, clock, day, dress, duration, facts, list, make, milliseconds, number, plural, say, share, show } from './page.js';
 
 /** Troubles that are listed; of more, the number is told. */
 const TROUBLES_MAX = 12;
@@ -175,10 +176,12 @@ function open() {
 function draw() {
   const live = figures.now;
   const users = usersOf(live.pools);
-  const judged = live.pools.map((pool) => ({ pool, verdicts: judge(pool, figures, users, now()) }));
+  const judged = live.pools.map((pool) => ({ pool, verdicts: judge(pool, figures, users, now()), recent: figures.recentOf(pool.name) }));
+  const troubles = troublesOf(live, judged);
   drawConnection();
-  drawTop(live, judged);
-  drawTroubles(live, judged);
+  drawTop(live, judged, troubles);
+  drawUsers();
+  drawTroubles(live, judged, troubles);
   drawTiles(live);
   drawCharts();
   drawPools(judged, now(), acts);
@@ -197,7 +200,7 @@ function drawConnection() {
   document.body.classList.toggle('stale', isOld);
   say(byId('connection'), isOld ? '✕ not live' : '✓ live');
   dress(byId('connection'), isOld ? 'bad' : 'ok');
-  say(byId('you'), you ? `as ${you.name} (${you.scope})` : '');
+  say(byId('you'), you ? `signed in as ${you.name}, ${MAY[you.scope] ?? ''} (${you.scope})` : '');
   const why = trouble instanceof Refused ? ` The server says: ${trouble.sentences}` : '';
   if (isOld) banner(`Not live: these figures are of ${clock(figures.now.at)}. The server does not answer; trying again by itself.${why}`);
   else if (version !== null && version !== figures.now.status.version) banner(`Evener is now ${figures.now.status.version}, and this page is of ${version}. Reload it.`);
@@ -209,28 +212,44 @@ function banner(text) {
   show(byId('banner'), true);
 }
 
+const MAY = { read: 'may look', operate: 'may operate', write: 'may change' };
+
 const CONDITIONS = {
   ok: ['ok', '✓ All is well'],
   degraded: ['warn', '▲ Degraded'],
-  down: ['bad', '✕ Nobody serves'],
+  down: ['bad', '✕ No upstream left'],
   starting: ['off', '‖ Starting'],
   draining: ['off', '‖ Draining'],
 };
 
-function drawTop({ status }, judged) {
+function drawTop({ status }, judged, troubles) {
   version ??= status.version;
-  const sick = judged.flatMap(({ verdicts }) => verdicts.filter(isSick));
-  const [level, word] = CONDITIONS[status.status] ?? ['warn', status.status];
-  const alarms = judged.flatMap(({ verdicts }) => verdicts).filter((verdict) => verdict.kind === 'alarm').length;
-  const counts = [sick.length > 0 && `${sick.length} of ${plural(status.upstreams, 'upstream')} sick`, alarms > 0 && plural(alarms, 'alarm')].filter(Boolean).join(', ');
-  const isWorse = status.status === 'ok' && counts !== '';
+  const all = judged.flatMap(({ verdicts }) => verdicts);
+  const sick = all.filter(isSick);
+  const [level, word] = standing(status, judged, sick, troubles);
   if (isStale()) drawStatus('off', '? Not known');
-  else if (isWorse) drawStatus('warn', sick.length > 0 ? `▲ Degraded: ${counts}` : `▲ ${capital(counts)}`);
-  else drawStatus(level, counts ? `${word}: ${counts}` : word);
+  else drawStatus(level, all.every((verdict) => verdict.kind === 'ok') ? word : `${word}: ${countsOf(all)}`);
   say(byId('about'), `${status.version} · up ${duration(status.uptime_seconds)} · generation ${status.generation} · ${plural(status.pools, 'pool')}, ${plural(status.upstreams, 'upstream')}`);
   const title = isStale() ? '? Evener' : sick.length > 0 ? `✕ ${sick.length} sick · Evener` : 'Evener';
   if (document.title !== title) document.title = title;
   announce(sick);
+}
+
+/** Level and word for all of it; worst first. */
+function standing({ status }, judged, sick, troubles) {
+  const isOver = (level) => troubles.some((trouble) => trouble.level === level);
+  if (!['ok', 'degraded'].includes(status)) return CONDITIONS[status] ?? ['warn', status];
+  if (judged.some((one) => one.pool.eligible === 0 || perilOf(one))) return ['bad', '✕ Critical'];
+  if (status === 'degraded' || sick.length > 0) return CONDITIONS.degraded;
+  if (isOver('bad') || isOver('warn')) return ['warn', '▲ Needs a look'];
+  const isUntested = judged.length > 0 && judged.every(({ verdicts }) => verdicts.every((verdict) => verdict.kind !== 'ok'));
+  return isUntested ? ['off', '○ No requests yet'] : CONDITIONS.ok;
+}
+
+function drawUsers() {
+  const { level, text } = isStale() ? { level: 'off', text: 'Users: not known' } : harmOf(figures);
+  say(byId('users'), text);
+  dress(byId('users'), `users ${level}`);
 }
 
 function drawStatus(level, text) {
@@ -258,47 +277,80 @@ function announce(sick) {
   speak(`${words.join(', ')}.`);
 }
 
-function drawTroubles(live, judged) {
-  const all = troublesOf(live, judged);
+function drawTroubles(live, judged, troubles) {
+  const byHand = troubles.filter((trouble) => trouble.isByHand);
+  show(byId('by-hand-part'), byHand.length > 0);
+  listTroubles(byId('by-hand'), cut(byHand));
+  const shown = cut(troubles.filter((trouble) => !trouble.isByHand));
+  if (shown.length === 0) {
+    const text = atRest(live, judged, byHand.length > 0);
+    if (isStale()) shown.push({ key: 'unknown', level: 'off', word: 'Not known', where: '', text: 'The server does not answer. When it last did, nothing was wrong.' });
+    else shown.push({ key: 'nothing', level: 'ok', word: 'Nothing', where: '', text });
+  }
+  listTroubles(byId('troubles'), shown);
+}
+
+/** Nothing is wrong: how much of that is known. */
+function atRest({ status, pools }, judged, isByHand) {
+  const untested = judged.flatMap(({ verdicts }) => verdicts).filter((verdict) => verdict.kind === 'untested').length;
+  if (untested > 0) return `No upstream is in trouble; ${untested} ${untested === 1 ? 'is' : 'are'} not tested yet.`;
+  const orNot = pools.some((pool) => pool.upstreams.some((upstream) => upstream.backup)) ? ', or stand by' : '';
+  if (isByHand) return `All others serve${orNot}.`;
+  return status.upstreams === 1 ? 'The upstream serves.' : `All ${status.upstreams} upstreams serve${orNot}.`;
+}
+
+function cut(all) {
   const shown = all.slice(0, TROUBLES_MAX);
   if (all.length > shown.length) {
     const left = all.length - shown.length;
     shown.push({ key: 'more', level: all[TROUBLES_MAX].level, word: `${left} more`, where: '', text: 'See the pools below.' });
   }
-  if (shown.length === 0) {
-    const count = live.status.upstreams;
-    if (isStale()) shown.push({ key: 'unknown', level: 'off', word: 'Not known', where: '', text: 'The server does not answer. When it last did, nothing was wrong.' });
-    else shown.push({ key: 'nothing', level: 'ok', word: 'Nothing', where: '', text: count === 1 ? 'The upstream serves.' : `All ${count} upstreams serve, or stand by.` });
-  }
-  list(
-    byId('troubles'),
-    shown,
-    (one) => one.key,
-    () => make('li', {}, make('span', { class: 'badge' }), make('b', { class: 'where' }), make('span', { class: 'text' })),
-    (item, one) => {
-      const symbol = { bad: '✕', warn: '▲', off: '‖', ok: '✓' }[one.level];
-      dress(item, one.level);
-      dress(item.children[0], `badge ${one.level}`);
-      say(item.children[0], `${symbol} ${one.word}`);
-      say(item.children[1], one.where);
-      say(item.children[2], one.text);
-    },
-  );
+  return shown;
+}
+
+function listTroubles(parent, shown) {
+  list(parent, shown, (one) => one.key, newTrouble, (item, one) => {
+    const [badge, where, text, more, check] = item.children;
+    dress(item, one.level);
+    dress(badge, `badge ${one.level}`);
+    say(badge, `${SYMBOLS[one.level]} ${one.word}`);
+    say(where, one.where);
+    say(text, one.text);
+    show(more, Boolean(one.more));
+    say(more.lastChild, one.more ?? '');
+    item.checks = one.checks;
+    show(check, one.checks !== undefined && acts.mayOperate());
+    check.setAttribute('aria-label', `Check health of ${one.checks} now`);
+  });
+}
+
+function newTrouble() {
+  const more = make('details', {}, make('summary', {}, 'All mistakes'), make('pre'));
+  const check = make('button', { type: 'button', onclick: () => acts.check(item.checks) }, 'Check now');
+  const item = make('li', {}, make('span', { class: 'badge' }), make('b', { class: 'where' }), make('span', { class: 'text' }), more, check);
+  return item;
 }
 
 /** What a person should know, worst first. */
 function troublesOf({ status, process }, judged) {
   const troubles = [];
-  const add = (key, level, word, where, text, rank) => troubles.push({ key, level, word, where, text, rank });
-  for (const { pool, verdicts } of judged) {
-    if (pool.eligible === 0) add(`pool ${pool.name}`, 'bad', 'Nobody serves', `pool ${pool.name}`, `${pool.upstreams.length === 0 ? 'It has no upstreams. ' : ''}Every request to it is refused with 503.`, -2);
+  const add = (key, level, word, where, text, rank, more = {}) => troubles.push({ key, level, word, where, text, rank, ...more });
+  for (const { pool, verdicts, recent } of judged) {
+    const peril = perilOf({ pool, verdicts });
+    if (pool.eligible === 0) add(`pool ${pool.name}`, 'bad', 'No upstream left', `pool ${pool.name}`, refusing(pool, recent), -2);
+    else if (peril) add(`peril ${pool.name}`, 'bad', 'Critical', `pool ${pool.name}`, remaining(pool, peril), -1.5);
     for (const [kind, alike] of byKind(verdicts)) {
       const [{ level, word, rank, upstream, why }] = alike;
-      if (alike.length > ALIKE_MAX) {
-        add(`kind ${pool.name} ${kind}`, level, `${alike.length} × ${word}`, `pool ${pool.name}`, `${upstream.address} and ${alike.length - 1} others. ${upstream.address}: ${why}`, rank);
+      const more = { isByHand: isByHand(alike[0]), checks: CHECKED.includes(kind) && pool.health_check !== null ? pool.name : undefined };
+      if (kind === 'alarm') {
+        add(`alarm ${pool.name}`, level, alike.length === 1 ? 'Alarm' : plural(alike.length, 'alarm'), `pool ${pool.name}`, `${alarmed(alike)} ${alike.length === 1 ? 'It serves' : 'All of them serve'}.${reasonOf(pool)}`, rank);
         continue;
       }
-      for (const one of alike) add(`upstream ${pool.name} ${one.upstream.address}`, level, word, `${pool.name} / ${one.upstream.address}`, one.why, rank);
+      if (alike.length > ALIKE_MAX) {
+        add(`kind ${pool.name} ${kind}`, level, `${alike.length} × ${word}`, `pool ${pool.name}`, `${upstream.address} and ${alike.length - 1} others. ${upstream.address}: ${why}`, rank, more);
+        continue;
+      }
+      for (const one of alike) add(`upstream ${pool.name} ${one.upstream.address}`, level, word, `${pool.name} / ${one.upstream.address}`, one.why, rank, more);
     }
     if (pool.waiting > 0) add(`queue ${pool.name}`, 'warn', 'Waiting', `pool ${pool.name}`, `${pool.waiting} of at most ${pool.waiting_max} requests wait for room.`, 4);
   }
@@ -306,12 +358,16 @@ function troublesOf({ status, process }, judged) {
     for (const certificate of listener.certificates) {
       const days = (Date.parse(certificate.not_after) - now()) / 86_400_000;
       if (days > CERTIFICATE_DAYS) continue;
-      const [level, word] = days < 0 ? ['bad', 'Expired'] : ['warn', 'Ends soon'];
-      const when = days < 0 ? `ended ${ago(certificate.not_after, now())}` : `ends in ${duration(days * 86_400)}`;
+      const [level, word] = days < 0 ? ['bad', 'Expired'] : ['warn', 'Expires soon'];
+      const when = `${days < 0 ? 'expired' : 'expires'} ${day(certificate.not_after)} (${days < 0 ? ago(certificate.not_after, now()) : `in ${duration(days * 86_400)}`})`;
       add(`certificate ${listener.name} ${certificate.file}`, level, word, certificate.file, `The certificate for ${certificate.names.join(', ')} ${when}.`, days < 0 ? -1 : 7.5);
     }
   }
-  if (status.last_refusal) add('refusal', 'warn', 'Refused', 'configuration', `A change by ${status.last_refusal.who} was refused ${ago(status.last_refusal.at, now())}: ${brief(status.last_refusal.reason)}`, 7.6);
+  if (status.last_refusal) {
+    const { at, who, reason } = status.last_refusal;
+    const text = `What runs is unchanged (generation ${status.generation}). A change by ${who}, tried at ${clock(at)}, was refused: ${brief(reason)}${isLong(reason) ? '.' : ''}`;
+    add('refusal', 'warn', 'Refused', 'configuration', text, 7.6, { more: isLong(reason) ? reason : undefined });
+  }
   if (status.last_failed_upgrade) add('upgrade', 'warn', 'Failed', 'upgrade', `${ago(status.last_failed_upgrade.at, now())}: ${brief(status.last_failed_upgrade.reason)}`, 7.7);
   if (status.guard) add('guard', 'off', 'Watched', 'configuration', 'A change is under guard: it is rolled back by itself when errors or latency rise.', 7.8);
   const files = process.open_files_max ? process.open_files / process.open_files_max : 0;
@@ -323,29 +379,67 @@ function troublesOf({ status, process }, judged) {
 function byKind(verdicts) {
   const kinds = new Map();
   for (const verdict of verdicts) {
-    if (verdict.kind === 'ok' || verdict.kind === 'backup') continue;
+    if (isAtRest(verdict)) continue;
     if (!kinds.has(verdict.kind)) kinds.set(verdict.kind, []);
     kinds.get(verdict.kind).push(verdict);
   }
   return kinds;
 }
 
-/** Of a report with a page of mistakes, the first and the sum. */
+/** What a health check that passes would end. */
+const CHECKED = ['down', 'unchecked'];
+
+/** Nobody is left: what that does to requests. */
+function refusing(pool, recent) {
+  const times = pool.upstreams.map((upstream) => upstream.why_not_since).filter(Boolean).sort();
+  const isKnown = times.length > 0 && times.length === pool.upstreams.length;
+  const since = isKnown ? ` since ${clock(times.at(-1))} (${duration((now() - Date.parse(times.at(-1))) / 1000)})` : '';
+  const count = recent?.errors > 0 ? `: ${number(recent.errors)} failed in the last ${windowOf(recent)}` : '';
+  return `${pool.upstreams.length === 0 ? 'It has no upstreams. ' : ''}Every request to it is refused with 503${since}${count}.`;
+}
+
+/** Few are left: who has to do for all. */
+function remaining(pool, { left, count }) {
+  if (left.length === 0) return `None of ${plural(count, 'upstream')} is left; only backups serve.`;
+  const [{ upstream: last }] = left;
+  const who = left.length === 1 ? `: ${last.address} has to do for all` : '';
+  return `${left.length} of ${plural(count, 'upstream')} left${who}.`;
+}
+
+/** Who has which alarm, in one sentence. */
+function alarmed(verdicts) {
+  const words = verdicts.slice(0, 3).flatMap(({ upstream }) => upstream.alarms.map((alarm) => `${upstream.address} ${alarm.detail.replace(/^it (is eligible and )?/, '')}`));
+  return `${words.join('; ')}${verdicts.length > 3 ? `; and ${verdicts.length - 3} others` : ''}.`;
+}
+
+/** What makes traffic uneven, and is no fault. */
+function reasonOf({ strategy }) {
+  if (strategy === 'consistent_hash') return ' With consistent_hash and few clients that is to be expected: each stays at one upstream.';
+  return ' Do the weights and the strategy mean it so?';
+}
+
+const isLong = (reason) => reason.trim().split('\n').length > 2;
+
+/** Of a report with a page of mistakes, how many they are. */
 function brief(reason) {
   const lines = reason.trim().split('\n');
-  return lines.length > 2 ? `${lines[0]} … ${lines.at(-1)}` : reason;
+  return isLong(reason) ? (/^\d+ mistakes?/.exec(lines.at(-1))?.[0] ?? lines.at(-1)) : reason;
 }
 
 function drawTiles({ status, latency_ms: latency }) {
   const recent = figures.total.recent();
+  const { isRefusing } = figures;
+  const said = (value) => (isRefusing ? ['– only refusals', 'note'] : [milliseconds(value)]);
+  say(byId('window'), recent ? `of the last ${windowOf(recent)}, as clients see it` : '');
   const connections = status.listeners.reduce((sum, listener) => sum + listener.connections, 0);
   facts(byId('tiles'), [
     ['Requests', recent ? perSecond(recent.rate) : '–'],
-    ['Errors', recent ? share(recent.errorRate) : '–', recent?.errors > 0 ? 'hot' : ''],
-    ['Latency, median', milliseconds(latency?.p50)],
-    ['Latency, 99 %', milliseconds(latency?.p99)],
-    ['In flight', number(status.totals.in_flight)],
-    ['Connections', number(connections)],
+    ['Errors', ...(recent?.requests === 0 ? ['– no requests', 'note'] : [share(recent?.errorRate), recent?.errors > 0 ? 'hot' : ''])],
+    ['Latency, median', ...said(latency?.p50)],
+    ['Latency, 90 %', ...said(latency?.p90)],
+    ['Latency, 99 %', ...said(latency?.p99)],
+    ['In flight now', number(status.totals.in_flight)],
+    ['Connections now', number(connections)],
   ]);
 }
 
@@ -355,23 +449,27 @@ function drawCharts() {
     seconds: Date.parse(event.at) / 1000,
     level: levelOf(event),
     text: sentence(event),
+    brief: briefly(event),
   }));
-  rateChart.update(figures.points, marks);
-  latencyChart.update(figures.points, marks);
+  const start = (Date.parse(figures.now.at) / 1000) - figures.now.status.uptime_seconds;
+  rateChart.update(figures.points, marks, start);
+  latencyChart.update(figures.points, marks, start);
   const reasons = figures.reasons().slice(0, REASONS_MAX);
   const series = reasons.map((reason, index) => ({
     name: reason,
     look: `line ${isError(reason) ? 'bad' : 'a'} dash${index}`,
-    of: (point) => (point.rate === undefined ? undefined : (point.reasons?.[reason] ?? 0)),
+    of: (point) => (point.reasons ? (point.reasons[reason] ?? 0) : undefined),
   }));
-  const none = [{ name: 'none', look: 'line a', of: (point) => (point.rate === undefined ? undefined : 0) }];
-  reasonChart.update(figures.points, marks, series.length > 0 ? series : none);
+  const name = figures.points.at(-1)?.reasons ? 'no failures' : 'counting …';
+  const none = [{ name, look: 'line a', isBare: true, of: (point) => (point.reasons ? 0 : undefined) }];
+  reasonChart.update(figures.points, marks, start, series.length > 0 ? series : none);
 }
 
 // What happened.
 
 function drawEvents() {
-  const shown = events.slice(0, eventsShown);
+  const told = tellOnce(events);
+  const shown = told.slice(0, eventsShown);
   list(
     byId('events'),
     shown.length > 0 ? shown : [{ key: 'none', kind: 'none' }],
@@ -382,7 +480,7 @@ function drawEvents() {
         : make('li', { class: levelOf(event) ?? '' }, make('time', { datetime: event.at }, clock(event.at)), make('span', {}, sentence(event))),
     () => {},
   );
-  show(byId('more-events'), events.length > eventsShown);
+  show(byId('more-events'), told.length > eventsShown);
 }
 
 byId('more-events').addEventListener('click', () => {
@@ -399,6 +497,8 @@ function drawConfiguration(status) {
     ['Overrides', String(status.overrides)],
   ]);
   show(byId('rollback'), acts.mayWrite());
+  byId('rollback').disabled = status.generation <= 1;
+  show(byId('no-rollback'), acts.mayWrite() && status.generation <= 1);
   const stamp = `${status.generation} ${status.overrides}`;
   if (differs.of !== stamp) {
     differs = { of: stamp, list: status.overrides > 0 ? null : [] };
@@ -423,7 +523,7 @@ const text = (value) => (value === null || value === undefined ? 'nothing' : typ
 function drawOverrides() {
   const parent = byId('overrides');
   if (differs.list.length === 0) {
-    parent.replaceChildren(make('p', { class: 'muted' }, 'Nothing: what runs is what the file says.'));
+    parent.replaceChildren(make('p', { class: 'muted' }, 'Nothing was changed at run time.'));
     return;
   }
   const items = differs.list.slice(0, 100).map((one) => {
@@ -447,7 +547,7 @@ function drawListeners(status) {
       const tls = listener.certificates.map((certificate) => ({ ...certificate, days: (Date.parse(certificate.not_after) - now()) / 86_400_000 }));
       list(item.children[2], tls, (one) => one.file, () => make('li'), (line, one) => {
         dress(line, one.days < 0 ? 'bad' : one.days < CERTIFICATE_DAYS ? 'warn' : '');
-        say(line, `${one.names.join(', ')}: ${one.days < 0 ? 'ended' : 'ends'} ${new Date(one.not_after).toLocaleDateString()} (${one.days < 0 ? ago(one.not_after, now()) : `in ${duration(one.days * 86_400)}`})`);
+        say(line, `${one.names.join(', ')}: ${one.days < 0 ? 'expired' : 'expires'} ${day(one.not_after)} (${one.days < 0 ? ago(one.not_after, now()) : `in ${duration(one.days * 86_400)}`})`);
       });
     },
   );

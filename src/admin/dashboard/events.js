@@ -21,12 +21,44 @@ export function levelOf(event) {
   }
 }
 
+/** The same on a chart: who became what. */
+export function briefly(event) {
+  const who = event.upstream ?? event.pool ?? '';
+  switch (event.kind) {
+    case 'health':
+      return `${who} ${event.to}`;
+    case 'ejection':
+      return `${who} ${TRAFFIC[event.to] ?? event.to}`;
+    case 'state':
+      return `${who} ${event.to}`;
+    case 'alarm':
+      return `${who} ${event.alarm.replaceAll('_', ' ')}${event.raised ? '' : ' over'}`;
+    case 'config':
+      return event.result === 'refused' ? 'change refused' : `generation ${event.generation}`;
+    default:
+      return event.kind;
+  }
+}
+
+/** Without the changes of the configuration that the state of an upstream, beside them, tells in full. */
+export function tellOnce(events) {
+  const isTold = (event, index) => {
+    if (event.kind !== 'config' || event.result === 'refused') return false;
+    const near = [...events.slice(Math.max(0, index - SAME_CHANGE_MAX), index), ...events.slice(index + 1, index + 1 + SAME_CHANGE_MAX)];
+    return near.some((other) => other.kind === 'state' && other.who === event.who && other.why === event.why && event.what.includes(other.upstream) && Math.abs(Date.parse(other.at) - Date.parse(event.at)) < 1_000);
+  };
+  return events.filter((event, index) => !isTold(event, index));
+}
+
+/** Events of one change stand so near to each other. */
+const SAME_CHANGE_MAX = 4;
+
 export function sentence(event) {
   const where = event.upstream ? `${event.pool} / ${event.upstream}` : (event.pool ?? '');
   const by = `by ${event.who}${event.why ? ` (${event.why})` : ''}`;
   switch (event.kind) {
     case 'health':
-      return `${where} is ${event.to}${after(event.error)}`;
+      return `${where} is ${event.to}${event.from === 'unknown' ? ' at the first check' : ''}${after(event.error)}`;
     case 'config':
       return event.result === 'refused' ? `Refused: ${event.what} ${by}${after(event.reason)}` : `Generation ${event.generation}: ${event.what} ${by}`;
     case 'ejection': {

@@ -15,21 +15,22 @@ class Counters {
   samples = [];
 
   /** `failures` say how the errors came about. */
-  take(seconds, { requests, errors, failures = {} }) {
+  take(seconds, { requests, errors, retries = 0, failures = {} }) {
     const last = this.samples.at(-1);
     if (last && (requests < last.requests || seconds <= last.seconds)) this.samples = [];
-    this.samples.push({ seconds, requests, errors, failures });
+    this.samples.push({ seconds, requests, errors, retries, failures });
     while (this.samples.length > 2 && this.samples[0].seconds < seconds - WINDOW_S) this.samples.shift();
   }
 
-  /** Requests and errors of the last seconds, and how many of each per second; null before the second look. */
+  /** What came in the last seconds, how many they were, and rates; null before the second look. */
   recent() {
     const [first, last] = [this.samples[0], this.samples.at(-1)];
     if (!first || first === last) return null;
     const time = last.seconds - first.seconds;
     const [requests, errors] = [last.requests - first.requests, growth(last.errors, first.errors) ?? 0];
     const failures = Object.entries(last.failures).map(([kind, count]) => [kind, growth(count, first.failures[kind] ?? 0) ?? 0]);
-    return { requests, errors, failures, rate: requests / time, errorRate: requests > 0 ? errors / requests : 0 };
+    const retries = growth(last.retries, first.retries) ?? 0;
+    return { seconds: time, requests, errors, retries, failures, rate: requests / time, errorRate: requests > 0 ? errors / requests : null };
   }
 }
 
@@ -39,57 +40,56 @@ export class Figures {
   /** One point per tick: seconds, rate, errors, p50, p90, p99, reasons. */
   points = [];
   total = new Counters();
-  #upstreams = new Map();
-  #reasons = null;
+  #members = new Map();
+  #seen = null;
 
   /** Takes in one `figures` event. */
   take(live) {
     const seconds = Date.parse(live.at) / 1000;
-    const totals = live.status.totals;
     this.now = live;
-    this.total.take(seconds, totals);
-    this.#point(seconds, live);
+    this.total.take(seconds, { ...live.status.totals, failures: reasonsOf(live) });
     const known = new Map();
+    const take = (key, counts) => {
+      const counters = this.#members.get(key) ?? new Counters();
+      counters.take(seconds, counts);
+      known.set(key, counters);
+    };
     for (const pool of live.pools) {
-      for (const upstream of pool.upstreams) {
-        const key = `${pool.name}\n${upstream.address}`;
-        const counters = this.#upstreams.get(key) ?? new Counters();
-        counters.take(seconds, upstream);
-        known.set(key, counters);
-      }
+      take(pool.name, pool);
+      for (const upstream of pool.upstreams) take(`${pool.name}\n${upstream.address}`, upstream);
     }
-    this.#upstreams = known;
+    this.#members = known;
+    this.#point(seconds, live);
   }
 
+  /** Whether requests came, and no upstream answered one of them: what they took is the time of a refusal. */
+  get isRefusing() {
+    const isUsed = (pool) => pool.upstreams.some((upstream) => this.recentOf(pool.name, upstream.address)?.requests > 0);
+    return this.total.recent()?.requests > 0 && !this.now.pools.some(isUsed);
+  }
+
+  /** Of an upstream its attempts; without an address, of the pool its requests as clients saw them. */
   recentOf(pool, address) {
-    return this.#upstreams.get(`${pool}\n${address}`)?.recent() ?? null;
+    return this.#members.get(address === undefined ? pool : `${pool}\n${address}`)?.recent() ?? null;
   }
 
+  /** A point is of the same seconds as every other figure on the page. */
   #point(seconds, live) {
-    const { requests, errors } = live.status.totals;
-    const answered = errors - Object.entries(live.reasons).reduce((sum, [word, n]) => sum + (isError(word) ? n : 0), 0);
-    const reasons = { ...live.reasons };
-    if (answered > 0) reasons['5xx of the upstream'] = answered;
-    const then = this.#reasons;
-    this.#reasons = { seconds, requests, errors, reasons };
-    if (!then || requests < then.requests || seconds <= then.seconds) return;
-    const time = seconds - then.seconds;
+    const [recent, then] = [this.total.recent(), this.#seen];
+    this.#seen = seconds;
+    if (!recent || seconds <= then) return;
     // Whoever comes back after a while draws a gap, not a line.
-    if (time > WINDOW_S) this.points.push({ seconds: then.seconds + 1 });
-    const latency = live.latency_ms ?? {};
-    const grown = {};
-    for (const [word, count] of Object.entries(reasons)) {
-      const more = growth(count, then.reasons[word] ?? 0);
-      if (more > 0) grown[word] = more / time;
-    }
+    if (seconds - then > WINDOW_S) this.points.push({ seconds: then + 1 });
+    const latency = (this.isRefusing ? null : live.latency_ms) ?? {};
+    const grown = recent.failures.filter(([, count]) => count > 0).map(([word, count]) => [word, count / recent.seconds]);
     this.points.push({
       seconds,
-      rate: (requests - then.requests) / time,
-      errors: Math.max(0, errors - then.errors) / time,
+      rate: recent.rate,
+      errors: recent.errors / recent.seconds,
       p50: latency.p50,
       p90: latency.p90,
       p99: latency.p99,
-      reasons: grown,
+      reasons: Object.fromEntries(grown),
     });
     while (this.points.length > 0 && this.points[0].seconds < seconds - MEMORY_S) this.points.shift();
   }
@@ -97,9 +97,12 @@ export class Figures {
   /** Puts what the server remembers where nothing was seen here. */
   remember(points) {
     const seen = new Set(this.points.map((point) => Math.round(point.seconds / WINDOW_S)));
-    const unseen = points.filter((point) => !seen.has(Math.round(point.seconds / WINDOW_S)));
+    // A step that is under way ends later than what was seen last.
+    const latest = Date.parse(this.now.at) / 1000;
+    const unseen = points.filter((point) => point.seconds <= latest && !seen.has(Math.round(point.seconds / WINDOW_S)));
     const gaps = this.points.filter((point) => point.rate !== undefined || unseen.length === 0);
-    this.points = [...unseen.map((point) => ({ reasons: {}, ...point })), ...gaps].sort((one, other) => one.seconds - other.seconds);
+    // By what reasons is not remembered.
+    this.points = [...unseen, ...gaps].sort((one, other) => one.seconds - other.seconds);
   }
 
   /** Reasons by how often they were lately, the most frequent first. */
@@ -111,6 +114,16 @@ export class Figures {
     return [...sums].sort((one, other) => other[1] - one[1]).map(([word]) => word);
   }
 }
+
+/** Counts by reason, with those that the upstreams answered themselves. */
+function reasonsOf({ reasons, status }) {
+  const ours = Object.entries(reasons).reduce((sum, [word, count]) => sum + (isError(word) ? count : 0), 0);
+  const answered = status.totals.errors - ours;
+  return answered > 0 ? { ...reasons, [ANSWERED]: answered } : reasons;
+}
+
+/** An error that an upstream answered with. */
+export const ANSWERED = '5xx of the upstream';
 
 /** Reasons whose status is below 500: the client's doing. */
 const CLIENTS = new Set([

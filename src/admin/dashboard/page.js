@@ -129,9 +129,17 @@ export function capital(text) {
 
 export function clock(at) {
   const time = new Date(at);
-  const text = time.toLocaleTimeString([], { hourCycle: 'h23' });
-  return time.toDateString() === new Date().toDateString() ? text : `${time.toLocaleDateString()} ${text}`;
+  const text = [time.getHours(), time.getMinutes(), time.getSeconds()].map(twoDigits).join(':');
+  return time.toDateString() === new Date().toDateString() ? text : `${day(at)} ${text}`;
 }
+
+/** The same for everybody: 2026-11-27. */
+export function day(at) {
+  const time = new Date(at);
+  return [time.getFullYear(), time.getMonth() + 1, time.getDate()].map(twoDigits).join('-');
+}
+
+const twoDigits = (value) => String(value).padStart(2, '0');
 
 export function plural(count, one, many = `${one}s`) {
   return `${count} ${count === 1 ? one : many}`;

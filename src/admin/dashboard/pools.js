@@ -1,6 +1,6 @@
 // A card per pool, a row per upstream; of many, the sick ones first and the others on demand.
 
-import { ago, isOdd } from './verdicts.js';
+import { SYMBOLS, ago, countsOf, isSick, perilOf } from './verdicts.js';
 import { byId, dress, list, make, milliseconds, number, plural, say, share, show } from './page.js';
 
 /** Of a pool with more upstreams than this, the rest is folded. */
@@ -10,7 +10,7 @@ const ROWS_MORE = 50;
 /** Likewise for pools. */
 const POOLS = 12;
 
-const COLUMNS = ['Upstream', 'State', 'In flight', 'Requests/s', 'Errors', 'Latency', 'Share', 'Last check', ''];
+const COLUMNS = ['Upstream', 'State', 'In flight', 'Requests/s', 'Errors', 'Latency, mean', 'Share', 'Last check', ''];
 
 /** How much is unfolded, by pool. */
 const unfolded = new Map();
@@ -51,7 +51,7 @@ function find({ pool, verdicts }, wanted, isSickOnly) {
   const matches = (verdict) =>
     [pool.name, verdict.upstream.address, verdict.word, verdict.kind].some((text) => text.toLowerCase().includes(wanted));
   return verdicts
-    .filter((verdict) => (!isSickOnly || verdict.kind !== 'ok') && (wanted === '' || matches(verdict)))
+    .filter((verdict) => (!isSickOnly || !['ok', 'untested'].includes(verdict.kind)) && (wanted === '' || matches(verdict)))
     .sort((one, other) => one.rank - other.rank);
 }
 
@@ -95,20 +95,22 @@ function newCard({ pool }, acts) {
 }
 newCard.count = 0;
 
-function drawHead({ pool, verdicts }, { eligible, about }) {
+function drawHead({ pool, verdicts, recent }, { eligible, about }) {
   const count = pool.upstreams.length;
-  const level = pool.eligible === 0 ? 'bad' : verdicts.some(isOdd) ? 'warn' : 'ok';
-  const symbol = { bad: '✕', warn: '▲', ok: '✓' }[level];
+  const isShort = verdicts.some((verdict) => isSick(verdict) && verdict.upstream.why_not);
+  const level = pool.eligible === 0 || perilOf({ pool, verdicts }) ? 'bad' : isShort ? 'warn' : 'ok';
   dress(eligible, `badge ${level}`);
-  say(eligible, `${symbol} ${pool.eligible} of ${count} eligible`);
-  const rate = verdicts.reduce((sum, verdict) => sum + (verdict.recent?.rate ?? 0), 0);
+  say(eligible, `${SYMBOLS[level]} ${pool.eligible} of ${count} ${count === 1 ? 'takes' : 'take'} requests`);
+  const counts = verdicts.every((verdict) => verdict.kind === 'ok') ? '' : `${countsOf(verdicts)} · `;
+  const rate = recent ? `${number(recent.rate)} requests/s${failedOf(recent)}` : '– requests/s';
   const flying = verdicts.reduce((sum, verdict) => sum + verdict.upstream.in_flight, 0);
   const waiting = pool.waiting > 0 ? ` · ${pool.waiting} waiting for room` : '';
-  const alarms = verdicts.reduce((sum, verdict) => sum + (verdict.upstream.alarms ?? []).length, 0);
-  const alarmed = alarms > 0 ? ` · ${plural(alarms, 'alarm')}` : '';
+  const again = recent?.retries > 0 ? ` · ${plural(recent.retries, 'failed attempt')} made again` : '';
   const unchecked = pool.health_check === null ? ' · no health checks' : '';
-  say(about, `${pool.strategy} · ${number(rate)} requests/s · ${flying} in flight${waiting}${alarmed}${unchecked}`);
+  say(about, `${counts}${pool.strategy} · ${rate}${again} · ${flying} in flight${waiting}${unchecked}`);
 }
+
+const failedOf = ({ errors, errorRate }) => (errors > 0 ? `, ${share(errorRate)} failed` : '');
 
 function newRow({ pool, upstream }, acts) {
   const cell = (label, ...children) => make('td', { role: 'cell', 'data-label': label }, ...children);
@@ -116,8 +118,8 @@ function newRow({ pool, upstream }, acts) {
   const notes = make('span', { class: 'muted notes' });
   const badge = make('span', { class: 'badge' });
   const why = make('p', { class: 'why' });
-  const [flying, rate, errors, latency] = ['In flight', 'Requests/s', 'Errors', 'Latency'].map((label) => cell(label));
-  const bar = make('meter', { min: 0, max: 1, class: 'share' });
+  const [flying, rate, errors, latency] = ['In flight', 'Requests/s', 'Errors', 'Latency, mean'].map((label) => cell(label));
+  const bar = make('meter', { min: 0, max: 1, high: 0.8, optimum: 0.5, class: 'share' });
   const part = make('span');
   const check = make('span', { class: 'check' });
   const button = make('button', { type: 'button' });
@@ -131,7 +133,7 @@ function newRow({ pool, upstream }, acts) {
     rate,
     errors,
     latency,
-    cell('Share', part, bar),
+    cell('Share', part, make('span', { class: 'fair' }, bar)),
     cell('Last check', check),
     make('td', { role: 'cell', class: 'do' }, button),
   );
@@ -146,9 +148,9 @@ function newRow({ pool, upstream }, acts) {
     say(rate, recent ? number(recent.rate) : '–');
     say(errors, recent ? share(recent.errorRate) : '–');
     dress(errors, recent && recent.errors > 0 ? 'hot' : '');
-    say(latency, it.ewma_ms === undefined ? '–' : milliseconds(it.ewma_ms));
+    say(latency, milliseconds(verdict.latency));
     latency.title = it.p99_ms === undefined ? '' : `Since the start: median ${milliseconds(it.p50_ms)}, 99 % within ${milliseconds(it.p99_ms)}`;
-    say(part, `${share(verdict.share)} of ${share(verdict.fair)}`);
+    say(part, verdict.share === null || (verdict.fair === 0 && verdict.share === 0) ? '–' : `${share(verdict.share)} (fair ${share(verdict.fair)})`);
     drawShare(bar, verdict);
     const last = it.last_check;
     say(check, !last ? '–' : `${last.ok ? 'passed' : 'failed'} ${ago(last.at, now)}`);
@@ -161,7 +163,7 @@ function newRow({ pool, upstream }, acts) {
   return row;
 }
 
-/** Half of the bar is the fair share. */
+/** Half of the bar, where its mark is, is the fair share. */
 function drawShare(bar, { share: got, fair }) {
   const value = got === null || fair === 0 ? (got > 0 ? 1 : 0) : Math.min(1, got / fair / 2);
   if (bar.value !== value) bar.value = value;

@@ -1,6 +1,6 @@
 // How an upstream is, in words: what a person has to know first. No clock and no page in here.
 
-import { capital, duration, milliseconds, plural, share } from './page.js';
+import { capital, clock, duration, milliseconds, plural, share } from './page.js';
 
 /** An upstream is called slow when it takes so many times as long as the others do, and so much longer. */
 const SLOW_TIMES = 3;
@@ -10,7 +10,7 @@ const FAILING = 0.1;
 const FAILING_OF = 10;
 
 /** Sick ones first: what nobody wanted, before what somebody did, before what is well. */
-const RANKS = ['down', 'ejected', 'probation', 'failing', 'full', 'slow', 'alarm', 'unchecked', 'draining', 'maintenance', 'weight_0', 'ok', 'backup'];
+const RANKS = ['down', 'ejected', 'probation', 'failing', 'full', 'slow', 'alarm', 'unchecked', 'draining', 'maintenance', 'weight_0', 'ok', 'untested', 'backup'];
 const WORDS = {
   down: 'Down',
   ejected: 'Ejected',
@@ -18,12 +18,13 @@ const WORDS = {
   failing: 'Failing',
   full: 'Overloaded',
   slow: 'Slow',
-  alarm: 'Alarm',
+  alarm: 'Serving, alarm',
   unchecked: 'Unchecked',
   draining: 'Draining',
   maintenance: 'Maintenance',
   weight_0: 'Weight 0',
   backup: 'Standby',
+  untested: 'Not tested yet',
   ok: 'Serving',
 };
 const LEVELS = {
@@ -39,6 +40,7 @@ const LEVELS = {
   maintenance: 'off',
   weight_0: 'off',
   backup: 'off',
+  untested: 'off',
   ok: 'ok',
 };
 /** How requests fail. */
@@ -48,8 +50,27 @@ const FAILURES = {
   connect_timed_out: 'without a connection in time',
   no_answer: 'without an answer (cut off, too late or no HTTP)',
 };
+/** What a person does about it. */
+const CURES = {
+  status_5xx: 'See its log.',
+  connect_failed: 'Is it running, and reachable from here?',
+  connect_timed_out: 'Is it overloaded, or behind a firewall?',
+  no_answer: 'Does it hang? See its log.',
+};
+/** The same by what a health check met. */
+const CHECK_CURES = [
+  [/^connection refused/, 'Nothing listens there: start it.'],
+  [/^status /, 'It runs and says that it is not well: see its log.'],
+  [/in time/, 'Does it hang, or is it behind a firewall?'],
+  [/^no route|^cannot connect/, 'Is its machine up and reachable from here?'],
+  [/^TLS/, 'Compare its certificate with `tls` of the pool.'],
+];
 /** For those who do not see colours. */
-const SYMBOLS = { bad: '✕', warn: '▲', off: '‖', ok: '✓' };
+export const SYMBOLS = { bad: '✕', warn: '▲', off: '‖', ok: '✓' };
+/** Somebody wanted it so. */
+const BY_HAND = ['draining', 'maintenance', 'weight_0'];
+/** In trouble, and without requests for it. */
+const LOST = ['down', 'ejected', 'probation', 'unchecked'];
 
 /** By address, the pools that send requests there, or still have some in flight. */
 export function usersOf(pools) {
@@ -87,8 +108,10 @@ export function judge(pool, figures, users, now) {
       rank: RANKS.indexOf(kind),
       word: WORDS[kind] ?? kind,
       level: LEVELS[kind] ?? 'warn',
-      symbol: SYMBOLS[LEVELS[kind] ?? 'warn'],
-      why: [why(kind, upstream, { recent, usual, users: users.get(upstream.address) ?? [], now }), ...alarmsOf(upstream)].filter(Boolean).join(' '),
+      symbol: kind === 'untested' ? '○' : SYMBOLS[LEVELS[kind] ?? 'warn'],
+      why: [why(kind, upstream, { pool, recent, usual, users: users.get(upstream.address) ?? [], now }), ...alarmsOf(upstream)].filter(Boolean).join(' '),
+      // An estimate of long ago says nothing about who gets no requests.
+      latency: recent?.requests === 0 && upstream.in_flight === 0 ? undefined : upstream.ewma_ms,
       share: total > 0 && recent ? recent.requests / total : null,
       fair: upstream.why_not || weights === 0 ? 0 : upstream.weight / weights,
     };
@@ -110,39 +133,44 @@ function kindOf(upstream, recent, usual) {
   if (recent && recent.requests >= FAILING_OF && recent.errorRate >= FAILING) return 'failing';
   const isSlow = usual !== null && upstream.ewma_ms >= SLOW_TIMES * usual && upstream.ewma_ms >= usual + SLOW_MS;
   if (isSlow) return 'slow';
-  return upstream.alarms ? 'alarm' : 'ok';
+  if (upstream.alarms) return 'alarm';
+  return upstream.requests + upstream.in_flight === 0 && !upstream.last_check ? 'untested' : 'ok';
 }
 
-/** `Starved: it is eligible and got 0 of about 300 requests in a minute.` */
+/** `Starved: it is eligible and got 0 requests in a minute, 300 would be fair.` */
 function alarmsOf(upstream) {
   return (upstream.alarms ?? []).map((alarm) => `${capital(alarm.kind.replaceAll('_', ' '))}: ${alarm.detail}.`);
 }
 
 /** One sentence or two: the facts first, then what ends it, in the server's words. */
-function why(kind, upstream, { recent, usual, users, now }) {
+function why(kind, upstream, { pool, recent, usual, users, now }) {
+  const since = sinceOf(upstream, now);
   const flying = plural(upstream.in_flight, 'request');
   switch (kind) {
     case 'down':
-      return `${checked(upstream, now)} ${untilUp(upstream)}`;
+      return `${since}${checked(pool, upstream, now)} ${untilUp(pool, upstream)}`;
     case 'ejected': {
       const left = (Date.parse(upstream.ejected_until) - now) / 1000;
-      const when = left > 0 ? ` Tried again in ${duration(left)}.` : ' About to be tried again.';
-      return `Too many requests in a row failed${causes(recent, upstream)}.${when}`;
+      const when = left > 0 ? `Next try at ${clock(upstream.ejected_until)} (in ${duration(left)})` : 'About to be tried again';
+      const how = pool.health_check === null ? ', with a request: there is no health check.' : ', with a request.';
+      return `${since}Too many requests in a row failed${causes(recent, upstream)}. ${cureOf(recent, upstream)}${when}${how}`;
     }
     case 'full':
-      return `${upstream.in_flight} of at most ${plural(upstream.max_connections, 'request')} in flight. Takes the next when one ends.`;
+      return `At its limit, ${upstream.in_flight} of at most ${plural(upstream.max_connections, 'request')} in flight (max_connections). Takes the next when one ends; till then ${othersDo(pool)}.`;
     case 'failing':
-      return `${share(recent.errorRate)} of its requests in the last ten seconds failed${causes(recent, upstream)}.`;
+      return `${share(recent.errorRate)} of its requests in the last ten seconds failed${causes(recent, upstream)}. ${cureOf(recent, upstream)}`;
     case 'slow':
-      return `Takes ${milliseconds(upstream.ewma_ms)}; the others take ${milliseconds(usual)}.`;
+      return `Takes ${milliseconds(upstream.ewma_ms)} on average; the others take ${milliseconds(usual)}.`;
     case 'draining':
-      if (upstream.in_flight > 0) return `No new requests. ${flying} in flight still finish.`;
-      if (users.length > 0) return `No new requests from here, none in flight. Not safe to stop: ${andOthers(users)} ${users.length === 1 ? 'uses' : 'use'} it too.`;
-      return 'No new requests, none in flight: safe to stop.';
+      if (upstream.in_flight > 0) return `${since}No new requests. ${flying} in flight still ${upstream.in_flight === 1 ? 'finishes' : 'finish'}.`;
+      if (users.length > 0) return `${since}No new requests from here, none in flight. Not safe to stop: ${andOthers(users)} ${users.length === 1 ? 'uses' : 'use'} it too.`;
+      return `${since}No new requests, none in flight: safe to stop.`;
     case 'maintenance':
-      return upstream.in_flight > 0 ? `Taken out by hand. ${flying} in flight still finish.` : 'Taken out by hand: no requests, no health checks.';
+      return upstream.in_flight > 0 ? `${since}${flying} in flight still ${upstream.in_flight === 1 ? 'finishes' : 'finish'}.` : `${since}No requests, no health checks.`;
+    case 'untested':
+      return `${pool.health_check === null ? 'No health check' : 'No result'}, and no requests so far.`;
     default:
-      return upstream.why_not_detail ? `${capital(upstream.why_not_detail)}.` : '';
+      return upstream.why_not_detail ? `${since}${capital(upstream.why_not_detail)}.` : '';
   }
 }
 
@@ -155,19 +183,37 @@ function causes(recent, upstream) {
   return all.length > 0 ? `; since the start: ${all.join(', ')}` : '';
 }
 
-function untilUp({ flapping }) {
-  if (!flapping) return 'Takes traffic again when enough checks in a row pass.';
+/** `Since 07:00:56 (6 s). ` */
+function sinceOf({ why_not_since: since }, now) {
+  return since ? `Since ${clock(since)} (${duration((now - Date.parse(since)) / 1000)}). ` : '';
+}
+
+/** By how most of its requests failed, with a blank. */
+function cureOf(recent, upstream) {
+  const counts = Object.entries({ ...upstream.failures, ...Object.fromEntries((recent?.failures ?? []).filter(([, count]) => count > 0)) });
+  const [kind] = counts.filter(([, count]) => count > 0).sort((one, other) => other[1] - one[1])[0] ?? [];
+  return CURES[kind] ? `${CURES[kind]} ` : '';
+}
+
+/** What becomes of requests that one is too busy for. */
+function othersDo(pool) {
+  if (pool.upstreams.some((upstream) => !upstream.why_not)) return 'the others take them';
+  return pool.waiting_max > 0 ? 'they wait' : 'they are refused';
+}
+
+function untilUp({ rise }, { flapping }) {
+  if (!flapping) return `Takes traffic again after ${plural(rise ?? 1, 'pass', 'passes')} in a row.`;
   return `It went down again and again, so it takes traffic after ${flapping.passes_needed} passes in a row; it has ${flapping.passes}.`;
 }
 
 const andOthers = ([first, ...others]) => `pool ${first}${others.length > 0 ? ` and ${plural(others.length, 'other')}` : ''}`;
 
 /** What the last health check met. */
-function checked(upstream, now) {
-  const check = upstream.last_check;
+function checked({ health_check: question }, { last_check: check }, now) {
   if (!check) return 'Health checks failed.';
   if (check.ok) return `The last health check passed ${ago(check.at, now)}, those before failed.`;
-  return `Health check failed ${ago(check.at, now)}: ${check.error ?? 'no reason is known'}.`;
+  const cure = CHECK_CURES.find(([pattern]) => pattern.test(check.error ?? ''))?.[1] ?? '';
+  return `Health check (${question}) failed, last ${ago(check.at, now)}: ${check.error ?? 'no reason is known'}. ${cure}`.trimEnd();
 }
 
 export function ago(at, now) {
@@ -177,6 +223,39 @@ export function ago(at, now) {
 
 /** There is something that nobody wanted. */
 export const isOdd = (verdict) => verdict.level === 'bad' || verdict.level === 'warn';
+
+/** It is out because somebody wanted it so. */
+export const isByHand = (verdict) => BY_HAND.includes(verdict.kind);
+
+/** There is nothing to say about it. */
+export const isAtRest = (verdict) => verdict.kind === 'ok' || verdict.kind === 'untested' || verdict.kind === 'backup';
+
+/** How many are what, in words that add up: `4 sick · 2 taken out · 3 healthy`. */
+export function countsOf(verdicts) {
+  const count = (is) => verdicts.filter(is).length;
+  const counts = [
+    [count(isSick), 'sick'],
+    [count((verdict) => verdict.kind === 'alarm'), 'with an alarm'],
+    [count(isByHand), 'taken out'],
+    [count((verdict) => verdict.kind === 'ok'), 'healthy'],
+    [count((verdict) => verdict.kind === 'untested'), 'not tested yet'],
+    [count((verdict) => verdict.kind === 'backup'), 'standing by'],
+  ];
+  return counts.filter(([number]) => number > 0).map(([number, word]) => `${number} ${word}`).join(' · ');
+}
+
+/**
+ * How near a pool is to an outage that nobody wanted; null: not near. `left` are those that still serve, of
+ * `count` that should.
+ */
+export function perilOf({ pool, verdicts }) {
+  const wanted = verdicts.filter((verdict) => !isByHand(verdict) && !verdict.upstream.backup);
+  const left = wanted.filter((verdict) => !LOST.includes(verdict.kind));
+  const [count, lost] = [wanted.length, wanted.length - left.length];
+  if (pool.eligible === 0 || lost === 0) return null;
+  const isNear = lost * 2 > count || (left.length === 1 && verdicts.length >= 3);
+  return isNear ? { left, count } : null;
+}
 
 /** It does not serve as it should; an alarm alone is about its share of the traffic. */
 export const isSick = (verdict) => isOdd(verdict) && verdict.kind !== 'alarm';

@@ -9,9 +9,10 @@ use super::figures::Latency;
 use super::upstream::{CheckView, FailuresView, FlappingView, ejected_until};
 use super::{AlarmView, Figures, Sources, Standing, UpstreamFigures, milliseconds, now_utc, standings};
 use crate::admin::status::StatusView;
+use crate::config::ProbeConfig;
 use crate::control::Control;
 use crate::health::{Health, WhyNot};
-use crate::observe::{HistogramSnapshot, ProcessFigures, Reason};
+use crate::observe::{HistogramSnapshot, ProcessFigures, Reason, RetryReason};
 use crate::runtime::{Pool, Snapshot};
 
 /// Everything at one moment.
@@ -23,6 +24,8 @@ pub(in crate::admin) struct LiveView {
     latency_ms: Option<Latency>,
     /// Requests that were refused or failed, by reason, since the start; those that never happened are left out.
     reasons: BTreeMap<&'static str, u64>,
+    /// What clients got, by the same reasons.
+    statuses: BTreeMap<&'static str, u16>,
     process: ProcessFigures,
     pools: Vec<LivePool>,
 }
@@ -34,8 +37,17 @@ struct LivePool {
     eligible: usize,
     waiting: usize,
     waiting_max: usize,
-    /// Null: nobody is asked how they are.
-    health_check: Option<&'static str>,
+    /// Requests for it that are over, those included that nobody could be found for.
+    requests: u64,
+    /// Those of them that failed, as clients saw them.
+    errors: u64,
+    /// Attempts that failed and were made again, at another upstream as a rule.
+    retries: u64,
+    /// What is asked; null: nobody is asked how they are.
+    health_check: Option<String>,
+    /// Passes in a row that turn down into up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rise: Option<u32>,
     upstreams: Vec<LiveUpstream>,
 }
 
@@ -50,6 +62,8 @@ struct LiveUpstream {
     why_not: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     why_not_detail: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why_not_since: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ejected_until: Option<String>,
     in_flight: u32,
@@ -88,11 +102,13 @@ impl LiveView {
     ) -> Self {
         let (running, now) = (control.running(), control.runtime().now());
         let sources = Sources::new(control.source(), &running);
+        let reasons = reasons(control, snapshot);
         Self {
             at: now_utc(),
             status: StatusView::of(control),
             latency_ms: lately.map(Latency::of),
-            reasons: reasons(control, snapshot),
+            statuses: reasons.keys().filter_map(|word| Some((*word, status_of(word)?))).collect(),
+            reasons,
             process: ProcessFigures::read(),
             pools: snapshot.pools().map(|pool| LivePool::of(pool, &sources, now)).collect(),
         }
@@ -108,16 +124,40 @@ fn reasons(control: &Control, snapshot: &Snapshot) -> BTreeMap<&'static str, u64
     counts.filter(|(_, count)| *count > 0).collect()
 }
 
+fn status_of(word: &str) -> Option<u16> {
+    Reason::ALL.into_iter().find(|reason| reason.word() == word).map(Reason::status)
+}
+
+/// As an operator would ask.
+fn question(probe: &ProbeConfig) -> String {
+    match probe {
+        ProbeConfig::Tcp => "connect".to_owned(),
+        ProbeConfig::Http { path, .. } => format!("GET {path}"),
+        ProbeConfig::Grpc { service, .. } => {
+            format!("grpc.health.v1.Health/Check {service}").trim_end().to_owned()
+        }
+    }
+}
+
 impl LivePool {
     fn of(pool: &Pool, sources: &Sources<'_>, now: Duration) -> Self {
         let standings = standings(pool, now);
+        let metrics = &pool.state.metrics;
+        // Errors first: who ends between the two reads is then no error without a request.
+        let (errors, requests) = (metrics.errors(), metrics.requests());
+        let again = RetryReason::ALL.into_iter().filter(|reason| *reason != RetryReason::StaleConnection);
+        let checks = pool.config.health_check.as_ref();
         Self {
             name: pool.config.name.clone(),
             strategy: pool.config.strategy.name(),
             eligible: standings.iter().filter(|standing| standing.why_not.is_none()).count(),
             waiting: pool.state.queue.len(),
             waiting_max: pool.config.queue.max,
-            health_check: pool.config.health_check.as_ref().map(|_| "on"),
+            requests,
+            errors,
+            retries: again.map(|reason| metrics.retries(reason)).sum(),
+            health_check: checks.map(|check| question(&check.probe)),
+            rise: checks.map(|check| check.rise),
             upstreams: standings.iter().map(|standing| LiveUpstream::of(*standing, sources, now)).collect(),
         }
     }
@@ -137,6 +177,7 @@ impl LiveUpstream {
             health: if upstream.is_checked { state.verdict.health() } else { Health::Unknown }.word(),
             why_not: standing.why_not.map(WhyNot::text),
             why_not_detail: standing.why_not.map(WhyNot::sentence),
+            why_not_since: standing.why_not_since(),
             ejected_until: ejected_until(state.ejection.state(now), now),
             in_flight: state.load.in_flight(),
             max_connections: config.max_connections,

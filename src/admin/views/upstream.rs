@@ -9,7 +9,8 @@ use serde::Serialize;
 use super::score::ScoreView;
 use super::{AlarmView, UpstreamFigures, milliseconds, utc};
 use crate::control::{Override, Running, Source};
-use crate::health::{EjectionState, Health, WhyNot};
+use crate::health::{EjectionState, Health, Mode, WhyNot};
+use crate::observe::timeline::Track;
 use crate::observe::{Class, ConnectResult, UpstreamMetrics};
 use crate::runtime::{LastCheck, Pool, Upstream};
 
@@ -25,6 +26,20 @@ impl Standing<'_> {
     /// Whether something is wrong with it, rather than wanted so or passing: checks or traffic say so.
     pub(in crate::admin) const fn is_in_trouble(&self) -> bool {
         matches!(self.why_not, Some(WhyNot::Unchecked | WhyNot::Down | WhyNot::Ejected | WhyNot::Probation))
+    }
+
+    /// When what speaks against it began, where its time line remembers.
+    pub(in crate::admin) fn why_not_since(&self) -> Option<String> {
+        let (track, word) = match self.why_not? {
+            WhyNot::Down => (Track::Health, Health::Down.word()),
+            WhyNot::Ejected => (Track::Ejection, "ejected"),
+            WhyNot::Probation => (Track::Ejection, "probation"),
+            WhyNot::Draining => (Track::State, Mode::Drain.word()),
+            WhyNot::Maintenance => (Track::State, Mode::Maintenance.word()),
+            WhyNot::Weight0 => (Track::Weight, "0"),
+            WhyNot::Unchecked | WhyNot::Full | WhyNot::AlreadyTried | WhyNot::Backup => return None,
+        };
+        self.upstream.state.timeline.since(track, word).map(utc)
     }
 }
 
@@ -64,6 +79,7 @@ pub(in crate::admin) struct UpstreamView {
     eligible: bool,
     why_not: Option<&'static str>,
     why_not_detail: Option<Cow<'static, str>>,
+    why_not_since: Option<String>,
     /// Null: it needs no more passes than usual.
     flapping: Option<FlappingView>,
     /// Those that stand.
@@ -114,6 +130,7 @@ impl UpstreamView {
             eligible: standing.why_not.is_none(),
             why_not: standing.why_not.map(WhyNot::text),
             why_not_detail: standing.why_not.map(|why_not| detail_of(why_not, flapping)),
+            why_not_since: standing.why_not_since(),
             flapping,
             alarms: state.alarms.raised().into_iter().map(AlarmView::of).collect(),
             in_flight: state.load.in_flight(),

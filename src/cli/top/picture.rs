@@ -440,6 +440,21 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_said_to_serve_whom_nobody_asked_and_since_when_is_told_of_the_others() {
+        let unused = json!({"in_flight": 0});
+        let checked = json!({"in_flight": 0, "last_check": {"at": "2026-01-02T03:04:05.678Z"}});
+        let since = json!({"why_not": "ejected", "why_not_since": "2026-01-02T03:04:05.678Z",
+            "ejected_until": "2026-01-02T03:05:00.000Z"});
+        let upstreams =
+            [upstream("a:1", 0, &unused), upstream("b:1", 0, &checked), upstream("c:1", 3, &since)];
+        let picture = Meter::default().read(sample(1, status(0, 0, &json!({})), &[pool("app", &upstreams)]));
+        let told: Vec<_> = picture.rows.iter().map(|row| (row.verdict.word(), row.why.as_str())).collect();
+        let ejected = "too many requests in a row failed; next try at 03:05:00Z; since 03:04:05Z";
+        let untested = "no health check, and no requests so far";
+        assert_eq!(told, [("not tested", untested), ("serving", ""), ("ejected", ejected)]);
+    }
+
+    #[test]
     fn one_who_fails_is_failing_and_an_alarm_is_told() {
         let mut meter = Meter::default();
         let mut at = |seconds, requests: u64, errors: u64, more: &Value| {

@@ -99,6 +99,8 @@ pub(super) struct Upstream {
     pub(super) why_not: Option<String>,
     #[serde(default)]
     pub(super) why_not_detail: Option<String>,
+    #[serde(default)]
+    pub(super) why_not_since: Option<String>,
     pub(super) in_flight: u64,
     #[serde(default)]
     pub(super) max_connections: Option<u64>,

@@ -20,6 +20,8 @@ pub(super) enum Verdict {
     Maintenance,
     WeightZero,
     Standby,
+    /// Nobody asked it how it is, and it had no request.
+    Untested,
     Serving,
 }
 
@@ -70,7 +72,11 @@ impl Verdict {
         {
             return Self::Slow;
         }
-        if upstream.alarms.is_empty() { Self::Serving } else { Self::Alarming }
+        if !upstream.alarms.is_empty() {
+            return Self::Alarming;
+        }
+        let is_used = upstream.requests > 0 || upstream.in_flight > 0;
+        if is_used || upstream.last_check.is_some() { Self::Serving } else { Self::Untested }
     }
 
     fn of_word(why_not: &str) -> Self {
@@ -103,6 +109,7 @@ impl Verdict {
             Self::Maintenance => "maintenance",
             Self::WeightZero => "weight 0",
             Self::Standby => "standby",
+            Self::Untested => "not tested",
             Self::Serving => "serving",
         }
     }
@@ -117,15 +124,16 @@ impl Verdict {
             | Self::Unchecked
             | Self::LeftOut => Level::Odd,
             Self::Draining | Self::Maintenance | Self::WeightZero | Self::Standby => Level::Off,
-            Self::Serving => Level::Well,
+            Self::Untested | Self::Serving => Level::Well,
         }
     }
 
-    /// The facts, then what ends it, then alarms. Empty when all is well.
+    /// The facts, then what ends it, since when, then alarms. Empty when all is well.
     pub(super) fn why(self, upstream: &Upstream, circumstances: &Circumstances<'_>) -> String {
         let own = Some(self.own_why(upstream, circumstances)).filter(|own| !own.is_empty());
+        let since = upstream.why_not_since.as_ref().map(|since| format!("since {}", clock(since)));
         let alarms = upstream.alarms.iter().map(Alarm::sentence);
-        own.into_iter().chain(alarms).collect::<Vec<_>>().join("; ")
+        own.into_iter().chain(since).chain(alarms).collect::<Vec<_>>().join("; ")
     }
 
     fn own_why(self, upstream: &Upstream, circumstances: &Circumstances<'_>) -> String {
@@ -137,7 +145,7 @@ impl Verdict {
             },
             Self::Ejected => {
                 let until = upstream.ejected_until.as_ref();
-                let until = until.map_or_else(String::new, |until| format!(", until {}", clock(until)));
+                let until = until.map_or_else(String::new, |until| format!("; next try at {}", clock(until)));
                 format!("too many requests in a row failed{}{until}", causes(upstream))
             }
             Self::Failing => {
@@ -157,6 +165,7 @@ impl Verdict {
                     format!("none in flight; not safe to stop: pool {one} and {others} use it too")
                 }
             },
+            Self::Untested => "no health check, and no requests so far".to_owned(),
             Self::Draining | Self::Overloaded => {
                 format!("{} in flight; {detail}", counted(upstream.in_flight, "request"))
             }

@@ -114,8 +114,8 @@ const scenes = {
   /** Each sick state is told in words: among what is wrong, and in its row, the sick ones first. */
   async sick({ states }) {
     const page = await openBoard();
-    for (const [address, { word, why }] of Object.entries(states)) {
-      const trouble = page.locator('#troubles li', { hasText: address });
+    for (const [address, { word, why, isByHand }] of Object.entries(states)) {
+      const trouble = page.locator(isByHand ? '#by-hand li' : '#troubles li', { hasText: address });
       await trouble.filter({ hasText: word }).waitFor();
       await until(`${address}: ${why}`, async () => new RegExp(why).test(await trouble.textContent()));
       const at = row(page, address);
@@ -126,8 +126,16 @@ const scenes = {
     const firstWell = words.findIndex((word) => word.includes('Serving'));
     assert.ok(firstWell > 0 && words.slice(firstWell).every((word) => word.includes('Serving')), words.join());
     assert.match(await page.title(), /sick/);
+    // How many are what adds up, and what users notice stands right below.
+    await until('counts that add up', async () => {
+      const [, sick, healthy] = /: (\d) sick · 2 taken out · (\d) healthy$/.exec(await page.locator('#status').textContent()) ?? [];
+      return Number(sick) + Number(healthy) === 7;
+    });
+    await page.locator('.pool .badge', { hasText: '4 of 9 take requests' }).waitFor();
+    await page.locator('#users', { hasText: /^Users: no errors in the last \d+ s.*1 in 100? requests takes \d.* s or longer/ }).waitFor();
+    await page.locator('#troubles li', { hasText: 'Down' }).getByRole('button', { name: 'Check health of app now' }).waitFor();
     // What is wrong is on the first screen of a laptop.
-    for (const item of await page.locator('#troubles li').all()) {
+    for (const item of await page.locator('#wrong li').all()) {
       const box = await item.boundingBox();
       assert.ok(box.y + box.height <= 900, await item.textContent());
     }
@@ -142,8 +150,12 @@ const scenes = {
     await picture(dark, 'sick-dark', true);
     const phone = await openBoard({ width: 360, height: 740 });
     await phone.locator('tbody tr').first().waitFor();
+    await phone.locator('#users', { hasText: 'no errors' }).waitFor();
+    const [badge, users, about] = await Promise.all(['#status', '#users', '#about'].map((id) => phone.locator(id).boundingBox()));
+    assert.ok(badge.y < users.y && users.y < about.y, 'what users notice comes first');
     await looksRight(phone, 'phone');
-    assert.ok((await phone.evaluate(() => document.documentElement.scrollWidth)) <= 360, 'a phone scrolls sideways');
+    const wide = () => [...document.querySelectorAll('body *')].filter((element) => element.getBoundingClientRect().right > 360 && !element.closest('.unseen')).map((element) => element.outerHTML.slice(0, 120));
+    assert.ok((await phone.evaluate(() => document.documentElement.scrollWidth)) <= 360, `a phone scrolls sideways: ${(await phone.evaluate(wide)).join('\n')}`);
     await picture(phone, 'sick-phone-first-screen');
     await picture(phone, 'sick-phone', true);
     const darkPhone = await openBoard({ width: 390, height: 844, scheme: 'dark' });
@@ -153,20 +165,37 @@ const scenes = {
   },
 
   /** Why those are ejected that nobody asks how they are. */
-  async causes({ causes }) {
+  async causes({ causes, left }) {
     const page = await openBoard();
+    // One step from an outage: who is left, in red and first of all.
+    await page.locator('#status .bad', { hasText: 'Critical: 3 sick · 1 healthy' }).waitFor();
+    const critical = page.locator('#troubles li').first();
+    await critical.filter({ hasText: 'Critical' }).filter({ hasText: `1 of ${left.count} upstreams left: ${left.address}` }).waitFor();
     for (const [address, cause] of Object.entries(causes)) {
       const trouble = page.locator('#troubles li', { hasText: address }).filter({ hasText: 'Ejected' });
       await trouble.filter({ hasText: new RegExp(cause) }).waitFor();
       await row(page, address).filter({ hasText: new RegExp(cause) }).waitFor();
     }
+    await page.locator('#users', { hasText: /no requests in the last \d+ s\. Since the start: \d+ requests, \d+ failed; \d+ failed attempts? (was|were) made again\./ }).waitFor();
     await picture(page, 'causes');
     const dark = await openBoard({ scheme: 'dark' });
     await row(dark, Object.keys(causes)[0]).waitFor();
+    // Before anything was counted here, nobody says that nothing failed.
+    const early = await dark.locator('#users').textContent();
+    if (early.includes('counting')) assert.match(early, /Since the start: \d+ requests, [1-9]\d* failed/);
+    await dark.locator('#window', { hasText: 'of the last' }).waitFor();
     await picture(dark, 'causes-dark');
     const phone = await openBoard({ width: 390, height: 844 });
     await row(phone, Object.keys(causes)[0]).waitFor();
+    await phone.locator('#window', { hasText: 'of the last' }).waitFor();
     await picture(phone, 'causes-phone');
+  },
+
+  /** What users notice, in one sentence, and beside the pool. */
+  async users({ users, pool }) {
+    const page = await openBoard();
+    await page.locator('#users', { hasText: new RegExp(users) }).waitFor();
+    await page.locator('.pool .about', { hasText: new RegExp(pool) }).waitFor();
   },
 
   /** Nothing happens before it is confirmed; then it does, and the page says so. */
@@ -334,12 +363,18 @@ const scenes = {
   /** A thousand upstreams: the sick ones are there at once, any other is found, and the page stays small. */
   async many({ count, sick, far, alike }) {
     const page = await openBoard();
-    await page.locator('.pool', { hasText: `of ${count} eligible` }).waitFor();
+    await page.locator('.pool', { hasText: `of ${count} take requests` }).waitFor();
     const rows = page.locator('tbody tr');
     const size = () => page.evaluate(() => document.querySelectorAll('*').length);
     for (const address of sick) await row(page, address).waitFor();
     assert.ok((await rows.count()) <= 20, `${await rows.count()} rows`);
     assert.ok((await size()) < 2_000, `${await size()} elements`);
+    // Nobody says that those serve whom nobody asked, and who had no request.
+    await page.locator('#status', { hasText: `No requests yet: ${sick.length} taken out · ${count - sick.length} not tested yet` }).waitFor();
+    await page.locator('#troubles', { hasText: 'Nothing' }).waitFor();
+    await page.locator('#users', { hasText: /^Users: no requests in the last \d+ s\.$/ }).waitFor();
+    await page.locator('#tiles', { hasText: '– no requests' }).waitFor();
+    assert.ok(!(await page.locator('tbody').textContent()).includes('Serving'));
     await picture(page, 'thousand', true);
     await page.getByLabel('Find').fill(far);
     await row(page, far).waitFor();
@@ -355,9 +390,9 @@ const scenes = {
     await until('few rows', async () => (await rows.count()) <= 20);
     // Many of one kind are told together.
     for (const address of alike) await api('PATCH', `/v1/pools/app/upstreams/${address}`, { weight: 0 });
-    const together = page.locator('#troubles li', { hasText: `${alike.length} × Weight 0` });
+    const together = page.locator('#by-hand li', { hasText: `${alike.length} × Weight 0` });
     await together.filter({ hasText: `${alike[0]} and ${alike.length - 1} others` }).waitFor();
-    assert.equal(await page.locator('#troubles li').count(), sick.length + 1);
+    assert.equal(await page.locator('#by-hand li').count(), sick.length + 1);
     const phone = await openBoard({ width: 360, height: 740 });
     await row(phone, sick[0]).waitFor();
     await picture(phone, 'thousand-phone');
@@ -367,12 +402,20 @@ const scenes = {
   async troubles({ certificate }) {
     const page = await openBoard();
     const troubles = page.locator('#troubles li');
-    await troubles.filter({ hasText: 'Nobody serves' }).filter({ hasText: 'pool app' }).waitFor();
-    await troubles.filter({ hasText: 'Down' }).filter({ hasText: /connection refused/ }).waitFor();
-    await troubles.filter({ hasText: 'Ends soon' }).filter({ hasText: certificate }).waitFor();
-    await troubles.filter({ hasText: 'Refused' }).filter({ hasText: 'configuration' }).waitFor();
+    await troubles.filter({ hasText: 'No upstream left' }).filter({ hasText: /pool app.*refused with 503 since \d\d:\d\d:\d\d \(.+\): \d+ failed in the last/ }).waitFor();
+    await page.locator('#users.bad', { hasText: /^Users: 100 % of requests failed in the last \d+ s, with 503 \(no upstream left\)\.$/ }).waitFor();
+    await page.locator('.pool .about', { hasText: /[1-9].* requests\/s, 100 % failed/ }).waitFor();
+    await page.locator('#tiles', { hasText: '– only refusals' }).waitFor();
+    await page.getByRole('img', { name: 'Latency, now: 50 % unknown, 90 % unknown, 99 % unknown' }).waitFor();
+    await troubles.filter({ hasText: 'Down' }).filter({ hasText: /connection refused\. Nothing listens there: start it\./ }).waitFor();
+    await troubles.filter({ hasText: 'Expires soon' }).filter({ hasText: certificate }).filter({ hasText: /expires \d{4}-\d\d-\d\d \(in / }).waitFor();
+    const refused = troubles.filter({ hasText: 'Refused' }).filter({ hasText: /What runs is unchanged \(generation 1\)\. A change by loopback, tried at .* was refused: 3 mistakes\./ });
+    await refused.getByText('All mistakes').click();
+    await refused.locator('pre', { hasText: 'the file has no listener' }).filter({ hasText: 'pols' }).waitFor();
+    assert.ok(await page.getByRole('button', { name: 'Roll back' }).isDisabled());
+    await page.getByText('Nothing to go back to').waitFor();
     await page.locator('#listeners', { hasText: certificate }).waitFor();
-    await page.locator('#status', { hasText: 'Nobody serves' }).waitFor();
+    await page.locator('#status', { hasText: 'No upstream left' }).waitFor();
     await page.locator('.legend', { hasText: 'no_eligible_upstream' }).waitFor();
     await page.getByRole('img', { name: /Failed and refused, by reason, now: no_eligible_upstream/ }).waitFor();
     await page.locator('#tiles .hot', { hasText: 'Errors' }).waitFor();
@@ -387,13 +430,15 @@ const scenes = {
     const began = () =>
       page.evaluate(() => {
         const chart = document.querySelector('.chart');
-        const [from, to] = [...chart.querySelectorAll('.times span')].map((end) => Date.parse(`1970-01-01T${end.textContent.slice(-8)}Z`) / 1000);
+        const [from, to] = [...chart.querySelectorAll('.times span:not(.told)')].map((end) => Date.parse(`1970-01-01T${end.textContent.slice(-8)}Z`) / 1000);
         const first = /^M([\d.]+)/.exec(chart.querySelector('.plot path.line')?.getAttribute('d') ?? '');
         const span = (to - from + 86_400) % 86_400;
         return first ? (1 - Number(first[1]) / 600) * span : 0;
       });
     await until('points of the past', async () => (await began()) > (Date.now() - opened) / 1000 + 8);
-    for (const text of [`app / ${address} is down: status 503`, `app / ${address} is up`]) {
+    // The marks tell of whom, in the colour of the worst that happened.
+    await page.locator('.told.bad', { hasText: `${address} down` }).first().waitFor();
+    for (const text of [`app / ${address} is down: status 503`, `app / ${address} is up at the first check`]) {
       await page.locator('#events li', { hasText: text }).first().waitFor();
     }
     await row(page, address).getByRole('button', { name: 'Change' }).click();
@@ -410,13 +455,17 @@ const scenes = {
   /** Who gets nothing though it could, and who gets all: told in words, at the upstream and in its pool. */
   async alarm({ starved, imbalance }) {
     const page = await openBoard();
-    await page.locator('.pool .about', { hasText: '2 alarms' }).waitFor();
+    await page.locator('.pool .about', { hasText: '2 with an alarm' }).waitFor();
+    await page.locator('.pool .badge.ok', { hasText: '2 of 2 take requests' }).waitFor();
+    await page.locator('#status', { hasText: 'Needs a look: 2 with an alarm' }).waitFor();
+    // One sentence for what is one thing.
+    const uneven = page.locator('#troubles li');
+    await uneven.filter({ hasText: new RegExp(`${imbalance} got 100 % of the requests in a minute, 50 % would be fair`) }).filter({ hasText: new RegExp(`${starved} got 0 requests in a minute, \\d+ would be fair`) }).filter({ hasText: 'few clients that is to be expected' }).waitFor();
+    assert.equal(await uneven.count(), 1);
     for (const [address, why] of [
-      [starved, /Starved: it is eligible and got 0 of about \d+ requests in a minute\./],
+      [starved, /Starved: it is eligible and got 0 requests in a minute, \d+ would be fair\./],
       [imbalance, /Imbalance: it got 100 % of the requests in a minute, 50 % would be fair\./],
     ]) {
-      const trouble = page.locator('#troubles li', { hasText: address }).filter({ hasText: 'Alarm' });
-      await trouble.filter({ hasText: why }).waitFor();
       await row(page, address).filter({ hasText: why }).waitFor();
     }
     await page.locator('#events li', { hasText: `app / ${starved}: alarm, starved: it is eligible` }).waitFor();
@@ -488,7 +537,7 @@ const scenes = {
     await until('shares', async () => /3\d %/.test(await page.locator('td[data-label=Share]').first().textContent()));
     // The first stop of the keyboard jumps over the top, and landmarks have names.
     await page.keyboard.press('Tab');
-    assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Skip to what is wrong');
+    assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Skip to problems');
     for (const name of ['What is wrong', 'Traffic', 'Pools', 'What happened', 'Configuration']) {
       await page.getByRole('region', { name }).waitFor();
     }
