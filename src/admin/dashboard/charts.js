@@ -91,7 +91,7 @@ export class Chart {
   #label(marks) {
     const last = marks.at(-1);
     say(this.told, last ? `┊ ${marks.length > 1 ? 'last: ' : ''}${last.brief}` : '');
-    dress(this.told, `told ${last?.level ?? ''}`);
+    dress(this.told, `told ${last?.isOver ? 'off' : (last?.level ?? '')}`);
   }
 
   #path(of) {
@@ -163,8 +163,14 @@ function grouped(marks, near) {
   }
   return groups.map(({ key, seconds, marks: all }) => {
     const worst = all.reduce((worst, mark) => (WORST.indexOf(mark.level) < WORST.indexOf(worst.level) ? mark : worst));
-    const more = all.length > 1 ? ` and ${all.length - 1} more` : '';
-    return { key, seconds, level: worst.level, brief: worst.brief + more, text: all.map((mark) => mark.text).join('\n') };
+    const who = worst.brief.slice(0, worst.brief.lastIndexOf(' ') + 1);
+    const last = all.at(-1);
+    // What is over is not told as if it lasted.
+    const isOver = last.level === 'ok' && worst.level !== 'ok' && last.brief.startsWith(who);
+    const end = isOver ? `, then ${last.brief.slice(who.length)}` : '';
+    const others = all.length - (isOver ? 2 : 1);
+    const brief = `${worst.brief}${others > 0 ? ` and ${others} more` : ''}${end}`;
+    return { key, seconds, level: worst.level, isOver, brief, text: all.map((mark) => mark.text).join('\n') };
   });
 }
 

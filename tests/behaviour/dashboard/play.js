@@ -436,8 +436,9 @@ const scenes = {
         return first ? (1 - Number(first[1]) / 600) * span : 0;
       });
     await until('points of the past', async () => (await began()) > (Date.now() - opened) / 1000 + 8);
-    // The marks tell of whom, in the colour of the worst that happened.
-    await page.locator('.told.bad', { hasText: `${address} down` }).first().waitFor();
+    // The marks tell of whom, in the colour of the worst that happened; the label is that of the last.
+    await page.locator('.mark.bad title', { hasText: `${address} is down` }).first().waitFor({ state: 'attached' });
+    await page.locator('.told', { hasText: address }).first().waitFor();
     for (const text of [`app / ${address} is down: status 503`, `app / ${address} is up at the first check`]) {
       await page.locator('#events li', { hasText: text }).first().waitFor();
     }
