@@ -76,6 +76,8 @@ struct Subject {
     proxy_protocol: Option<Version>,
     /// Whether the pool lets whoever comes up start slowly.
     starts_slowly: bool,
+    /// What [`UpstreamState::times_forgotten`] was.
+    forgotten: u32,
     /// Nobody wants to know any more; the probe under way is the last one.
     is_left: AtomicBool,
 }
@@ -168,6 +170,7 @@ impl Prober {
                 check: check.clone(),
                 proxy_protocol: pool.config.proxy_protocol,
                 starts_slowly,
+                forgotten: upstream.state.times_forgotten(),
                 is_left: AtomicBool::new(false),
             };
             let key = Arc::as_ptr(&upstream.state).addr();
@@ -345,6 +348,8 @@ impl Subject {
     fn is_asked_like(&self, other: &Self) -> bool {
         *self.check == *other.check
             && self.starts_slowly == other.starts_slowly
+            // Who was in maintenance between two of our looks has to be asked, too.
+            && self.forgotten == other.forgotten
             // Another key: another trust, client certificate or protocol.
             && self.peer.group_key == other.peer.group_key
             && self.proxy_protocol == other.proxy_protocol
@@ -382,4 +387,47 @@ fn is_local(error: &std::io::Error) -> bool {
         error.raw_os_error(),
         Some(libc::EMFILE | libc::ENFILE | libc::EADDRNOTAVAIL | libc::ENOBUFS | libc::ENOMEM)
     )
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::{PoolEdit, from_addresses};
+    use crate::control::{Author, Change, Start};
+    use crate::observe::ChangeOrigin;
+
+    #[allow(clippy::unnecessary_wraps)]
+    fn nobody(_: &Pool, _: &Upstream, _: Duration) -> pingora::Result<Box<HttpPeer>> {
+        Ok(Box::new(HttpPeer::new("127.0.0.1:1", false, String::new())))
+    }
+
+    /// Generations that follow each other at once are seen as one.
+    #[tokio::test]
+    async fn whoever_was_in_maintenance_between_two_looks_is_asked_anew() {
+        let to = ["127.0.0.1:1".to_owned(), "127.0.0.1:2".to_owned()];
+        let start = Start::from_arguments(from_addresses(([127, 0, 0, 1], 8080).into(), &to, None).unwrap());
+        let runtime = Arc::new(Runtime::new(start.config.clone(), start.generation, 0, None));
+        let control = Arc::new(Control::new(runtime.clone(), start));
+        let prober = Prober::new(control.clone(), nobody);
+        let mut watches = WatchList::default();
+        prober.follow(&runtime.snapshot(), &mut watches, None);
+        let snapshot = runtime.snapshot();
+        let pool = snapshot.pools().next().unwrap();
+        let [first, second] = [0, 1].map(|nth| pool.upstreams()[nth].state.clone());
+        let name = pool.config.name.clone();
+        let subject = |watches: &WatchList, state: &Arc<UpstreamState>| {
+            watches[&name].upstreams[&Arc::as_ptr(state).addr()].subject.clone()
+        };
+        let before = [subject(&watches, &first), subject(&watches, &second)];
+
+        let author = Author { origin: ChangeOrigin::Admin, who: "me".to_owned(), why: None };
+        for mode in [Mode::Maintenance, Mode::Ready] {
+            let edits = vec![PoolEdit::Mode(first.address.clone(), mode)];
+            control.apply(&Change::Edit { pool: name.clone(), edits }, None, &author).unwrap();
+        }
+        prober.follow(&runtime.snapshot(), &mut watches, None);
+        assert!(!Arc::ptr_eq(&before[0], &subject(&watches, &first)), "it is asked anew");
+        assert!(Arc::ptr_eq(&before[1], &subject(&watches, &second)), "this one was never away");
+    }
 }

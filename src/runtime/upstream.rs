@@ -53,6 +53,8 @@ pub struct UpstreamState {
     passes_needed: AtomicU32,
     mode: AtomicU8,
     last_check: Mutex<Option<LastCheck>>,
+    /// See [`UpstreamState::times_forgotten`].
+    forgotten: AtomicU32,
     trouble: Mutex<Option<Trouble>>,
     /// See [`UpstreamState::demand_http1`].
     http1_with: AtomicU64,
@@ -101,6 +103,7 @@ impl UpstreamState {
             telling: Telling::default(),
             mode: AtomicU8::new(Mode::Ready as u8),
             last_check: Mutex::new(None),
+            forgotten: AtomicU32::new(0),
             trouble: Mutex::new(None),
             http1_with: AtomicU64::new(0),
         }
@@ -197,10 +200,17 @@ impl UpstreamState {
     pub fn forget_verdict(&self, cause: &'static str, now: Duration) {
         let before = self.verdict.health();
         self.verdict.forget();
+        self.forgotten.fetch_add(1, Ordering::Relaxed);
         if before != Health::Unknown {
             let (from, to) = (before.word(), Health::Unknown.word());
             self.timeline.push(Entry::new(Moment::now(now), Track::Health, from, to, cause));
         }
+    }
+
+    /// How often a change of the configuration made what checks had said void: whoever checks asks anew then, even
+    /// if it saw nothing of the change, which another may have followed at once.
+    pub fn times_forgotten(&self) -> u32 {
+        self.forgotten.load(Ordering::Relaxed)
     }
 
     /// Remembers the latest health check, for those who look.
