@@ -479,7 +479,8 @@ fn a_thousand_upstreams_are_a_scrape_of_bounded_size() {
     assert_eq!(packed.header("content-encoding"), Some("gzip"));
     let mut unpacked = String::new();
     flate2::read::GzDecoder::new(&*packed.body).read_to_string(&mut unpacked).unwrap();
-    assert_eq!(unpacked.lines().count(), text.lines().count());
+    // The request may have been counted in between: that adds series, and takes none away.
+    assert!(unpacked.lines().count() >= text.lines().count(), "{} lines", unpacked.lines().count());
     assert!(packed.body.len() < text.len() / 8, "{} bytes", packed.body.len());
 
     let memory = || evener.admin().metric("process_resident_memory_bytes", &[]);
